@@ -1,0 +1,72 @@
+"""Everything that can go wrong, as a user meets it.
+
+TbclusterError
+├── ModelError               the model folder, id or architecture
+│   ├── ModelNotFoundError       no such folder or repository
+│   ├── CorruptModelError        files are there but cannot be read as a model
+│   ├── UnsupportedModelError    the architecture or its code cannot be run here
+│   └── ParityError              sharded output differs from unsharded output
+├── PlanError                the layers cannot be placed as asked
+├── RequestError             what a client asked for cannot be done as asked
+│   ├── ContextLengthError       the prompt does not fit the model's context
+│   └── QueueFullError           too many requests are waiting
+├── WireError                bytes that are no message of this protocol
+├── StageError               a stage worker failed, died or does not answer
+└── ClusterClosedError       the cluster was closed while it was still asked for something
+"""
+
+
+class TbclusterError(Exception):
+    """Root of all errors that tbcluster raises on purpose."""
+
+
+class ModelError(TbclusterError):
+    """A model cannot be used."""
+
+
+class ModelNotFoundError(ModelError):
+    """No folder and no repository answers to this name."""
+
+
+class CorruptModelError(ModelError):
+    """The model's files are missing, truncated or malformed."""
+
+
+class UnsupportedModelError(ModelError):
+    """The architecture is unknown or needs what tbcluster refuses to run."""
+
+
+class ParityError(ModelError):
+    """Output through the pipeline differs from the unsharded model's."""
+
+
+class PlanError(TbclusterError):
+    """The layers cannot be placed as asked."""
+
+
+class RequestError(TbclusterError):
+    """A request that cannot be served as asked; `param` names the field at fault."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ContextLengthError(RequestError):
+    """The prompt does not fit the model's context."""
+
+
+class QueueFullError(RequestError):
+    """Too many requests are waiting; try again later."""
+
+
+class WireError(TbclusterError):
+    """Bytes that do not parse as a message of this protocol version."""
+
+
+class StageError(TbclusterError):
+    """A stage worker failed, died or does not answer."""
+
+
+class ClusterClosedError(TbclusterError):
+    """The cluster was closed while a request was running."""

@@ -1,0 +1,97 @@
+"""From a folder to a stage's weights in memory, and nothing else in memory.
+
+Every tensor is opened lazily and goes through mlx-lm's own loading (sanitizing, quantization); then
+what the stage does not need is replaced by placeholders and what it needs is read layer by layer.
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten, tree_unflatten
+from mlx_lm.utils import load_model
+
+from tbcluster.core import StageRange
+from tbcluster.errors import CorruptModelError, UnsupportedModelError
+from tbcluster.model.bitnet import repack_bitlinear
+from tbcluster.model.device import Device
+from tbcluster.model.slicing import StageModel
+from tbcluster.model.trace import ModelTrace, needed_parameters, trace
+
+Progress = Callable[[int, int], None]
+
+
+def open_model(path: Path, device: Device) -> nn.Module:
+    """The whole model with lazy parameters: file headers are read, weights are not.
+
+    Raises:
+        UnsupportedModelError: mlx-lm does not know the architecture.
+        CorruptModelError: The weights do not fit the config.
+    """
+    try:
+        model, _ = load_model(path, lazy=True)
+    except ValueError as error:
+        if "not supported" in str(error):
+            raise UnsupportedModelError(f"{path}: {error}") from error
+        raise CorruptModelError(f"{path}: {error}") from error
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CorruptModelError(f"{path}: {type(error).__name__}: {error}") from error
+    compute_dtype = device.compute_dtype
+    if not mx.metal.is_available():
+        repack_bitlinear(model, compute_dtype or mx.bfloat16)
+    if compute_dtype is not None:
+        model.set_dtype(compute_dtype)
+    return model
+
+
+def load_stage(
+    path: Path, layers: StageRange, device: Device, on_progress: Progress = lambda *_: None
+) -> StageModel:
+    """Load the weights of one stage.
+
+    Args:
+        on_progress: Called with (bytes loaded, bytes in all) after each layer.
+    """
+    model = open_model(path, device)
+    traced = trace(model)
+    needed = needed_parameters(model, traced, layers.start, layers.end)
+    keep_only(model, needed)
+    read_weights(model, traced, needed, on_progress)
+    return StageModel(model, traced, layers.start, layers.end)
+
+
+def keep_only(model: nn.Module, needed: set[str]) -> None:
+    """Replace every other parameter by a placeholder of its own shape and dtype, never evaluated.
+
+    The dtype must stay: mlx-lm's models read it from weights they do not otherwise use.
+    """
+    placeholders = [
+        (path, mx.zeros(array.shape, array.dtype))
+        for path, array in tree_flatten(model.parameters())
+        if path not in needed
+    ]
+    model.update(tree_unflatten(placeholders))
+
+
+def read_weights(
+    model: nn.Module, traced: ModelTrace, needed: set[str], on_progress: Progress
+) -> None:
+    """Read the needed parameters, one layer at a time, so that no file's worth piles up."""
+    parts = list(_by_layer(model, traced, needed))
+    total = sum(array.nbytes for part in parts for array in part)
+    loaded = 0
+    on_progress(0, total)
+    for part in parts:
+        mx.eval(part)
+        mx.clear_cache()
+        loaded += sum(array.nbytes for array in part)
+        on_progress(loaded, total)
+
+
+def _by_layer(model: nn.Module, traced: ModelTrace, needed: set[str]) -> Iterable[list[mx.array]]:
+    parts: dict[int | None, list[mx.array]] = {}
+    for path, array in tree_flatten(model.parameters()):
+        if path in needed:
+            parts.setdefault(traced.layer_of.get(path), []).append(array)
+    return parts.values()

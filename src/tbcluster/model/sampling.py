@@ -1,0 +1,49 @@
+"""Picking the next token, on the last stage, with mlx-lm's samplers.
+
+The random state of a token is a function of its request's seed and its position alone: requests do
+not disturb one another, and a step that is computed again picks the same token.
+"""
+
+import hashlib
+
+import mlx.core as mx
+from mlx_lm.sample_utils import make_sampler
+
+from tbcluster.core import Sample, SampledToken, SamplingParams
+
+
+def sample_token(logits: mx.array, sample: Sample) -> SampledToken:
+    """Sample after the last position.
+
+    Args:
+        logits: (1, num_tokens, vocabulary).
+    """
+    last = logits[:, -1, :]
+    logprobs = last - mx.logsumexp(last, axis=-1, keepdims=True)
+    params = sample.params
+    if params.temperature > 0:
+        mx.random.seed(_step_seed(params.seed, sample.position))
+    token = _sampler(params)(logprobs)
+    if params.num_logprobs is None:
+        return SampledToken(int(token.item()))
+    return _with_logprobs(token, logprobs, params.num_logprobs)
+
+
+def _sampler(params: SamplingParams):  # type: ignore[no-untyped-def]
+    return make_sampler(
+        temp=params.temperature, top_p=params.top_p, min_p=params.min_p, top_k=params.top_k
+    )
+
+
+def _with_logprobs(token: mx.array, logprobs: mx.array, num_alternatives: int) -> SampledToken:
+    chosen = logprobs[0, token]
+    order = mx.argsort(-logprobs[0])[:num_alternatives]
+    values = logprobs[0, order]
+    mx.eval(token, chosen, order, values)
+    top = tuple(zip(order.tolist(), values.tolist(), strict=True))
+    return SampledToken(int(token.item()), float(chosen.item()), top)
+
+
+def _step_seed(seed: int, position: int) -> int:
+    digest = hashlib.blake2b(f"{seed}:{position}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")

@@ -1,0 +1,160 @@
+"""From what the user typed to a checked model folder. Reads no weights."""
+
+import json
+import os
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from safetensors import SafetensorError, safe_open
+
+from tbcluster.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
+
+# What mlx-lm fetches, less *.py: no code that comes with a model is ever run.
+FETCHED_FILES = [
+    "*.json",
+    "model*.safetensors",
+    "tokenizer.model",
+    "*.tiktoken",
+    "*.txt",
+    "*.jsonl",
+    "*.jinja",
+]
+
+_REPOSITORY_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFolder:
+    """A folder whose config and weight files were checked."""
+
+    path: Path
+    config: dict[str, Any]
+    generation_config: dict[str, Any]
+    weight_bytes: int
+
+    @property
+    def model_type(self) -> str:
+        return str(self.config["model_type"])
+
+    @property
+    def context_length(self) -> int | None:
+        """The longest context the model was made for, in tokens, where its config tells."""
+        text_config = self.config.get("text_config") or {}
+        for config in (text_config, self.config):
+            for key in ("max_position_embeddings", "max_sequence_length", "n_positions", "n_ctx"):
+                if isinstance(config.get(key), int):
+                    return int(config[key])
+        return None
+
+
+def find_model(name: str) -> ModelFolder:
+    """Resolve a folder or a Hugging Face id (fetched with progress bars; `HF_HUB_OFFLINE` is
+    honoured) and check it.
+
+    Raises:
+        ModelNotFoundError: There is no such folder or repository, or it cannot be reached.
+        CorruptModelError: Its files cannot be read.
+        UnsupportedModelError: It needs code of its own.
+    """
+    path = Path(name).expanduser()
+    if not path.exists():
+        path = _fetch(name)
+    if not path.is_dir():
+        raise ModelNotFoundError(f"{path} is a file: name the folder that holds config.json")
+    return check_folder(path)
+
+
+def check_folder(path: Path) -> ModelFolder:
+    """Read a model folder's config and the headers of its weight files (see `find_model`)."""
+    config = _read_json(path / "config.json")
+    if not isinstance(config.get("model_type"), str):
+        raise CorruptModelError(f"{path / 'config.json'} names no model_type")
+    if "model_file" in config:
+        raise UnsupportedModelError(
+            f"{path.name} wants to run code of its own ({config['model_file']!r}): tbcluster runs "
+            "no code that comes with a model"
+        )
+    generation = path / "generation_config.json"
+    files = _weight_files(path)
+    for file in files:
+        _check_weight_file(file)
+    return ModelFolder(
+        path=path,
+        config=config,
+        generation_config=_read_json(generation) if generation.exists() else {},
+        weight_bytes=sum(file.stat().st_size for file in files),
+    )
+
+
+def _fetch(name: str) -> Path:
+    looks_like_a_path = name.startswith((".", "/", "~")) or not _REPOSITORY_ID.fullmatch(name)
+    if looks_like_a_path:
+        raise ModelNotFoundError(
+            f"no folder {name!r}, and it is no Hugging Face id of the form owner/name"
+        )
+    try:
+        return Path(snapshot_download(name, allow_patterns=FETCHED_FILES))
+    except RepositoryNotFoundError as error:
+        raise ModelNotFoundError(
+            f"no folder and no Hugging Face repository {name!r}: check the spelling, and for a "
+            "private one log in with `hf auth login`"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        offline = os.environ.get("HF_HUB_OFFLINE") not in (None, "", "0")
+        reason = "offline mode is on (HF_HUB_OFFLINE)" if offline else "the hub cannot be reached"
+        raise ModelNotFoundError(
+            f"{name!r} is not in the local Hugging Face cache and {reason}: "
+            "fetch it first, or give a folder"
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelNotFoundError(f"cannot fetch {name!r} from the hub: {error}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CorruptModelError(
+            f"{path.parent} holds no {path.name}: is it a model folder?"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CorruptModelError(f"cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise CorruptModelError(f"{path} holds no JSON object")
+    return content
+
+
+def _weight_files(path: Path) -> list[Path]:
+    index = path / "model.safetensors.index.json"
+    if index.exists():
+        weight_map = _read_json(index).get("weight_map")
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise CorruptModelError(f"{index} has no weight_map")
+        names = sorted({str(name) for name in weight_map.values()})
+        missing = [name for name in names if not (path / name).is_file()]
+        if missing:
+            raise CorruptModelError(
+                f"{path} lacks {len(missing)} of {len(names)} weight files, "
+                f"{missing[0]} among them: fetch the model again"
+            )
+        return [path / name for name in names]
+    files = sorted(path.glob("model*.safetensors"))
+    if not files:
+        raise CorruptModelError(f"{path} holds no model*.safetensors: convert the model first")
+    return files
+
+
+def _check_weight_file(file: Path) -> None:
+    """Fail early and by name on a truncated or garbled file; safetensors checks header and size."""
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            tensors.keys()
+    except (SafetensorError, OSError, struct.error) as error:
+        raise CorruptModelError(
+            f"{file} is truncated or no safetensors file ({error}): fetch it again"
+        ) from error

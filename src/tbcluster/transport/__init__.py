@@ -1,0 +1,1 @@
+"""How messages cross: a channel interface, ZeroMQ, and an in-memory twin for tests."""

@@ -1,0 +1,174 @@
+"""The two messages of the data plane and their frames.
+
+`Step` goes from the coordinator through every stage; `Result` comes back from the last one.
+A message is a list of frames: a msgpack header, then the raw bytes of each tensor. The header is
+validated against the types below when it is decoded; nothing is pickled.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from tbcluster.core import CacheOperation, MicroBatch, SampledToken
+from tbcluster.errors import WireError
+from tbcluster.wire.tensors import Buffer, Tensor, TensorSpec, attach_buffers
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Boundary:
+    """The value between two stages: the shape of a small tree, and its tensors.
+
+    `structure` is made of the tagged lists of `tbcluster.model.boundary`.
+    """
+
+    structure: Any
+    tensors: list[Tensor] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One micro-batch on its way.
+
+    `visit` counts passes over the stages (looped models make more than one). `error` is set by the
+    first stage that fails: the later ones apply the cache operations and pass it on.
+    """
+
+    epoch: int
+    step_id: int
+    operations: tuple[CacheOperation, ...] = ()
+    micro_batch: MicroBatch | None = None
+    visit: int = 0
+    boundary: Boundary | None = None
+    error: str | None = None
+    compute_us: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What the last stage sends back: a token id, never logits."""
+
+    epoch: int
+    step_id: int
+    sampled: SampledToken | None = None
+    error: str | None = None
+    compute_us: tuple[int, ...] = ()
+
+
+class _StepHeader(msgspec.Struct, tag="step", array_like=True):
+    version: int
+    epoch: int
+    step_id: int
+    visit: int
+    operations: tuple[CacheOperation, ...]
+    micro_batch: MicroBatch | None
+    structure: Any
+    tensors: list[TensorSpec] | None
+    error: str | None
+    compute_us: tuple[int, ...]
+
+
+class _ResultHeader(msgspec.Struct, tag="result", array_like=True):
+    version: int
+    epoch: int
+    step_id: int
+    sampled: SampledToken | None
+    error: str | None
+    compute_us: tuple[int, ...]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_step_decoder = msgspec.msgpack.Decoder(_StepHeader)
+_result_decoder = msgspec.msgpack.Decoder(_ResultHeader)
+
+
+def encode_step(step: Step) -> list[Buffer]:
+    """A step as frames; tensor buffers are passed on without a copy."""
+    boundary = step.boundary
+    header = _StepHeader(
+        version=PROTOCOL_VERSION,
+        epoch=step.epoch,
+        step_id=step.step_id,
+        visit=step.visit,
+        operations=step.operations,
+        micro_batch=step.micro_batch,
+        structure=boundary.structure if boundary else None,
+        tensors=[tensor.spec for tensor in boundary.tensors] if boundary else None,
+        error=step.error,
+        compute_us=step.compute_us,
+    )
+    buffers = [t.data for t in boundary.tensors if t.data is not None] if boundary else []
+    return [_encoder.encode(header), *buffers]
+
+
+def decode_step(frames: list[Buffer]) -> Step:
+    """The step in these frames.
+
+    Raises:
+        WireError: Not a step of this protocol version, or its tensors do not match its header.
+    """
+    header = _decode(_step_decoder, frames)
+    boundary = None
+    if header.tensors is None:
+        if len(frames) > 1:
+            raise WireError(f"{len(frames) - 1} frames follow a header that announces no tensors")
+    else:
+        boundary = Boundary(header.structure, attach_buffers(header.tensors, frames[1:]))
+    return Step(
+        epoch=header.epoch,
+        step_id=header.step_id,
+        operations=header.operations,
+        micro_batch=header.micro_batch,
+        visit=header.visit,
+        boundary=boundary,
+        error=header.error,
+        compute_us=header.compute_us,
+    )
+
+
+def encode_result(result: Result) -> list[Buffer]:
+    """A result as frames."""
+    header = _ResultHeader(
+        version=PROTOCOL_VERSION,
+        epoch=result.epoch,
+        step_id=result.step_id,
+        sampled=result.sampled,
+        error=result.error,
+        compute_us=result.compute_us,
+    )
+    return [_encoder.encode(header)]
+
+
+def decode_result(frames: list[Buffer]) -> Result:
+    """The result in these frames.
+
+    Raises:
+        WireError: Not a result of this protocol version.
+    """
+    header = _decode(_result_decoder, frames)
+    if len(frames) > 1:
+        raise WireError(f"a result is one frame, got {len(frames)}")
+    return Result(
+        epoch=header.epoch,
+        step_id=header.step_id,
+        sampled=header.sampled,
+        error=header.error,
+        compute_us=header.compute_us,
+    )
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], frames: list[Buffer]) -> Any:
+    if not frames:
+        raise WireError("an empty message")
+    try:
+        header = decoder.decode(frames[0])
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+        raise WireError(f"a header that does not parse: {error}") from error
+    if header.version != PROTOCOL_VERSION:
+        raise WireError(
+            f"protocol version {header.version} came, this side speaks {PROTOCOL_VERSION}: "
+            "run the same tbcluster version on every node"
+        )
+    return header
