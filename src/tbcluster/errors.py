@@ -11,7 +11,8 @@ TbclusterError
 │   ├── ContextLengthError       the prompt does not fit the model's context
 │   └── QueueFullError           too many requests are waiting
 ├── WireError                bytes that are no message of this protocol
-├── StageError               a stage worker failed, died or does not answer
+├── StageError               a stage worker cannot compute or be started
+│   └── StageLostError           its process died; it is being started again
 └── ClusterClosedError       the cluster was closed while it was still asked for something
 """
 
@@ -65,7 +66,11 @@ class WireError(TbclusterError):
 
 
 class StageError(TbclusterError):
-    """A stage worker failed, died or does not answer."""
+    """A stage worker cannot compute or cannot be started."""
+
+
+class StageLostError(StageError):
+    """A stage worker's process died; it is being started again, so a retry makes sense."""
 
 
 class ClusterClosedError(TbclusterError):

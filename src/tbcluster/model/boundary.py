@@ -46,7 +46,7 @@ def unflatten(structure: Any, arrays: list[mx.array], classes: Collection[str] =
     """
     try:
         return _unflatten(structure, arrays, classes)
-    except (TypeError, ValueError, IndexError, KeyError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
         raise WireError(f"a boundary value that does not parse: {error}") from error
 
 

@@ -35,7 +35,8 @@ def open_model(path: Path, device: Device) -> nn.Module:
         if "not supported" in str(error):
             raise UnsupportedModelError(f"{path}: {error}") from error
         raise CorruptModelError(f"{path}: {error}") from error
-    except (KeyError, TypeError, RuntimeError) as error:
+    # Whatever a wrong value in a config makes mlx-lm's model classes stumble over.
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise CorruptModelError(f"{path}: {type(error).__name__}: {error}") from error
     compute_dtype = device.compute_dtype
     if not mx.metal.is_available():

@@ -23,15 +23,17 @@ def sample_token(logits: mx.array, sample: Sample) -> SampledToken:
     params = sample.params
     if params.temperature > 0:
         mx.random.seed(_step_seed(params.seed, sample.position))
-    token = _sampler(params)(logprobs)
+    token = _sampler(params, last.shape[-1])(logprobs)
     if params.num_logprobs is None:
         return SampledToken(int(token.item()))
     return _with_logprobs(token, logprobs, params.num_logprobs)
 
 
-def _sampler(params: SamplingParams):  # type: ignore[no-untyped-def]
+def _sampler(params: SamplingParams, vocabulary: int):  # type: ignore[no-untyped-def]
+    # mlx-lm refuses a top_k that keeps the whole vocabulary.
+    top_k = params.top_k if params.top_k < vocabulary else 0
     return make_sampler(
-        temp=params.temperature, top_p=params.top_p, min_p=params.min_p, top_k=params.top_k
+        temp=params.temperature, top_p=params.top_p, min_p=params.min_p, top_k=top_k
     )
 
 

@@ -130,8 +130,10 @@ class StageModel:
     def _unpack(self, incoming: HiddenStates | None) -> tuple[Any, list[dict[Any, Any]]] | None:
         if incoming is not None:
             classes = self._trace.boundary_classes
-            value, dicts = unflatten(incoming.structure, incoming.arrays, classes)
-            return value, dicts
+            pair = unflatten(incoming.structure, incoming.arrays, classes)
+            if not (isinstance(pair, tuple) and len(pair) == 2):
+                raise WireError("the boundary value is no pair of an output and filled-in dicts")
+            return pair
         if self._segment.start > 0:
             raise WireError("no hidden states came for a stage that is not the first")
         return None
@@ -152,7 +154,7 @@ class _CacheLayout:
     Attributes:
         kept: Indices into the model's full list, one for each cache the stage keeps.
         ghosts: Positions in `kept` of those that hold no layer's data.
-        views: Per segment, for each entry of the full list, the position in `kept` that stands for it.
+        views: Per segment, for each entry of the full list, which position in `kept` stands for it.
     """
 
     def __init__(self, model: nn.Module, traced: ModelTrace, segments: list[Segment]) -> None:

@@ -9,7 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
 from safetensors import SafetensorError, safe_open
 
 from tbcluster.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
@@ -44,8 +49,8 @@ class ModelFolder:
     @property
     def context_length(self) -> int | None:
         """The longest context the model was made for, in tokens, where its config tells."""
-        text_config = self.config.get("text_config") or {}
-        for config in (text_config, self.config):
+        text_config = self.config.get("text_config")
+        for config in (text_config if isinstance(text_config, dict) else {}, self.config):
             for key in ("max_position_embeddings", "max_sequence_length", "n_positions", "n_ctx"):
                 if isinstance(config.get(key), int):
                     return int(config[key])
@@ -111,7 +116,7 @@ def _fetch(name: str) -> Path:
             f"{name!r} is not in the local Hugging Face cache and {reason}: "
             "fetch it first, or give a folder"
         ) from error
-    except (HfHubHTTPError, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ModelNotFoundError(f"cannot fetch {name!r} from the hub: {error}") from error
 
 
@@ -122,7 +127,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise CorruptModelError(
             f"{path.parent} holds no {path.name}: is it a model folder?"
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CorruptModelError(f"cannot read {path}: {error}") from error
     if not isinstance(content, dict):
         raise CorruptModelError(f"{path} holds no JSON object")

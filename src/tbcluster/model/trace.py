@@ -77,7 +77,8 @@ class ModelTrace:
 
     Attributes:
         layer_of: Parameter path -> index of the layer that owns it; other parameters are absent.
-        loose: Caches that no layer call is given (an n-gram context, say): every stage keeps them.
+        graph: None for a model that cannot be traced.
+        vocab_size: Width of the logits; None for a model that cannot be traced.
     """
 
     num_layers: int
@@ -86,7 +87,7 @@ class ModelTrace:
     parameters: tuple[str, ...]
     layer_of: dict[str, int]
     graph: DependencyGraph | None
-    fine_layers: frozenset[int] = frozenset()
+    vocab_size: int | None = None
     _cuts: dict[int, Cut] = field(default_factory=dict)
 
     @property
@@ -96,6 +97,7 @@ class ModelTrace:
 
     @cached_property
     def loose(self) -> frozenset[int]:
+        """Caches that no layer call is given (an n-gram context, say): every stage keeps them."""
         given = {cache for call in self.calls for cache in call.caches}
         return frozenset(range(self.num_caches)) - given
 
@@ -290,6 +292,7 @@ class _Tracer:
         self._cache_index: dict[int, int] = {}
         self._num_caches = 0
         self._graph: DependencyGraph | None = None
+        self._vocab_size: int | None = None
 
     def run(self) -> None:
         tokens = sorted({self._token_of(path) for path in self._parameters})
@@ -358,7 +361,7 @@ class _Tracer:
             parameters=tuple(self._parameters),
             layer_of=self._layer_of,
             graph=graph,
-            fine_layers=self._fine_layers,
+            vocab_size=self._vocab_size,
         )
 
     def _token_of(self, path: str) -> str:
@@ -379,7 +382,9 @@ class _Tracer:
         for run, length in enumerate(TRACED_LENGTHS):
             self._runs.append([])
             output = self._model(mx.zeros((1, length), mx.int32), cache=caches)
-            named[f"output {run}"] = output[0] if isinstance(output, tuple) else output
+            logits = output[0] if isinstance(output, tuple) else output
+            named[f"output {run}"] = logits
+            self._vocab_size = logits.shape[-1]
             for index, call in enumerate(self._runs[-1]):
                 for leaf, array in enumerate(call.arrays):
                     named[_value_name(run, index, leaf)] = array

@@ -90,7 +90,11 @@ class ZmqSender:
         self._socket.set(zmq.LINGER, 0)
         self._socket.set(zmq.SNDHWM, 0)
         self._socket.set(zmq.RECONNECT_IVL, RECONNECT_MS)
-        self._socket.connect(endpoint)
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as error:
+            self._socket.close()
+            raise StageError(f"cannot connect to {endpoint}: {error.strerror}") from error
 
     def send(self, frames: Sequence[Buffer]) -> None:
         last = len(frames) - 1

@@ -164,7 +164,8 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], frames: list[Buffer]) -> Any:
         raise WireError("an empty message")
     try:
         header = decoder.decode(frames[0])
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    # RecursionError: a few kilobytes can nest deeper than any Python stack.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"a header that does not parse: {error}") from error
     if header.version != PROTOCOL_VERSION:
         raise WireError(

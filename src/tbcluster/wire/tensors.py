@@ -10,6 +10,9 @@ from tbcluster.errors import WireError
 
 Buffer = bytes | bytearray | memoryview
 
+# MLX counts the entries of an axis in 32 bits and fails with errors of its own past that.
+MAX_SIZE = 2**31 - 1
+
 ITEM_BYTES = {
     "bool": 1,
     "uint8": 1,
@@ -39,8 +42,8 @@ class TensorSpec:
     def num_bytes(self) -> int:
         if self.dtype not in ITEM_BYTES:
             raise WireError(f"unknown dtype {self.dtype!r} on the wire")
-        if any(size < 0 for size in self.shape):
-            raise WireError(f"negative size in shape {self.shape}")
+        if any(not 0 <= size <= MAX_SIZE for size in self.shape):
+            raise WireError(f"shape {self.shape} has a size that is not in 0..{MAX_SIZE}")
         return math.prod(self.shape) * ITEM_BYTES[self.dtype]
 
 

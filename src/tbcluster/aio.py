@@ -1,0 +1,44 @@
+"""The asynchronous twin of the Python API: the same names, awaited."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any, Unpack
+
+from tbcluster import api
+from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.streams import astream
+from tbcluster.core import TokenId
+from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
+
+
+async def load(
+    path_or_id: str | Path | None = None, *, stages: int | None = None
+) -> tuple[Cluster, Any]:
+    """`tbcluster.load` without blocking the event loop."""
+    return await asyncio.to_thread(api.load, path_or_id, stages=stages)
+
+
+async def stream_generate(
+    model: Cluster,
+    tokenizer: Any,
+    prompt: str | Sequence[TokenId],
+    **options: Unpack[GenerateOptions],
+) -> AsyncIterator[GenerationResponse]:
+    """`tbcluster.stream_generate` as an async iterator; cancelling the task ends the generation."""
+    request = build_request(model, prompt, options)
+    async with aclosing(astream(model, request)) as outputs:  # type: ignore[type-var]
+        async for output in outputs:
+            yield to_response(model, request, output)
+
+
+async def generate(
+    model: Cluster,
+    tokenizer: Any,
+    prompt: str | Sequence[TokenId],
+    **options: Unpack[GenerateOptions],
+) -> str:
+    """The whole answer."""
+    parts = [item.text async for item in stream_generate(model, tokenizer, prompt, **options)]
+    return "".join(parts)

@@ -1,0 +1,79 @@
+"""The synchronous Python API (see `tbcluster.aio` for its twin)."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.streams import stream
+from tbcluster.core import TokenId
+from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
+
+
+def load(
+    path_or_id: str | Path | None = None, *, stages: int | None = None
+) -> tuple[Cluster, Any]:
+    """Load a model cut into stages.
+
+    Args:
+        path_or_id: A folder, a Hugging Face id, or None for the bundled model.
+        stages: How many stage processes; None for two, or as many as the layers allow.
+
+    Returns:
+        The running cluster, which is also a context manager (leaving it, or the interpreter's exit,
+        ends all processes), and mlx-lm's tokenizer.
+
+    Raises:
+        ModelError, PlanError, StageError: See `Cluster`.
+    """
+    cluster = Cluster(path_or_id, stages=stages).start()
+    return cluster, cluster.tokenizer
+
+
+def stream_generate(
+    model: Cluster,
+    tokenizer: Any,
+    prompt: str | Sequence[TokenId],
+    **options: Unpack[GenerateOptions],
+) -> Iterator[GenerationResponse]:
+    """Generate, token by token; leaving the iterator ends the generation.
+
+    Args:
+        tokenizer: As returned by `load`; here for likeness with mlx-lm, the cluster holds its own.
+        prompt: Text or token ids.
+        options: See `GenerateOptions`.
+
+    Raises:
+        RequestError: The prompt or an option is out of range.
+        StageError: A stage failed or was lost.
+    """
+    request = build_request(model, prompt, options)
+    for output in stream(model, request):
+        yield to_response(model, request, output)
+
+
+def generate(
+    model: Cluster,
+    tokenizer: Any,
+    prompt: str | Sequence[TokenId],
+    *,
+    verbose: bool = False,
+    **options: Unpack[GenerateOptions],
+) -> str:
+    """The whole answer. With `verbose` it is also printed as it comes, with the speeds."""
+    text = ""
+    response = None
+    for response in stream_generate(model, tokenizer, prompt, **options):
+        text += response.text
+        if verbose:
+            sys.stdout.write(response.text)
+            sys.stdout.flush()
+    if verbose and response is not None:
+        sys.stdout.write(
+            f"\nPrompt: {response.prompt_tokens} tokens, {response.prompt_tps:.3f} tokens-per-sec\n"
+            f"Generation: {response.generation_tokens} tokens, "
+            f"{response.generation_tps:.3f} tokens-per-sec\n"
+            f"Peak memory: {response.peak_memory:.3f} GB\n"
+        )
+    return text

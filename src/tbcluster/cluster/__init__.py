@@ -1,0 +1,1 @@
+"""The control plane: starting and watching stages, checking parity, recovery."""

@@ -1,0 +1,94 @@
+"""Starts worker processes and reports what they say and how they end."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+from tbcluster.errors import WireError
+from tbcluster.wire.control import (
+    STOP_LINE,
+    ReferenceSpec,
+    Report,
+    StageSpec,
+    decode_report,
+    encode_line,
+)
+
+STOP_GRACE_S = 5.0
+
+
+class Worker:
+    """A child process that speaks `wire.control`.
+
+    Args:
+        module: What to run, `tbcluster.stage` say.
+        on_report: Called with each report, in a thread of this object's.
+        on_exit: Called once with the exit status (negative: the signal), after the last report.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        spec: StageSpec | ReferenceSpec,
+        on_report: Callable[[Report], None],
+        on_exit: Callable[[int], None],
+    ) -> None:
+        self._on_report = on_report
+        self._on_exit = on_exit
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        self._tell(encode_line(spec))
+        self._reader = threading.Thread(target=self._read, name=f"{module}-reports", daemon=True)
+        self._reader.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def ask_to_stop(self) -> None:
+        """Tell the worker to end; it does so at once, whatever it is computing."""
+        self._tell(STOP_LINE)
+
+    def join(self) -> None:
+        """Wait until the process has ended, killing it if it takes too long."""
+        try:
+            self._process.wait(STOP_GRACE_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if threading.current_thread() is not self._reader:
+            self._reader.join()
+
+    def stop(self) -> None:
+        """`ask_to_stop`, then `join`."""
+        self.ask_to_stop()
+        self.join()
+
+    def _tell(self, line: bytes) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - asked for a pipe
+        try:
+            self._process.stdin.write(line)
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError):
+            return  # it has ended already; `on_exit` tells
+
+    def _read(self) -> None:
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None  # noqa: S101
+        assert stdout is not None  # noqa: S101
+        for line in stdout:
+            try:
+                self._on_report(decode_report(line))
+            except WireError:
+                sys.stderr.buffer.write(line)  # something printed past the worker's redirection
+        status = self._process.wait()
+        stdout.close()
+        stdin.close()
+        self._on_exit(status)
+
+
+def describe_exit(status: int) -> str:
+    """An exit status in words."""
+    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

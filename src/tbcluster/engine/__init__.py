@@ -1,0 +1,1 @@
+"""The token loop: engine, scheduler, pipeline, sequences, detokenizing. No MLX, no sockets."""

@@ -1,0 +1,312 @@
+"""The token loop. One thread runs it; the public methods may be called from any other."""
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tbcluster.core import (
+    DropCache,
+    FinishReason,
+    NewCache,
+    Request,
+    SampledToken,
+    StepResult,
+    TokenId,
+)
+from tbcluster.engine.detokenizer import Detokenizer, TextStream
+from tbcluster.engine.pipeline import Pipeline
+from tbcluster.engine.scheduler import Scheduler
+from tbcluster.engine.sequence import Listener, Sequence
+from tbcluster.errors import (
+    ClusterClosedError,
+    ContextLengthError,
+    QueueFullError,
+    RequestError,
+    StageError,
+    TbclusterError,
+)
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request may ask for, and how many may be open.
+
+    Attributes:
+        vocab_size: Token ids must be below it: MLX does not check bounds.
+        context_length: Longest prompt plus answer, in tokens; None where the model names none.
+        max_running: Sequences with caches in the stages.
+        max_waiting: Requests beyond those; more are refused.
+    """
+
+    vocab_size: int
+    context_length: int | None
+    max_running: int = 64
+    max_waiting: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Emission:
+    """A token that was appended and must still be turned into text."""
+
+    sequence: Sequence
+    sampled: SampledToken
+    count: int
+    finish: FinishReason | None
+
+
+class Engine:
+    """Turns requests into outputs by way of the pipeline."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        scheduler: Scheduler,
+        new_detokenizer: Callable[[], Detokenizer],
+        limits: Limits,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pipeline = pipeline
+        self._scheduler = scheduler
+        self._new_detokenizer = new_detokenizer
+        self._limits = limits
+        self._clock = clock
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._num_open = 0
+        self._open_lock = threading.Lock()
+        self._waiting: deque[tuple[Request, Listener]] = deque()
+        self._running: dict[int, Sequence] = {}
+        self._emissions: list[_Emission] = []
+        self._next_cache_id = 0
+        self._is_held = True
+        self._is_stopped = False
+
+    # Any thread
+
+    def submit(self, request: Request, listener: Listener, *, while_held: bool = False) -> None:
+        """Queue a request; `listener` is told of every token, in the engine's thread.
+
+        Args:
+            while_held: Run it even though ordinary requests are held back (the parity probe).
+
+        Raises:
+            RequestError: A field is out of range (named by `param`).
+            QueueFullError: Too many requests are open already.
+        """
+        self._validate(request)
+        with self._open_lock:
+            # Under the lock that `_stop` takes: whatever gets past here is answered.
+            if self._is_stopped:
+                raise ClusterClosedError("the cluster is closed")
+            if self._num_open >= self._limits.max_running + self._limits.max_waiting:
+                raise QueueFullError(f"{self._num_open} requests are open already: try again later")
+            self._num_open += 1
+            self._post(lambda: self._enqueue(request, listener, while_held))
+
+    def cancel(self, request_id: str) -> None:
+        """End a request without telling its listener; unknown ids are ignored."""
+        self._post(lambda: self._cancel(request_id))
+
+    def hold(self) -> None:
+        """Let requests wait instead of starting them."""
+        self._post(lambda: self._set_held(True))
+
+    def open(self) -> None:
+        """Start requests as they come."""
+        self._post(lambda: self._set_held(False))
+
+    def fail_running(self, error: TbclusterError) -> None:
+        """A stage lost its caches: running sequences end with `error`, waiting requests wait."""
+        self._post(lambda: self._fail_running(error))
+
+    def begin_epoch(self, epoch: int) -> None:
+        """From now on steps carry this number; stages that see it drop all their caches."""
+        self._post(lambda: self._pipeline.begin_epoch(epoch))
+
+    def fail_all(self, error: TbclusterError) -> None:
+        """End every request, running or waiting, with `error`."""
+        self._post(lambda: self._fail_all(error))
+
+    def stop(self) -> None:
+        """Leave `run`; open requests end with ClusterClosedError."""
+        self._post(lambda: self._stop(ClusterClosedError("the cluster was closed")))
+
+    @property
+    def num_open(self) -> int:
+        """Requests that have not ended."""
+        return self._num_open
+
+    # The engine's thread
+
+    def run(self) -> None:
+        """Loop until `stop`."""
+        try:
+            while not self._is_stopped:
+                self.step()
+        except Exception as error:  # the top loop: nothing may hang because it ended
+            logger.exception("the engine's loop failed")
+            self._stop(StageError(f"the engine failed: {type(error).__name__}: {error}"))
+        self._take_inbox()
+
+    def step(self, timeout_s: float | None = None) -> None:
+        """One turn. Text is made while the stages compute the next tokens."""
+        self._take_inbox()
+        if self._is_stopped:
+            return
+        self._admit()
+        while micro_batch := self._scheduler.schedule():
+            self._pipeline.submit(micro_batch)
+        self._pipeline.flush()
+        self._emit()
+        result = self._pipeline.collect(timeout_s)
+        if result is not None:
+            self._update(result)
+
+    def _admit(self) -> None:
+        while self._waiting and not self._is_held:
+            if len(self._running) >= self._limits.max_running:
+                return
+            self._start(*self._waiting.popleft())
+
+    def _start(self, request: Request, listener: Listener) -> None:
+        text = TextStream(self._new_detokenizer(), request.stop)
+        sequence = Sequence(request, self._next_cache_id, listener, text, self._clock())
+        self._next_cache_id += 1
+        self._running[sequence.cache_id] = sequence
+        self._pipeline.operate(NewCache(sequence.cache_id))
+        self._scheduler.add(sequence)
+
+    def _update(self, result: StepResult) -> None:
+        if result.micro_batch is None:
+            return
+        sequence = self._running.get(result.micro_batch.cache_id)
+        self._scheduler.completed(sequence)
+        if sequence is None:
+            return
+        if result.error is not None:
+            self._end(sequence)
+            sequence.listener(StageError(result.error))
+        elif result.sampled is not None:
+            self._append(sequence, result.sampled)
+
+    def _append(self, sequence: Sequence, sampled: SampledToken) -> None:
+        if sequence.num_generated == 0:
+            sequence.first_token_at = self._clock()
+        sequence.tokens.append(sampled.token)
+        finish = sequence.finish_reason_after(sampled.token)
+        if finish is not None:
+            self._end(sequence)
+        self._emissions.append(_Emission(sequence, sampled, sequence.num_generated, finish))
+
+    def _emit(self) -> None:
+        for item in self._emissions:
+            self._emit_one(item)
+        self._emissions.clear()
+
+    def _emit_one(self, item: _Emission) -> None:
+        sequence, finish = item.sequence, item.finish
+        text, stopped = sequence.text.add(item.sampled.token, finish)
+        if stopped:
+            finish = FinishReason.STOP
+            self._end(sequence)
+        now = self._clock()
+        sequence.listener(sequence.output(text, item.sampled, now, finish, item.count))
+
+    def _end(self, sequence: Sequence) -> None:
+        """Free a sequence's caches on all stages; later results of its steps are ignored."""
+        if self._running.pop(sequence.cache_id, None) is None:
+            return
+        self._scheduler.remove(sequence)
+        self._pipeline.operate(DropCache(sequence.cache_id))
+        self._close_one()
+
+    # What other threads asked for
+
+    def _post(self, action: Callable[[], None]) -> None:
+        self._inbox.put(action)
+        self._pipeline.wake()
+
+    def _take_inbox(self) -> None:
+        while True:
+            try:
+                action = self._inbox.get_nowait()
+            except queue.Empty:
+                return
+            action()
+
+    def _enqueue(self, request: Request, listener: Listener, while_held: bool) -> None:
+        if self._is_stopped:
+            self._close_one()
+            listener(ClusterClosedError("the cluster was closed"))
+        elif while_held:
+            self._start(request, listener)
+        else:
+            self._waiting.append((request, listener))
+
+    def _cancel(self, request_id: str) -> None:
+        for sequence in list(self._running.values()):
+            if sequence.request.request_id == request_id:
+                self._end(sequence)
+        kept = [item for item in self._waiting if item[0].request_id != request_id]
+        for _ in range(len(self._waiting) - len(kept)):
+            self._close_one()
+        self._waiting = deque(kept)
+
+    def _set_held(self, is_held: bool) -> None:
+        self._is_held = is_held
+
+    def _fail_running(self, error: TbclusterError) -> None:
+        self._emit()
+        ended = list(self._running.values())
+        self._running.clear()
+        self._scheduler.reset()
+        self._pipeline.forget()
+        for sequence in ended:
+            self._close_one()
+            sequence.listener(error)
+
+    def _fail_all(self, error: TbclusterError) -> None:
+        self._fail_running(error)
+        while self._waiting:
+            _, listener = self._waiting.popleft()
+            self._close_one()
+            listener(error)
+
+    def _stop(self, error: TbclusterError) -> None:
+        with self._open_lock:
+            self._is_stopped = True
+        self._fail_all(error)
+
+    def _close_one(self) -> None:
+        with self._open_lock:
+            self._num_open -= 1
+
+    def _validate(self, request: Request) -> None:
+        limits = self._limits
+        if not request.prompt:
+            raise RequestError("the prompt is empty", "prompt")
+        outside = next((t for t in request.prompt if not 0 <= t < limits.vocab_size), None)
+        if outside is not None:
+            raise RequestError(
+                f"token id {outside} is not in the vocabulary of {limits.vocab_size}", "prompt"
+            )
+        if request.max_tokens < 1:
+            raise RequestError(f"max_tokens is {request.max_tokens}, it must be 1 or more", "max_tokens")
+        if limits.context_length is not None and len(request.prompt) >= limits.context_length:
+            raise ContextLengthError(
+                f"the prompt has {len(request.prompt)} tokens, the model's context is "
+                f"{limits.context_length}: shorten the prompt",
+                "prompt",
+            )
+
+
+def clipped_max_tokens(prompt: tuple[TokenId, ...], wanted: int, limits: Limits) -> int:
+    """`wanted`, or what the context leaves after the prompt if that is less."""
+    if limits.context_length is None:
+        return wanted
+    return max(1, min(wanted, limits.context_length - len(prompt)))

@@ -1,0 +1,122 @@
+"""Generation in mlx-lm's manner: what the synchronous and the asynchronous API share."""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from tbcluster.cluster.cluster import Cluster
+from tbcluster.core import Output, Request, SampledToken, SamplingParams, TokenId
+
+DEFAULT_MAX_TOKENS = 256
+MAX_SEED = 2**63
+
+
+class GenerateOptions(TypedDict, total=False):
+    """What `generate` and `stream_generate` take.
+
+    Attributes:
+        max_tokens: Most tokens to generate (256).
+        temperature: 0 (the default) is greedy.
+        top_p: Keep the smallest set of tokens with this probability (1: all).
+        top_k: Keep the k likeliest tokens (0: all).
+        min_p: Drop tokens below this share of the likeliest one's probability (0: none).
+        seed: Equal seeds give equal text; None (the default) draws one.
+        stop: Texts that end the answer.
+        num_logprobs: Report each token's logprob and this many alternatives.
+    """
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    seed: int | None
+    stop: Sequence[str]
+    num_logprobs: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationResponse:
+    """One token, with the fields of mlx-lm's GenerationResponse.
+
+    Attributes:
+        text: The next piece of text; may be empty.
+        token: The token id.
+        logprobs: The token's logprob and alternatives if asked for. (mlx-lm hands out the whole
+            distribution; here it stays on the last stage.)
+        from_draft: Whether a draft model proposed the token.
+        prompt_tps: Prompt tokens per second.
+        generation_tps: Generated tokens per second.
+        peak_memory: Most memory that any one stage held, in GB.
+        finish_reason: "stop" or "length" with the last token, else None.
+    """
+
+    text: str
+    token: TokenId
+    logprobs: SampledToken | None
+    from_draft: bool
+    prompt_tokens: int
+    prompt_tps: float
+    generation_tokens: int
+    generation_tps: float
+    peak_memory: float
+    finish_reason: str | None = None
+
+
+def build_request(
+    cluster: Cluster, prompt: str | Sequence[TokenId], options: GenerateOptions
+) -> Request:
+    """A request from what the Python API was given."""
+    seed = options.get("seed")
+    sampling = SamplingParams(
+        temperature=options.get("temperature", 0.0),
+        top_p=options.get("top_p", 1.0),
+        top_k=options.get("top_k", 0),
+        min_p=options.get("min_p", 0.0),
+        seed=new_seed() if seed is None else seed,
+        num_logprobs=options.get("num_logprobs"),
+    )
+    return cluster.make_request(
+        encode_prompt(cluster.tokenizer, prompt),
+        max_tokens=options.get("max_tokens", DEFAULT_MAX_TOKENS),
+        sampling=sampling,
+        stop=options.get("stop", ()),
+    )
+
+
+def encode_prompt(tokenizer: Any, prompt: str | Sequence[TokenId]) -> list[TokenId]:
+    """Token ids; a text that begins with the tokenizer's own first token is not given another."""
+    if not isinstance(prompt, str):
+        return list(prompt)
+    bos = tokenizer.bos_token
+    add_special_tokens = bos is None or not prompt.startswith(bos)
+    return list(tokenizer.encode(prompt, add_special_tokens=add_special_tokens))
+
+
+def new_seed() -> int:
+    """A seed for a request that names none."""
+    return secrets.randbelow(MAX_SEED)
+
+
+def to_response(cluster: Cluster, request: Request, output: Output) -> GenerationResponse:
+    """An engine's output with the rates that mlx-lm reports."""
+    prompt_s = output.first_token_at - output.started_at
+    generation_s = output.emitted_at - output.first_token_at
+    wants_logprobs = request.sampling.num_logprobs is not None
+    return GenerationResponse(
+        text=output.text,
+        token=output.sampled.token,
+        logprobs=output.sampled if wants_logprobs else None,
+        from_draft=False,
+        prompt_tokens=output.num_prompt_tokens,
+        prompt_tps=_rate(output.num_prompt_tokens, prompt_s),
+        generation_tokens=output.num_generated_tokens,
+        generation_tps=_rate(output.num_generated_tokens, generation_s),
+        peak_memory=cluster.peak_memory_bytes / 1e9,
+        finish_reason=output.finish_reason,
+    )
+
+
+def _rate(count: int, seconds: float) -> float:
+    return count / seconds if seconds > 0 else 0.0

@@ -1,0 +1,1 @@
+"""Pure arithmetic: which node runs which layers."""

@@ -1,0 +1,45 @@
+"""Layers -> stages. Pure."""
+
+from itertools import pairwise
+
+from tbcluster.core import StageRange
+from tbcluster.errors import PlanError
+
+
+def even_split(num_layers: int, legal_cuts: tuple[int, ...], num_stages: int) -> list[StageRange]:
+    """As even a split as the legal cuts allow: the largest stage is as small as can be.
+
+    Args:
+        legal_cuts: Layer indices before which the model may be cut, ascending.
+
+    Raises:
+        PlanError: There are not enough legal cuts for so many stages.
+    """
+    if num_stages < 1:
+        raise PlanError(f"{num_stages} stages: ask for 1 or more")
+    if num_stages - 1 > len(legal_cuts):
+        raise PlanError(
+            f"{num_stages} stages are too many: this model of {num_layers} layers can be cut into "
+            f"at most {len(legal_cuts) + 1}"
+        )
+    bounds = _best_bounds(num_layers, legal_cuts, num_stages)
+    return [StageRange(start, end) for start, end in pairwise(bounds)]
+
+
+def _best_bounds(num_layers: int, legal_cuts: tuple[int, ...], num_stages: int) -> list[int]:
+    """Dynamic programming over cuts: `best[cut]` is (largest stage, sum of squares, bounds) of the
+    best split of the layers before `cut` into the stages placed so far."""
+    best: dict[int, tuple[int, int, list[int]]] = {0: (0, 0, [0])}
+    for stage in range(num_stages):
+        ends = (num_layers,) if stage == num_stages - 1 else legal_cuts
+        following: dict[int, tuple[int, int, list[int]]] = {}
+        for end in ends:
+            options = [
+                (max(largest, end - start), squares + (end - start) ** 2, [*bounds, end])
+                for start, (largest, squares, bounds) in best.items()
+                if start < end
+            ]
+            if options:
+                following[end] = min(options)
+        best = following
+    return best[num_layers][2]

@@ -1,0 +1,1 @@
+"""The stage worker process: receive -> cache operations -> owned layers -> send on."""

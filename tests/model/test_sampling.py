@@ -1,0 +1,135 @@
+"""A token is a function of its logits, parameters, seed and position."""
+
+import math
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from tbcluster.core import Sample, SamplingParams
+from tbcluster.model.sampling import sample_token
+
+VOCABULARY = 50
+GREEDY = SamplingParams()
+WARM = SamplingParams(temperature=1.0, seed=11)
+
+
+def logits(seed: int = 0, num_tokens: int = 3) -> mx.array:
+    rng = np.random.default_rng(seed)
+    return mx.array(rng.standard_normal((1, num_tokens, VOCABULARY)).astype(np.float32))
+
+
+def tokens(params: SamplingParams, positions: range = range(40)) -> list[int]:
+    return [sample_token(logits(), Sample(params, position)).token for position in positions]
+
+
+def test_greedy_is_the_likeliest_after_the_last_position() -> None:
+    for seed in range(5):
+        given = logits(seed)
+        expected = int(np.array(given)[0, -1].argmax())
+        assert sample_token(given, Sample(GREEDY, 0)).token == expected
+
+
+def test_greedy_leaves_the_random_state_alone() -> None:
+    mx.random.seed(1)
+    expected = mx.random.uniform(shape=(4,)).tolist()
+    mx.random.seed(1)
+    sample_token(logits(), Sample(GREEDY, 0))
+    assert mx.random.uniform(shape=(4,)).tolist() == expected
+
+
+def test_a_seed_gives_equal_tokens_whatever_is_sampled_in_between() -> None:
+    expected = tokens(WARM)
+    mx.random.seed(99)
+    got = []
+    for position in range(40):
+        mx.random.uniform(shape=(position,))
+        sample_token(logits(1), Sample(replace(WARM, seed=position), 5))
+        got.append(sample_token(logits(), Sample(WARM, position)).token)
+    assert got == expected
+    # In another order too: a step that is computed again picks the same token.
+    assert tokens(WARM, range(39, -1, -1)) == expected[::-1]
+
+
+def test_positions_and_seeds_differ() -> None:
+    assert len(set(tokens(WARM))) > 5
+    assert tokens(WARM) != tokens(replace(WARM, seed=12))
+    # Position 1 of seed 11 is not position 0 of seed 12.
+    assert tokens(WARM)[1:] != tokens(replace(WARM, seed=12))[:-1]
+
+
+@pytest.mark.parametrize("seed", [0, 2**31, 2**63, 2**64 - 1, -1])
+def test_any_integer_is_a_seed(seed: int) -> None:
+    params = replace(WARM, seed=seed)
+    assert tokens(params, range(3)) == tokens(params, range(3))
+
+
+@pytest.mark.parametrize(
+    "strict",
+    [
+        replace(WARM, top_k=1),
+        replace(WARM, min_p=1.0),
+        replace(WARM, top_p=1e-6),
+        replace(WARM, temperature=1e-4),
+    ],
+    ids=["top_k", "min_p", "top_p", "temperature"],
+)
+def test_the_strictest_settings_are_greedy(strict: SamplingParams) -> None:
+    [greedy] = set(tokens(GREEDY))
+    assert set(tokens(strict)) == {greedy}
+
+
+def test_top_k_keeps_the_k_likeliest() -> None:
+    likeliest = np.argsort(-np.array(logits())[0, -1])[:3].tolist()
+    assert set(tokens(replace(WARM, top_k=3, temperature=5.0), range(60))) == set(likeliest)
+
+
+@pytest.mark.parametrize("top_k", [VOCABULARY, VOCABULARY + 1, 10**6])
+def test_a_top_k_of_the_whole_vocabulary_keeps_all(top_k: int) -> None:
+    assert tokens(replace(WARM, top_k=top_k)) == tokens(WARM)
+
+
+def test_frequencies_follow_the_probabilities() -> None:
+    given = mx.log(mx.array([[[0.1, 0.2, 0.7]]]))
+    num_samples = 1500
+    drawn = [sample_token(given, Sample(WARM, i)).token for i in range(num_samples)]
+    for token, share in enumerate([0.1, 0.2, 0.7]):
+        # Four standard deviations; the seed is fixed, so this passes always or never.
+        margin = 4 * math.sqrt(share * (1 - share) / num_samples)
+        assert abs(drawn.count(token) / num_samples - share) < margin
+
+
+def test_no_logprobs_unless_asked() -> None:
+    sampled = sample_token(logits(), Sample(WARM, 0))
+    assert sampled.logprob is None
+    assert sampled.top == ()
+
+
+def test_logprobs_are_the_models_likeliest_first() -> None:
+    row = np.array(logits())[0, -1].astype(np.float64)
+    expected = row - np.log(np.exp(row).sum())
+    sampled = sample_token(logits(), Sample(replace(WARM, num_logprobs=VOCABULARY), 3))
+    assert sampled.token == sample_token(logits(), Sample(WARM, 3)).token
+    assert sampled.logprob == pytest.approx(expected[sampled.token], abs=1e-5)
+    ids = [token for token, _ in sampled.top]
+    values = [value for _, value in sampled.top]
+    assert ids == np.argsort(-expected).tolist()
+    assert values == pytest.approx(expected[ids].tolist(), abs=1e-5)
+    assert values == sorted(values, reverse=True)
+    assert sum(map(math.exp, values)) == pytest.approx(1, abs=1e-5)
+
+
+def test_logprobs_come_before_the_filters() -> None:
+    plain = SamplingParams(num_logprobs=4)
+    filtered = replace(plain, temperature=2.0, top_k=1, seed=3)
+    assert sample_token(logits(), Sample(filtered, 0)) == sample_token(logits(), Sample(plain, 0))
+
+
+@pytest.mark.parametrize("num_logprobs", [0, 1, 5])
+def test_as_many_alternatives_as_asked(num_logprobs: int) -> None:
+    sampled = sample_token(logits(), Sample(SamplingParams(num_logprobs=num_logprobs), 0))
+    assert len(sampled.top) == num_logprobs
+    assert sampled.logprob is not None
+    if num_logprobs:
+        assert sampled.top[0] == (sampled.token, sampled.logprob)
