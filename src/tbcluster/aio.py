@@ -28,7 +28,7 @@ async def stream_generate(
 ) -> AsyncIterator[GenerationResponse]:
     """`tbcluster.stream_generate` as an async iterator; cancelling the task ends the generation."""
     request = build_request(model, prompt, options)
-    async with aclosing(astream(model, request)) as outputs:  # type: ignore[type-var]
+    async with aclosing(astream(model, request)) as outputs:
         async for output in outputs:
             yield to_response(model, request, output)
 

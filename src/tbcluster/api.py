@@ -11,9 +11,7 @@ from tbcluster.core import TokenId
 from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
 
 
-def load(
-    path_or_id: str | Path | None = None, *, stages: int | None = None
-) -> tuple[Cluster, Any]:
+def load(path_or_id: str | Path | None = None, *, stages: int | None = None) -> tuple[Cluster, Any]:
     """Load a model cut into stages.
 
     Args:

@@ -9,7 +9,7 @@ from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import Output, Request, SampledToken, SamplingParams, TokenId
 
 DEFAULT_MAX_TOKENS = 256
-MAX_SEED = 2**63
+MAX_SEED = 2**62
 
 
 class GenerateOptions(TypedDict, total=False):

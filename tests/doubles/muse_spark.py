@@ -1,4 +1,4 @@
-"""Plain MLX stand-ins for muse_spark's Metal kernels, so that its slicing can be tested on a CPU."""
+"""Plain MLX stand-ins for muse_spark's Metal kernels: its slicing can be tested on a CPU."""
 
 from typing import Any
 

@@ -5,6 +5,8 @@ NaN in place of every parameter they should not need, with the values between st
 the real wire format; the logits must equal those of the unsharded model to the last bit.
 """
 
+from itertools import pairwise
+
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
@@ -121,8 +123,7 @@ def test_every_legal_cut_is_exact(name: str) -> None:
     for inner in cuts:
         bounds = [0, *inner, num_layers]
         stages = [
-            build_stage(name, parameters, traced, start, end)
-            for start, end in zip(bounds[:-1], bounds[1:], strict=True)
+            build_stage(name, parameters, traced, start, end) for start, end in pairwise(bounds)
         ]
         for step, (got, want) in enumerate(
             zip(sharded_logits(name, stages), expected, strict=True)

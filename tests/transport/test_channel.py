@@ -161,16 +161,24 @@ def test_an_early_wake_ends_the_next_wait_only(endpoint: Endpoint) -> None:
 
 
 def test_a_wake_loses_no_message(endpoint: Endpoint) -> None:
-    receiver, sender = endpoint.bind(), endpoint.connect()
+    receiver = endpoint.bind()
+    sent = [b"%d" % i for i in range(300)]
+
+    def send_and_wake() -> None:
+        sender = endpoint.connect()
+        for message in sent:
+            sender.send([message])
+            receiver.wake()
+
+    other = threading.Thread(target=send_and_wake)
+    other.start()
     got: list[bytes] = []
     deadline = time.monotonic() + DEADLINE_S
-    for i in range(20):
-        sender.send([b"%d" % i])
-        receiver.wake()
-    while len(got) < 20 and time.monotonic() < deadline:
+    while len(got) < len(sent) and time.monotonic() < deadline:
         message = receiver.receive(0.1)
         got += [bytes(message[0])] if message else []
-    assert got == [b"%d" % i for i in range(20)]
+    other.join(DEADLINE_S)
+    assert got == sent
 
 
 def test_many_wakes_never_block(endpoint: Endpoint) -> None:

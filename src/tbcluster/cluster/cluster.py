@@ -22,7 +22,8 @@ from tbcluster.cluster.restarts import RestartBudget
 from tbcluster.cluster.stages import OnProgress, StageExited, StageSet, StageStatus
 from tbcluster.core import Request, SamplingParams, TokenId
 from tbcluster.demo import MODEL_PATH
-from tbcluster.engine.engine import Engine, Limits, clipped_max_tokens
+from tbcluster.engine.engine import Engine
+from tbcluster.engine.limits import Limits, clipped_max_tokens
 from tbcluster.engine.pipeline import Pipeline
 from tbcluster.engine.scheduler import Scheduler
 from tbcluster.engine.sequence import Listener

@@ -36,6 +36,6 @@ def _difference(step: int, reference: Reference, token: SampledToken) -> str:
     return (
         f"parity check failed at probe token {step + 1}: the pipeline gives token {token.token} "
         f"with logprob {token.logprob}, the unsharded model token {reference.tokens[step]} with "
-        f"{reference.logprobs[step]:.6f}. The model is not served: a stage computes something else. "
-        "Check the weights on each node, or serve with --stages 1"
+        f"{reference.logprobs[step]:.6f}. The model is not served: a stage computes something "
+        "else. Check the weights on each node, or serve with --stages 1"
     )

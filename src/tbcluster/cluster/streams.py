@@ -2,7 +2,7 @@
 
 import asyncio
 import queue
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import Output, Request
@@ -28,7 +28,7 @@ def stream(cluster: Cluster, request: Request) -> Iterator[Output]:
             cluster.cancel(request)
 
 
-async def astream(cluster: Cluster, request: Request) -> AsyncIterator[Output]:
+async def astream(cluster: Cluster, request: Request) -> AsyncGenerator[Output, None]:
     """`stream` for asyncio; cancelling the task cancels the request."""
     loop = asyncio.get_running_loop()
     outputs: asyncio.Queue[Output | TbclusterError] = asyncio.Queue()

@@ -15,39 +15,20 @@ from tbcluster.core import (
     Request,
     SampledToken,
     StepResult,
-    TokenId,
 )
 from tbcluster.engine.detokenizer import Detokenizer, TextStream
+from tbcluster.engine.limits import Limits, validate
 from tbcluster.engine.pipeline import Pipeline
 from tbcluster.engine.scheduler import Scheduler
 from tbcluster.engine.sequence import Listener, Sequence
 from tbcluster.errors import (
     ClusterClosedError,
-    ContextLengthError,
     QueueFullError,
-    RequestError,
     StageError,
     TbclusterError,
 )
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a request may ask for, and how many may be open.
-
-    Attributes:
-        vocab_size: Token ids must be below it: MLX does not check bounds.
-        context_length: Longest prompt plus answer, in tokens; None where the model names none.
-        max_running: Sequences with caches in the stages.
-        max_waiting: Requests beyond those; more are refused.
-    """
-
-    vocab_size: int
-    context_length: int | None
-    max_running: int = 64
-    max_waiting: int = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +79,7 @@ class Engine:
             RequestError: A field is out of range (named by `param`).
             QueueFullError: Too many requests are open already.
         """
-        self._validate(request)
+        validate(request, self._limits)
         with self._open_lock:
             # Under the lock that `_stop` takes: whatever gets past here is answered.
             if self._is_stopped:
@@ -285,28 +266,3 @@ class Engine:
     def _close_one(self) -> None:
         with self._open_lock:
             self._num_open -= 1
-
-    def _validate(self, request: Request) -> None:
-        limits = self._limits
-        if not request.prompt:
-            raise RequestError("the prompt is empty", "prompt")
-        outside = next((t for t in request.prompt if not 0 <= t < limits.vocab_size), None)
-        if outside is not None:
-            raise RequestError(
-                f"token id {outside} is not in the vocabulary of {limits.vocab_size}", "prompt"
-            )
-        if request.max_tokens < 1:
-            raise RequestError(f"max_tokens is {request.max_tokens}, it must be 1 or more", "max_tokens")
-        if limits.context_length is not None and len(request.prompt) >= limits.context_length:
-            raise ContextLengthError(
-                f"the prompt has {len(request.prompt)} tokens, the model's context is "
-                f"{limits.context_length}: shorten the prompt",
-                "prompt",
-            )
-
-
-def clipped_max_tokens(prompt: tuple[TokenId, ...], wanted: int, limits: Limits) -> int:
-    """`wanted`, or what the context leaves after the prompt if that is less."""
-    if limits.context_length is None:
-        return wanted
-    return max(1, min(wanted, limits.context_length - len(prompt)))

@@ -74,9 +74,11 @@ class Pipeline:
         try:
             result = decode_result(frames)
         except WireError as error:
-            return self._drop(str(error))
+            self._drop(str(error))
+            return None
         if result.epoch != self._epoch or result.step_id not in self._in_flight:
-            return self._drop(f"step {result.step_id} of epoch {result.epoch} is not in flight")
+            self._drop(f"step {result.step_id} of epoch {result.epoch} is not in flight")
+            return None
         return self._complete(result)
 
     def wake(self) -> None:

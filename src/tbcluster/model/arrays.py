@@ -1,5 +1,7 @@
 """MLX arrays <-> wire tensors. bfloat16 crosses as its 16-bit pattern, since numpy lacks it."""
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 
@@ -46,10 +48,15 @@ def _to_tensor(array: mx.array, is_sent: bool) -> Tensor:
     if array.size == 0:
         return Tensor(spec, b"")
     bits = array.view(mx.uint16) if array.dtype == mx.bfloat16 else array
-    view = memoryview(bits)
+    view = _memory(bits)
     if not view.c_contiguous:
-        view = memoryview(mx.contiguous(bits))
+        view = _memory(mx.contiguous(bits))
     return Tensor(spec, view.cast("B"))
+
+
+def _memory(array: Any) -> memoryview:
+    # MLX arrays have the buffer protocol, which their type stubs leave out.
+    return memoryview(array)
 
 
 def _from_tensor(tensor: Tensor) -> mx.array:

@@ -11,6 +11,7 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 
@@ -82,7 +83,8 @@ def _logits(model: nn.Module, tokens: list[int], cache: list[Cache]) -> mx.array
     output = model(mx.array([tokens], dtype=mx.int32), cache=cache)
     logits = output[0] if isinstance(output, tuple) else output
     mx.eval(logits, [state_arrays(entry) for entry in cache])
-    return logits[0, -1]
+    last: mx.array = logits[0, -1]
+    return last
 
 
 def _best(logits: mx.array) -> tuple[int, float, float]:
@@ -90,5 +92,6 @@ def _best(logits: mx.array) -> tuple[int, float, float]:
     logprobs = (logits - mx.logsumexp(logits)).astype(mx.float32)
     if mx.isnan(logprobs).any().item():
         raise ParityError("the model's own logits are not numbers: its weights are damaged")
-    second, first = mx.sort(logprobs)[-2:].tolist()
-    return int(mx.argmax(logprobs).item()), first, first - second
+    ranked = np.array(logprobs).argsort()
+    first, second = (float(logprobs[int(i)]) for i in (ranked[-1], ranked[-2]))
+    return int(ranked[-1]), first, first - second

@@ -5,11 +5,16 @@ not disturb one another, and a step that is computed again picks the same token.
 """
 
 import hashlib
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import mlx.core as mx
+import numpy as np
 from mlx_lm.sample_utils import make_sampler
 
 from tbcluster.core import Sample, SampledToken, SamplingParams
+
+Number = TypeVar("Number", int, float)
 
 
 def sample_token(logits: mx.array, sample: Sample) -> SampledToken:
@@ -25,16 +30,17 @@ def sample_token(logits: mx.array, sample: Sample) -> SampledToken:
         mx.random.seed(_step_seed(params.seed, sample.position))
     token = _sampler(params, last.shape[-1])(logprobs)
     if params.num_logprobs is None:
-        return SampledToken(int(token.item()))
+        return SampledToken(_number(token, int))
     return _with_logprobs(token, logprobs, params.num_logprobs)
 
 
-def _sampler(params: SamplingParams, vocabulary: int):  # type: ignore[no-untyped-def]
+def _sampler(params: SamplingParams, vocabulary: int) -> Callable[[mx.array], mx.array]:
     # mlx-lm refuses a top_k that keeps the whole vocabulary.
     top_k = params.top_k if params.top_k < vocabulary else 0
-    return make_sampler(
+    sampler: Callable[[mx.array], mx.array] = make_sampler(
         temp=params.temperature, top_p=params.top_p, min_p=params.min_p, top_k=top_k
     )
+    return sampler
 
 
 def _with_logprobs(token: mx.array, logprobs: mx.array, num_alternatives: int) -> SampledToken:
@@ -42,8 +48,13 @@ def _with_logprobs(token: mx.array, logprobs: mx.array, num_alternatives: int) -
     order = mx.argsort(-logprobs[0])[:num_alternatives]
     values = logprobs[0, order]
     mx.eval(token, chosen, order, values)
-    top = tuple(zip(order.tolist(), values.tolist(), strict=True))
-    return SampledToken(int(token.item()), float(chosen.item()), top)
+    pairs = zip(np.array(order).tolist(), np.array(values.astype(mx.float32)).tolist(), strict=True)
+    return SampledToken(_number(token, int), _number(chosen, float), tuple(pairs))
+
+
+def _number(array: mx.array, kind: type[Number]) -> Number:
+    value: Any = array.item()
+    return kind(value)
 
 
 def _step_seed(seed: int, position: int) -> int:

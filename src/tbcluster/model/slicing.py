@@ -83,7 +83,8 @@ class StageModel:
             WireError: `incoming` is missing or does not fit this model.
         """
         if self._layout is None:
-            return _first(self._model(tokens, cache=cache))
+            whole: mx.array = _first(self._model(tokens, cache=cache))
+            return whole
         self._segment = self.segments[visit]
         self._next_call = 0
         self._outgoing = None

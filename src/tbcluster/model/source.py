@@ -66,7 +66,7 @@ def find_model(name: str) -> ModelFolder:
         CorruptModelError: Its files cannot be read.
         UnsupportedModelError: It needs code of its own.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))  # unlike Path's own, it leaves an unknown ~user as it is
     if not path.exists():
         path = _fetch(name)
     if not path.is_dir():

@@ -182,7 +182,7 @@ class ModelTrace:
         later, earlier = self.calls[call:], self.calls[:call]
         outputs = self._outputs(call, len(self.calls))
         reached = self.graph.sources(outputs, self._values_before(call))
-        layers = {self._layer_named(name) for name in reached} - {None}
+        layers = {layer for name in reached if (layer := self._layer_named(name)) is not None}
         shared = {c for x in later for c in x.caches} & {c for x in earlier for c in x.caches}
         live = [
             leaf
@@ -191,7 +191,7 @@ class ModelTrace:
         ]
         prompt, one = values[PREFILL], values[DECODE]
         return Cut(
-            leaked_layers=tuple(sorted(layers - {x.layer for x in later})),  # type: ignore[type-var]
+            leaked_layers=tuple(sorted(layers - {x.layer for x in later})),
             shared_caches=tuple(sorted(shared)),
             live=tuple(live),
             growing=tuple(leaf for leaf in live if _grows(prompt.shapes[leaf], one.shapes[leaf])),

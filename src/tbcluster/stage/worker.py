@@ -54,7 +54,7 @@ def meet_parent() -> tuple[RawIOBase, Reporter]:
     which Python does not allow with a buffered one.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False), Reporter()  # noqa: SIM115
+    return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False), Reporter()
 
 
 def follow_parent(stdin: RawIOBase, run_dir: Path | None) -> None:

@@ -4,6 +4,7 @@ libzmq's own I/O thread sends and receives beside the thread that computes, so n
 a thread of its own.
 """
 
+import math
 import os
 import threading
 from collections.abc import Sequence
@@ -32,7 +33,6 @@ class ZmqReceiver:
         except zmq.ZMQError as error:
             self._socket.close()
             raise StageError(f"cannot bind {endpoint}: {error.strerror}") from error
-        self.endpoint = self._socket.get(zmq.LAST_ENDPOINT).decode().rstrip("\0")
         self._wake_lock = threading.Lock()
         self._wake_out, self._wake_in = os.pipe()
         os.set_blocking(self._wake_in, False)
@@ -46,7 +46,7 @@ class ZmqReceiver:
         message = self._look()
         if message is not None or timeout_s == 0:
             return message
-        ready = dict(self._poller.poll(None if timeout_s is None else timeout_s * 1000))
+        ready = dict(self._poller.poll(None if timeout_s is None else math.ceil(timeout_s * 1000)))
         if self._wake_out in ready:
             os.read(self._wake_out, 4096)
         return self._look() if self._socket in ready else None

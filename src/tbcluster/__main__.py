@@ -1,0 +1,5 @@
+"""`python -m tbcluster`."""
+
+from tbcluster.cli.main import main
+
+main()

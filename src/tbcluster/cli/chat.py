@@ -1,0 +1,86 @@
+"""`tbcluster chat`: a conversation in the terminal."""
+
+import typer
+
+from tbcluster.api import stream_generate
+from tbcluster.cli.loading import console, running_cluster
+from tbcluster.cli.options import MaxTokens, Model, Seed, Stages, System, Temperature, TopP
+from tbcluster.cluster.cluster import Cluster
+from tbcluster.errors import RequestError, TbclusterError
+
+DEFAULT_CHAT_TOKENS = 1024
+HELP = "/new starts over, /quit (or Ctrl-D) ends; Ctrl-C stops an answer"
+
+
+def chat(
+    model: Model = None,
+    stages: Stages = None,
+    max_tokens: MaxTokens = DEFAULT_CHAT_TOKENS,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = None,
+    system: System = None,
+) -> None:
+    """Chat with a model; answers stream as they are generated."""
+    opening = [{"role": "system", "content": system}] if system else []
+    with running_cluster(model, stages) as cluster:
+        if not cluster.tokenizer.has_chat_template:
+            raise RequestError(f"{cluster.model_name} has no chat template: use `generate --raw`")
+        console.print(f"[bold]{cluster.model_name}[/bold]: {HELP}")
+        turns = list(opening)
+        while (said := ask()) is not None:
+            if said == "/new":
+                turns = list(opening)
+            elif said:
+                turns.append({"role": "user", "content": said})
+                answer = reply(
+                    cluster,
+                    turns,
+                    max_tokens=max_tokens,
+                    temperature=temperature,
+                    top_p=top_p,
+                    seed=seed,
+                )
+                turns.append({"role": "assistant", "content": answer})
+
+
+def ask() -> str | None:
+    """What the user types next; None when they are done."""
+    try:
+        said = console.input("[bold cyan]> [/bold cyan]").strip()
+    except (EOFError, KeyboardInterrupt):
+        console.print()
+        return None
+    return None if said == "/quit" else said
+
+
+def reply(
+    cluster: Cluster,
+    turns: list[dict[str, str]],
+    *,
+    max_tokens: int,
+    temperature: float,
+    top_p: float,
+    seed: int | None,
+) -> str:
+    """Stream one answer to the terminal and return it; Ctrl-C keeps what has come so far."""
+    prompt = cluster.tokenizer.apply_chat_template(turns, add_generation_prompt=True)
+    answer = ""
+    try:
+        for response in stream_generate(
+            cluster,
+            cluster.tokenizer,
+            prompt,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+        ):
+            answer += response.text
+            typer.echo(response.text, nl=False)
+    except KeyboardInterrupt:
+        console.print(" [dim](stopped)[/dim]")
+    except TbclusterError as error:
+        console.print(f"[red]{error}[/red]")
+    typer.echo()
+    return answer

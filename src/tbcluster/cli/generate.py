@@ -1,0 +1,74 @@
+"""`tbcluster generate`: one prompt, one answer."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from tbcluster.api import stream_generate
+from tbcluster.cli.loading import console, running_cluster
+from tbcluster.cli.options import (
+    MaxTokens,
+    MinP,
+    Model,
+    Seed,
+    Stages,
+    System,
+    Temperature,
+    TopK,
+    TopP,
+)
+from tbcluster.cluster.cluster import Cluster
+from tbcluster.core import TokenId
+from tbcluster.generation import DEFAULT_MAX_TOKENS, encode_prompt
+
+
+def generate(
+    model: Model = None,
+    prompt: Annotated[
+        str, typer.Option("--prompt", "-p", help="What to say; - reads standard input.")
+    ] = "What is tbcluster?",
+    stages: Stages = None,
+    max_tokens: MaxTokens = DEFAULT_MAX_TOKENS,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    min_p: MinP = 0.0,
+    seed: Seed = None,
+    system: System = None,
+    raw: Annotated[
+        bool, typer.Option(help="Use the prompt as it is, without chat template.")
+    ] = False,
+) -> None:
+    """Print a model's answer to a prompt as it is generated."""
+    text = sys.stdin.read() if prompt == "-" else prompt
+    with running_cluster(model, stages) as cluster:
+        response = None
+        for response in stream_generate(
+            cluster,
+            cluster.tokenizer,
+            prompt_tokens(cluster, text, system, raw=raw),
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            min_p=min_p,
+            seed=seed,
+        ):
+            typer.echo(response.text, nl=False)
+        typer.echo()
+        if response is not None:
+            console.print(
+                f"[dim]{response.prompt_tokens} prompt tokens at {response.prompt_tps:.1f}/s, "
+                f"{response.generation_tokens} tokens at {response.generation_tps:.1f}/s[/dim]"
+            )
+
+
+def prompt_tokens(cluster: Cluster, text: str, system: str | None, *, raw: bool) -> list[TokenId]:
+    """The prompt as the model's chat template has it, or as it is."""
+    tokenizer = cluster.tokenizer
+    if raw or not tokenizer.has_chat_template:
+        return encode_prompt(tokenizer, text)
+    turns = [{"role": "system", "content": system}] if system else []
+    turns.append({"role": "user", "content": text})
+    return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True))

@@ -1,0 +1,53 @@
+"""`tbcluster`: the commands, and how their errors reach the user."""
+
+import logging
+import sys
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from tbcluster.cli import chat, generate, serve
+from tbcluster.errors import TbclusterError
+
+app = typer.Typer(
+    name="tbcluster",
+    help="Run models that no single Mac can hold, on a rack of Macs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("serve")(serve.serve)
+app.command("generate")(generate.generate)
+app.command("chat")(chat.chat)
+
+
+def print_version(wanted: bool) -> None:
+    """Answer --version before a command is looked for."""
+    if wanted:
+        typer.echo(f"tbcluster {version('tbcluster')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Options of tbcluster itself."""
+
+
+def main() -> None:
+    """Entry point: an error is a sentence on standard error, not a traceback."""
+    logging.basicConfig(format="tbcluster: %(message)s", level=logging.WARNING)
+    try:
+        app()
+    except TbclusterError as error:
+        typer.secho(f"tbcluster: {error}", fg=typer.colors.RED, err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)

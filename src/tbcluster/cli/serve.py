@@ -1,0 +1,65 @@
+"""`tbcluster serve`: the OpenAI-compatible endpoint."""
+
+import ipaddress
+import json
+import socket
+from typing import Annotated
+
+import typer
+
+from tbcluster.cli.loading import console, running_cluster, stage_table
+from tbcluster.cli.options import Model, Stages
+from tbcluster.cluster.cluster import Cluster
+
+DEFAULT_PORT = 8080
+
+
+def serve(
+    model: Model = None,
+    stages: Stages = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
+    ] = DEFAULT_PORT,
+) -> None:
+    """Serve a model over HTTP until Ctrl-C."""
+    from tbcluster.server import app  # the web framework takes half a second to import
+
+    with app.listen(host, port) as listener:
+        if not is_loopback(host):
+            console.print(
+                f"[yellow]{host} can be reached from other machines and the endpoint asks for no "
+                "key: anyone who can connect can use it[/yellow]"
+            )
+        with running_cluster(model, stages) as cluster:
+            announce(cluster, listener)
+            app.run(cluster, listener)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def announce(cluster: Cluster, listener: socket.socket) -> None:
+    """Say what runs where, and how to try it."""
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    body = {
+        "model": cluster.model_name,
+        "stream": True,
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+    }
+    console.print(stage_table(cluster))
+    console.print(f"\n[bold]{cluster.model_name}[/bold] is served at [bold]{url}/v1[/bold]. Try:\n")
+    # A long line must stay one line to be copied.
+    console.print(
+        f"curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' "
+        f"-d '{json.dumps(body)}'",
+        soft_wrap=True,
+        markup=False,
+    )
+    console.print("\nCtrl-C ends it.")
