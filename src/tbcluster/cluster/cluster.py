@@ -349,6 +349,7 @@ class Cluster:
             if not self._budget.take(time.monotonic()):
                 raise StageError(f"stage {exited.stage} {exited.what} again and again: given up")
             self._epoch += 1
+            engine.hold()  # again: a loss may have come just before `_open`
             engine.begin_epoch(self._epoch)
             for stage in stages.dead_stages():
                 stages.statuses[stage].num_restarts += 1

@@ -22,13 +22,13 @@ def compare(reference: Reference, sampled: Sequence[SampledToken], tolerance: fl
             f"the pipeline gave {len(sampled)} tokens for the probe, not {len(reference.tokens)}"
         )
     for step, token in enumerate(sampled):
+        expected = reference.logprobs[step]
+        # Holds for the other token of a near-tie too. `not <=` and not `>`: a NaN must fail.
+        if token.logprob is None or not abs(token.logprob - expected) <= tolerance:
+            raise ParityError(_difference(step, reference, token))
         if token.token != reference.tokens[step]:
             if reference.margins[step] <= tolerance:
                 return
-            raise ParityError(_difference(step, reference, token))
-        expected = reference.logprobs[step]
-        # `not <=` and not `>`: a NaN must fail as well.
-        if token.logprob is None or not abs(token.logprob - expected) <= tolerance:
             raise ParityError(_difference(step, reference, token))
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from tbcluster.errors import WireError
 from tbcluster.wire.control import (
@@ -82,10 +83,12 @@ class Worker:
             try:
                 self._on_report(decode_report(line))
             except WireError:
-                sys.stderr.buffer.write(line)  # something printed past the worker's redirection
+                # Something printed past the worker's redirection.
+                sys.stderr.write(line.decode(errors="replace"))
         status = self._process.wait()
         stdout.close()
-        stdin.close()
+        with suppress(BrokenPipeError):  # a line that it never read is still in the buffer
+            stdin.close()
         self._on_exit(status)
 
 

@@ -25,6 +25,7 @@ from tbcluster.errors import (
     ClusterClosedError,
     QueueFullError,
     StageError,
+    StageLostError,
     TbclusterError,
 )
 
@@ -106,8 +107,9 @@ class Engine:
         self._post(lambda: self._fail_running(error))
 
     def begin_epoch(self, epoch: int) -> None:
-        """From now on steps carry this number; stages that see it drop all their caches."""
-        self._post(lambda: self._pipeline.begin_epoch(epoch))
+        """From now on steps carry this number; stages that see it drop all their caches, so that
+        sequences that are still running end with StageLostError."""
+        self._post(lambda: self._begin_epoch(epoch))
 
     def fail_all(self, error: TbclusterError) -> None:
         """End every request, running or waiting, with `error`."""
@@ -185,9 +187,10 @@ class Engine:
         self._emissions.append(_Emission(sequence, sampled, sequence.num_generated, finish))
 
     def _emit(self) -> None:
-        for item in self._emissions:
+        # Taken out first: one that fails must not be tried again while the engine stops.
+        emissions, self._emissions = self._emissions, []
+        for item in emissions:
             self._emit_one(item)
-        self._emissions.clear()
 
     def _emit_one(self, item: _Emission) -> None:
         sequence, finish = item.sequence, item.finish
@@ -237,6 +240,9 @@ class Engine:
         for _ in range(len(self._waiting) - len(kept)):
             self._close_one()
         self._waiting = deque(kept)
+        self._emissions = [
+            item for item in self._emissions if item.sequence.request.request_id != request_id
+        ]
 
     def _set_held(self, is_held: bool) -> None:
         self._is_held = is_held
@@ -250,6 +256,10 @@ class Engine:
         for sequence in ended:
             self._close_one()
             sequence.listener(error)
+
+    def _begin_epoch(self, epoch: int) -> None:
+        self._fail_running(StageLostError("the stages were started again: send the request again"))
+        self._pipeline.begin_epoch(epoch)
 
     def _fail_all(self, error: TbclusterError) -> None:
         self._fail_running(error)

@@ -20,6 +20,7 @@ from tbcluster.errors import (
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5
+MAX_SHOWN_VALUE = 60
 
 # First match wins: (error, status, type, code).
 _ANSWERS: list[tuple[type[Exception], int, str, str | None]] = [
@@ -94,4 +95,12 @@ def _explain(error: RequestValidationError) -> tuple[str, str | None]:
         return first["msg"], first["ctx"]["param"]
     path = [str(part) for part in first["loc"] if part != "body"]
     param = ".".join(path) or None
-    return (f"{param}: {first['msg']}" if param else first["msg"]), param
+    message = first["msg"] + _got(first.get("input"))
+    return (f"{param}: {message}" if param else message), param
+
+
+def _got(value: Any) -> str:
+    """A wrong value in words, where it is small enough to be read."""
+    shown = repr(value)
+    is_small = isinstance(value, (str, int, float)) and len(shown) <= MAX_SHOWN_VALUE
+    return f" (got {shown})" if is_small else ""

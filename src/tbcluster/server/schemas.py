@@ -131,10 +131,7 @@ class CompletionRequest(GenerationFields):
     @property
     def prompts(self) -> list[str | list[int]]:
         """The prompts one by one, as texts or token arrays."""
-        match self.prompt:
-            case str(text):
-                return [text]
-            case [int(), *_] as tokens:
-                return [tokens]
-            case prompts:
-                return list(prompts)
+        if isinstance(self.prompt, str):
+            return [self.prompt]
+        tokens = [item for item in self.prompt if isinstance(item, int)]
+        return [tokens] if tokens else [item for item in self.prompt if not isinstance(item, int)]

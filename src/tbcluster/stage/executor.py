@@ -85,6 +85,8 @@ class StageExecutor:
         cache = self._caches.get(micro_batch.cache_id)
         if cache is None:
             raise StageError(f"no cache {micro_batch.cache_id} on this stage")
+        if not 0 <= step.visit < self._num_visits:
+            raise StageError(f"no visit {step.visit} on this stage")
         incoming = from_boundary(step.boundary) if step.boundary is not None else None
         tokens = mx.array([micro_batch.tokens], dtype=mx.int32)
         output = self._model.forward(tokens, cache, incoming, step.visit)

@@ -100,7 +100,8 @@ def decode_report(line: bytes) -> Report:
     """
     try:
         return _report_decoder.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    # RecursionError: unknown fields are skipped, however deep they nest.
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a report of a stage worker: {error}") from error
 
 
@@ -112,5 +113,5 @@ def decode_spec(line: bytes, kind: type[Spec]) -> Spec:
     """
     try:
         return msgspec.json.decode(line, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a {kind.__name__}: {error}") from error

@@ -1,0 +1,137 @@
+"""The command line, as a user runs it."""
+
+import os
+import re
+import shlex
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.doubles.processes import is_alive, run_dirs, stage_pids
+from tests.doubles.server import ServeProcess
+from tests.doubles.waiting import wait_until
+
+
+def run(
+    *arguments: str, env: dict[str, str] | None = None, stdin: str = ""
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "tbcluster", *arguments],
+        capture_output=True,
+        text=True,
+        input=stdin,
+        timeout=120,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
+
+
+@pytest.fixture
+def short_tmp() -> str:
+    return f"/tmp/tbs-{os.getpid()}"
+
+
+def test_the_printed_curl_streams_a_right_answer() -> None:
+    with ServeProcess("--stages", "2") as server:
+        found = re.search(r"^curl .*$", server.output, re.MULTILINE)
+        assert found, server.output
+        command = shlex.split(found.group())
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.count("data: ") > 3
+        assert done.stdout.endswith("data: [DONE]\n\n")
+        text = "".join(re.findall(r'"content":"([^"]*)"', done.stdout))
+        assert "Paris" in text
+        assert "computing in float32" in server.output or sys.platform == "darwin"
+
+
+def test_ctrl_c_leaves_no_process_and_no_socket(short_tmp: str) -> None:
+    folder = Path(short_tmp)
+    folder.mkdir(exist_ok=True)
+    server = ServeProcess("--stages", "3", env={"TMPDIR": short_tmp})
+    with server:
+        pids = stage_pids(server.process.pid)
+        assert len(pids) == 3
+        assert run_dirs(folder)
+    assert server.process.returncode in (0, 130)
+    assert not any(is_alive(pid) for pid in pids)
+    assert not run_dirs(folder)
+    assert "Traceback" not in server.output
+    folder.rmdir()
+
+
+def test_ctrl_c_while_loading_leaves_nothing(short_tmp: str) -> None:
+    folder = Path(short_tmp)
+    folder.mkdir(exist_ok=True)
+    server = ServeProcess("--stages", "2", env={"TMPDIR": short_tmp})
+    wait_until(lambda: len(stage_pids(server.process.pid)) > 0, "a stage is being loaded")
+    pids = stage_pids(server.process.pid)
+    assert server.interrupt() == 130
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), "the workers are gone")
+    assert not run_dirs(folder)
+    assert "Traceback" not in server.output
+    folder.rmdir()
+
+
+def test_a_port_in_use_is_known_before_anything_is_loaded() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("serve", "--port", str(port))
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1:{port}" in done.stderr
+    assert "--port" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serve", "/no/such/folder"], "no folder '/no/such/folder'"),
+        (["serve", "no such model"], "no Hugging Face id of the form owner/name"),
+        (["serve", "owner/name"], "offline mode is on"),
+        (["serve", "--stages", "20"], "20 stages are too many"),
+        (["generate", "/no/such/folder"], "no folder '/no/such/folder'"),
+    ],
+)
+def test_errors_are_sentences(arguments: list[str], words: str) -> None:
+    if arguments[0] == "serve":
+        arguments = [*arguments, "--port", "0"]
+    done = run(*arguments, env={"HF_HUB_OFFLINE": "1"})
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_corrupt_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    done = run("serve", str(tmp_path), "--port", "0")
+    assert done.returncode == 1
+    assert "config.json" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_generate_prints_the_answer_alone_on_standard_output() -> None:
+    done = run("generate", "--prompt", "What is the capital of France?", "--stages", "3")
+    assert done.returncode == 0, done.stderr
+    assert "Paris" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert "prompt tokens" in done.stderr
+
+
+def test_generate_reads_standard_input() -> None:
+    done = run("generate", "--prompt", "-", stdin="What is the capital of France?")
+    assert "Paris" in done.stdout
+
+
+def test_chat_remembers_and_ends() -> None:
+    done = run("chat", stdin="What is the capital of France?\n/new\nhello\n/quit\n")
+    assert done.returncode == 0, done.stderr
+    assert "Paris" in done.stdout
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout.startswith("tbcluster 0.")
+    text = run("--help").stdout
+    for command in ("serve", "generate", "chat"):
+        assert command in text

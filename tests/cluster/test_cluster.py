@@ -1,0 +1,260 @@
+"""Real stage processes: parity with mlx-lm, death of a worker, and nothing left behind."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx_lm
+import pytest
+
+import tbcluster
+from tbcluster.cluster.cluster import Cluster, ClusterState
+from tbcluster.demo import MODEL_PATH
+from tbcluster.errors import (
+    ClusterClosedError,
+    ContextLengthError,
+    CorruptModelError,
+    ModelNotFoundError,
+    ParityError,
+    PlanError,
+    RequestError,
+    StageError,
+    StageLostError,
+    UnsupportedModelError,
+)
+from tests.doubles.checkpoints import LlamaSizes, write_llama
+from tests.doubles.processes import is_alive, run_dirs
+from tests.doubles.waiting import wait_until
+
+NUM_PROMPTS = 50
+NUM_TOKENS = 24
+
+
+@pytest.fixture(autouse=True)
+def own_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Sockets in a folder of the test's own, which must be empty of them at the end."""
+    folder = Path(f"/tmp/tbc-{os.getpid()}")
+    folder.mkdir(exist_ok=True)
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    yield folder
+    left = run_dirs(folder)
+    shutil.rmtree(folder)
+    assert not left
+
+
+@pytest.fixture(scope="module")
+def prompts() -> list[list[int]]:
+    rng = random.Random(0)
+    lengths = [rng.randrange(1, 60) for _ in range(NUM_PROMPTS)]
+    return [[rng.randrange(300, 1000) for _ in range(length)] for length in lengths]
+
+
+@pytest.fixture(scope="module")
+def expected(prompts: list[list[int]]) -> list[list[int]]:
+    model, tokenizer = mlx_lm.load(str(MODEL_PATH))
+    if not mx.metal.is_available():
+        model.set_dtype(mx.float32)
+    return [
+        [r.token for r in mlx_lm.stream_generate(model, tokenizer, p, max_tokens=NUM_TOKENS)]
+        for p in prompts
+    ]
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3, 4, 8])
+def test_tokens_equal_mlx_lm(
+    stages: int, prompts: list[list[int]], expected: list[list[int]]
+) -> None:
+    model, tokenizer = tbcluster.load(stages=stages)
+    with model:
+        assert len(model.status().stages) == stages
+        got = [tokens_of(model, tokenizer, prompt) for prompt in prompts]
+    assert got == expected
+
+
+def test_requests_at_once_do_not_disturb_one_another(
+    prompts: list[list[int]], expected: list[list[int]]
+) -> None:
+    model, tokenizer = tbcluster.load(stages=2)
+    got: dict[int, list[int]] = {}
+
+    def run(index: int) -> None:
+        got[index] = tokens_of(model, tokenizer, prompts[index])
+
+    with model:
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [got[i] for i in range(12)] == expected[:12]
+
+
+def test_a_killed_worker_ends_the_request_and_is_replaced(expected: list[list[int]]) -> None:
+    with Cluster(stages=2) as cluster:
+        answer = tbcluster.stream_generate(cluster, cluster.tokenizer, [300] * 5, max_tokens=1000)
+        next(answer)
+        victim = cluster.status().stages[1].pid
+        os.kill(victim, signal.SIGKILL)
+        with pytest.raises(StageLostError, match=r"stage 1 was killed by signal 9"):
+            for _ in answer:
+                pass
+        # A request that comes now waits for the new worker and is answered.
+        wait_until(lambda: cluster.status().stages[1].num_restarts == 1, "a worker is restarted")
+        text = tbcluster.generate(cluster, cluster.tokenizer, [300] * 5, max_tokens=5)
+        assert isinstance(text, str)
+        status = cluster.status()
+        assert status.state is ClusterState.READY
+        assert status.stages[1].pid != victim
+        assert [stage.num_restarts for stage in status.stages] == [0, 1]
+        assert not is_alive(victim)
+
+
+def test_answers_after_a_restart_still_equal_mlx_lm(
+    prompts: list[list[int]], expected: list[list[int]]
+) -> None:
+    with Cluster(stages=3) as cluster:
+        for stage in (0, 2):
+            os.kill(cluster.status().stages[stage].pid, signal.SIGKILL)
+            wait_until(
+                lambda stage=stage: cluster.status().stages[stage].num_restarts == 1,  # type: ignore[misc]
+                "the stage is started again",
+            )
+            assert tokens_of(cluster, cluster.tokenizer, prompts[stage]) == expected[stage]
+
+
+def test_a_stage_that_comes_back_with_other_weights_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL_PATH, folder)
+    with Cluster(folder, stages=2) as cluster:
+        spoil(folder / "model.safetensors", "model.layers.6.mlp.down_proj.weight")
+        os.kill(cluster.status().stages[1].pid, signal.SIGKILL)
+        wait_until(lambda: cluster.status().state is ClusterState.FAILED, "the cluster gives up")
+        assert "parity check failed" in str(cluster.status().error)
+        with pytest.raises(ParityError):
+            tbcluster.generate(cluster, cluster.tokenizer, [300], max_tokens=1)
+
+
+def test_closing_leaves_no_process(own_tmpdir: Path) -> None:
+    cluster = Cluster(stages=3).start()
+    pids = [stage.pid for stage in cluster.status().stages]
+    assert all(is_alive(pid) for pid in pids)
+    assert run_dirs(own_tmpdir)
+    cluster.close()
+    cluster.close()  # a second time is fine
+    assert not any(is_alive(pid) for pid in pids)
+    with pytest.raises(ClusterClosedError):
+        tbcluster.generate(cluster, cluster.tokenizer, [300], max_tokens=1)
+
+
+@pytest.mark.parametrize("end", ["kill", "exit"])
+def test_workers_do_not_outlive_their_parent(end: str, own_tmpdir: Path) -> None:
+    script = (
+        "import tbcluster, sys, os, signal\n"
+        "model, _ = tbcluster.load(stages=2)\n"
+        "print(*[s.pid for s in model.status().stages], flush=True)\n"
+        + ("os.kill(os.getpid(), signal.SIGKILL)\n" if end == "kill" else "")
+    )
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    pids = [int(word) for word in done.stdout.split()]
+    assert len(pids) == 2, done.stderr
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), "the workers are gone")
+    wait_until(lambda: not run_dirs(own_tmpdir), "the sockets are gone")
+
+
+def test_leaving_an_answer_early_frees_its_place() -> None:
+    with Cluster(stages=2) as cluster:
+        for _ in tbcluster.stream_generate(cluster, cluster.tokenizer, [300], max_tokens=900):
+            break
+        wait_until(lambda: cluster.status().num_requests == 0, "the request is cancelled")
+
+
+def test_equal_seeds_give_equal_text_whatever_else_runs() -> None:
+    options: dict[str, Any] = {"max_tokens": 20, "temperature": 1.5}
+    with Cluster(stages=2) as cluster:
+
+        def sample(seed: int) -> str:
+            return tbcluster.generate(cluster, cluster.tokenizer, [300], seed=seed, **options)
+
+        first = sample(1)
+        assert sample(2) != first
+        assert sample(1) == first
+
+
+def test_requests_out_of_range_are_refused_by_name() -> None:
+    with Cluster(stages=1) as cluster:
+        tokenizer = cluster.tokenizer
+        with pytest.raises(RequestError, match="prompt is empty"):
+            tbcluster.generate(cluster, tokenizer, [])
+        with pytest.raises(RequestError, match="token id 99999999 is not in the vocabulary"):
+            tbcluster.generate(cluster, tokenizer, [99999999])
+        with pytest.raises(ContextLengthError, match="1024"):
+            tbcluster.generate(cluster, tokenizer, [300] * 1024)
+        with pytest.raises(RequestError, match="temperature is -1"):
+            tbcluster.generate(cluster, tokenizer, [300], temperature=-1)
+
+
+def test_too_many_stages_names_the_most() -> None:
+    with pytest.raises(PlanError, match=r"9 stages are too many.*at most 8"):
+        Cluster(stages=9).start()
+
+
+@pytest.mark.parametrize("stages", [0, -1])
+def test_no_stages(stages: int) -> None:
+    with pytest.raises(PlanError, match="1 or more"):
+        Cluster(stages=stages)
+
+
+def test_missing_model(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match="no folder"):
+        Cluster(tmp_path / "nothing").start()
+
+
+def test_unknown_architecture(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    write_llama(folder, LlamaSizes())
+    config = (folder / "config.json").read_text().replace('"llama"', '"martian"')
+    (folder / "config.json").write_text(config)
+    with pytest.raises(UnsupportedModelError, match="martian"):
+        Cluster(folder).start()
+
+
+def test_truncated_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL_PATH, folder)
+    weights = folder / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size - 1000)
+    with pytest.raises(CorruptModelError, match="truncated"):
+        Cluster(folder).start()
+
+
+def test_a_stage_that_cannot_load_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    # A broken site customisation of the user's kills every worker before it can speak.
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)")
+    with pytest.raises(StageError, match="ended with status 3"):
+        Cluster(stages=2).start()
+
+
+def tokens_of(model: Cluster, tokenizer: Any, prompt: list[int]) -> list[int]:
+    stream = tbcluster.stream_generate(model, tokenizer, prompt, max_tokens=NUM_TOKENS)
+    return [response.token for response in stream]
+
+
+def spoil(path: Path, name: str) -> None:
+    """Write the file anew with one tensor changed; who has the old one open keeps it."""
+    tensors = mx.load(str(path))
+    assert isinstance(tensors, dict)
+    tensors[name] = -tensors[name]
+    mx.eval(tensors)
+    path.unlink()
+    mx.save_safetensors(str(path), tensors, metadata={"format": "mlx"})

@@ -1,0 +1,72 @@
+"""`tbcluster serve` as a user runs it: a process of its own, spoken to over HTTP."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from types import TracebackType
+from typing import Self
+
+from tests.doubles.waiting import wait_until
+
+_ADDRESS = re.compile(r"http://(?:\[[^\]]+\]|[\w.]+):\d+")
+
+
+class ServeProcess:
+    """A running server; leaving the block ends it with Ctrl-C's signal."""
+
+    def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tbcluster", "serve", "--port", "0", *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(env or {})},
+            start_new_session=True,
+        )
+        self.lines: list[str] = []
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        """What the server has printed for people."""
+        return "".join(self.lines)
+
+    @property
+    def url(self) -> str:
+        """The address it printed, without /v1."""
+        found = _ADDRESS.search(self.output)
+        assert found, self.output
+        return found.group()
+
+    def __enter__(self) -> Self:
+        wait_until(
+            lambda: "Ctrl-C ends it" in self.output or self.process.poll() is not None,
+            "the server is up",
+        )
+        assert self.process.poll() is None, self.output
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.interrupt()
+
+    def interrupt(self) -> int:
+        """Send what Ctrl-C sends, to the whole foreground group as a terminal does, and return the
+        exit status."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
+        status = self.process.wait(timeout=30)
+        self._reader.join()
+        return status
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line)
