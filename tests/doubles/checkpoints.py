@@ -70,7 +70,7 @@ def write_llama(
     _write_json(path / "config.json", config)
     _write_weights(path, _shapes(config), getattr(mx, dtype), num_shards, seed)
     if with_tokenizer:
-        _write_tokenizer(path, sizes)
+        write_tokenizer(path, sizes.vocab_size, sizes.max_position_embeddings)
     return path
 
 
@@ -128,15 +128,15 @@ def _random(shape: tuple[int, ...], dtype: mx.Dtype, key: mx.array) -> mx.array:
     return scaled.astype(dtype)
 
 
-def _write_tokenizer(path: Path, sizes: LlamaSizes) -> None:
+def write_tokenizer(path: Path, vocab_size: int, context_length: int) -> None:
     """A byte-level tokenizer without merges; ids past the bytes are words, so that every id of a
     random model decodes to some text."""
-    if sizes.vocab_size < MIN_TOKENIZER_VOCAB:
+    if vocab_size < MIN_TOKENIZER_VOCAB:
         raise ValueError(f"the tokenizer needs a vocabulary of {MIN_TOKENIZER_VOCAB} at least")
     vocab = dict(SPECIAL_IDS)
     for byte in sorted(pre_tokenizers.ByteLevel.alphabet()):
         vocab[byte] = len(vocab)
-    for token in range(len(vocab), sizes.vocab_size):
+    for token in range(len(vocab), vocab_size):
         vocab[f"Ġw{token}"] = token
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
@@ -149,7 +149,7 @@ def _write_tokenizer(path: Path, sizes: LlamaSizes) -> None:
         "eos_token": EOS,
         "chat_template": CHAT_TEMPLATE,
         "clean_up_tokenization_spaces": False,
-        "model_max_length": sizes.max_position_embeddings,
+        "model_max_length": context_length,
     }
     _write_json(path / "tokenizer_config.json", settings)
 

@@ -18,7 +18,8 @@ from tbcluster.model.arrays import from_boundary, to_boundary
 from tbcluster.model.bitnet import repack_bitlinear
 from tbcluster.model.caches import state_arrays
 from tbcluster.model.slicing import HiddenStates, StageModel, evaluate
-from tbcluster.model.trace import ModelTrace, needed_parameters, trace
+from tbcluster.model.trace import ModelTrace
+from tbcluster.model.tracer import needed_parameters, trace
 from tbcluster.wire.messages import Step, decode_step, encode_step
 from tests.doubles import architectures, muse_spark
 

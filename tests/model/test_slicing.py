@@ -8,7 +8,7 @@ import pytest
 from tbcluster.errors import PlanError, WireError
 from tbcluster.model.boundary import flatten
 from tbcluster.model.slicing import HiddenStates, StageModel, evaluate
-from tbcluster.model.trace import trace
+from tbcluster.model.tracer import trace
 from tests.doubles import architectures
 
 TOKENS = mx.array([[1, 2, 3]])

@@ -6,7 +6,8 @@ import pytest
 from mlx.utils import tree_flatten
 
 from tbcluster.errors import UnsupportedModelError
-from tbcluster.model.trace import DECODE, PREFILL, Segment, needed_parameters, trace
+from tbcluster.model.trace import DECODE, PREFILL, Segment
+from tbcluster.model.tracer import needed_parameters, trace
 from tests.doubles import architectures
 
 WIDTH = 4

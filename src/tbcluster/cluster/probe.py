@@ -1,6 +1,7 @@
 """Running the parity check: the reference in a worker of its own, the probe through the engine."""
 
 import queue
+from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from tbcluster.cluster.stages import error_of_kind
 from tbcluster.cluster.supervisor import Worker, describe_exit
 from tbcluster.core import Output, Request, SampledToken, SamplingParams, TokenId
 from tbcluster.engine.engine import Engine
-from tbcluster.errors import StageError, TbclusterError
+from tbcluster.errors import StageError, StageLostError, TbclusterError
 from tbcluster.wire.control import Failed, Reference, ReferenceSpec, Report
 
 PROBE_TEXT = "The capital of France is Paris, and 2 + 2 = 4."
@@ -59,8 +60,14 @@ class ReferenceRun:
             self._answer.set_exception(error)
 
 
-def run_probe(engine: Engine, prompt: tuple[TokenId, ...]) -> list[SampledToken]:
+def run_probe(
+    engine: Engine, prompt: tuple[TokenId, ...], has_lost_one: Callable[[], bool]
+) -> list[SampledToken]:
     """Continue the prompt greedily through the pipeline, past requests that are held back.
+
+    Args:
+        has_lost_one: Whether a stage is gone: one lost before the probe was there to be ended
+            would let it wait for ever.
 
     Raises:
         TbclusterError: The pipeline could not do it.
@@ -69,6 +76,9 @@ def run_probe(engine: Engine, prompt: tuple[TokenId, ...]) -> list[SampledToken]
     sampling = SamplingParams(num_logprobs=0)
     request = Request("parity-probe", prompt, NUM_PROBE_TOKENS, sampling)
     engine.submit(request, outputs.put, while_held=True)
+    if has_lost_one():
+        engine.cancel(request.request_id)
+        raise StageLostError("a stage was lost before the parity check: try again")
     sampled = []
     while True:
         output = outputs.get()

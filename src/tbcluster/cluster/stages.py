@@ -85,6 +85,7 @@ class StageSet:
         self._events: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
         self._workers: dict[int, tuple[int, Worker]] = {}
         self._num_started = 0
+        self._ended: set[int] = set()
         self.statuses = [StageStatus(i, layers) for i, layers in enumerate(ranges)]
 
     @property
@@ -149,6 +150,10 @@ class StageSet:
         """Stages whose worker has ended."""
         return [status.index for status in self.statuses if status.state is StageState.DEAD]
 
+    def has_lost_one(self) -> bool:
+        """Whether a worker has ended and was not started again, followed up or not. Thread-safe."""
+        return any(worker_id in self._ended for worker_id, _ in list(self._workers.values()))
+
     def close(self) -> None:
         """End all workers and remove the sockets."""
         workers = [worker for _, worker in self._workers.values()]
@@ -160,6 +165,8 @@ class StageSet:
         shutil.rmtree(self._run_dir, ignore_errors=True)
 
     def _exited(self, event: _Event, code: int) -> None:
+        # First: what is begun after the loss was told must be able to see it.
+        self._ended.add(event.worker_id)
         self._on_loss(StageExited(event.stage, describe_exit(code)))
         self._events.put(event)
 

@@ -50,6 +50,11 @@ def unflatten(structure: Any, arrays: list[mx.array], classes: Collection[str] =
         raise WireError(f"a boundary value that does not parse: {error}") from error
 
 
+def mutable_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[dict[Any, Any]]:
+    """The plain dicts among a layer's arguments: layers hand values on by filling them in."""
+    return [value for value in (*args, *kwargs.values()) if type(value) is dict]
+
+
 def classes_in(structure: Structure) -> set[str]:
     """Names of the classes whose objects the structure holds."""
     tag = structure[0]

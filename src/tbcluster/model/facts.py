@@ -6,7 +6,7 @@ from tbcluster.errors import CorruptModelError
 from tbcluster.model.device import Device
 from tbcluster.model.loading import open_model
 from tbcluster.model.source import ModelFolder
-from tbcluster.model.trace import trace
+from tbcluster.model.tracer import trace
 
 
 @dataclass(frozen=True, slots=True)

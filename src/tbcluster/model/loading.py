@@ -17,7 +17,8 @@ from tbcluster.errors import CorruptModelError, UnsupportedModelError
 from tbcluster.model.bitnet import repack_bitlinear
 from tbcluster.model.device import Device
 from tbcluster.model.slicing import StageModel
-from tbcluster.model.trace import ModelTrace, needed_parameters, trace
+from tbcluster.model.trace import ModelTrace
+from tbcluster.model.tracer import needed_parameters, trace
 
 Progress = Callable[[int, int], None]
 

@@ -16,11 +16,12 @@ from mlx.utils import tree_flatten, tree_unflatten
 from mlx_lm.models.cache import make_prompt_cache
 
 from tbcluster.errors import ParityError
+from tbcluster.model.boundary import mutable_arguments
 from tbcluster.model.caches import Cache, state_arrays
 from tbcluster.model.device import Device
 from tbcluster.model.hooks import call_layer, hooked
 from tbcluster.model.loading import open_model
-from tbcluster.model.trace import mutable_arguments, trace
+from tbcluster.model.tracer import trace
 from tbcluster.wire.control import Reference
 
 

@@ -14,10 +14,10 @@ import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
 from tbcluster.errors import PlanError, WireError
-from tbcluster.model.boundary import Structure, flatten, unflatten
+from tbcluster.model.boundary import Structure, flatten, mutable_arguments, unflatten
 from tbcluster.model.caches import Cache, Signature, advance_ghost, signature, state_arrays
 from tbcluster.model.hooks import call_layer, hook
-from tbcluster.model.trace import ModelTrace, Segment, mutable_arguments
+from tbcluster.model.trace import ModelTrace, Segment
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Measurements of tbcluster: `./scripts/bench` lists them, `./scripts/bench NAME` runs one."""

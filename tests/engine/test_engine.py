@@ -1,0 +1,510 @@
+"""The token loop over in-memory channels, with a scripted stage at the other end."""
+
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tbcluster.core import FinishReason, Output, Request, TokenId
+from tbcluster.engine.detokenizer import Detokenizer
+from tbcluster.engine.engine import Engine
+from tbcluster.engine.limits import Limits
+from tbcluster.engine.pipeline import Pipeline
+from tbcluster.engine.scheduler import Scheduler
+from tbcluster.errors import (
+    ClusterClosedError,
+    QueueFullError,
+    RequestError,
+    StageError,
+    StageLostError,
+    TbclusterError,
+)
+from tests.doubles.stage_double import NextToken, StageDouble, continuation, some_letter
+from tests.doubles.text_double import CharacterDetokenizer
+
+DEADLINE_S = 30.0
+MAX_TURNS = 500
+UNLIMITED = 1 << 30
+PROMPTS = [tuple(map(ord, text)) for text in ("a", "to", "hello world, how are you", "xyzzy")]
+
+
+class Recorder:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[Output | TbclusterError] = []
+
+    def __call__(self, item: Output | TbclusterError) -> None:
+        self.told.append(item)
+
+    @property
+    def outputs(self) -> list[Output]:
+        return [item for item in self.told if isinstance(item, Output)]
+
+    @property
+    def errors(self) -> list[TbclusterError]:
+        return [item for item in self.told if isinstance(item, TbclusterError)]
+
+    @property
+    def tokens(self) -> list[TokenId]:
+        return [output.sampled.token for output in self.outputs]
+
+    @property
+    def text(self) -> str:
+        return "".join(output.text for output in self.outputs)
+
+    @property
+    def num_endings(self) -> int:
+        return len(self.errors) + sum(o.finish_reason is not None for o in self.outputs)
+
+    def finish(self) -> FinishReason | None:
+        """The reason of the last output, which must be the only one and the last word."""
+        assert self.num_endings == 1
+        last = self.told[-1]
+        assert isinstance(last, Output), last
+        return last.finish_reason
+
+
+class Bench:
+    """An engine, open for requests, and the stage that answers it."""
+
+    def __init__(
+        self,
+        next_token: NextToken = some_letter,
+        *,
+        new_detokenizer: Callable[[], Detokenizer] = CharacterDetokenizer,
+        max_running: int = 64,
+        max_waiting: int = 1024,
+        max_in_flight: int = 3,
+        is_open: bool = True,
+    ) -> None:
+        self.stage = StageDouble(next_token)
+        self.pipeline = Pipeline(self.stage.inbound, self.stage.results)
+        self.engine = Engine(
+            self.pipeline,
+            Scheduler(max_in_flight, chunk_tokens=4, max_per_sequence=UNLIMITED),
+            new_detokenizer=new_detokenizer,
+            limits=Limits(128, None, max_running, max_waiting),
+        )
+        self._num_requests = 0
+        if is_open:
+            self.engine.open()
+
+    def submit(
+        self, prompt: tuple[TokenId, ...] | str = "hi", *, while_held: bool = False, **fields: Any
+    ) -> Recorder:
+        recorder = Recorder()
+        tokens = tuple(map(ord, prompt)) if isinstance(prompt, str) else prompt
+        fields = {"request_id": str(self._num_requests), "max_tokens": 5, **fields}
+        self._num_requests += 1
+        request = Request(prompt=tokens, **fields)
+        self.engine.submit(request, recorder, while_held=while_held)
+        return recorder
+
+    def turn(self) -> None:
+        self.engine.step(0)
+        self.stage.work()
+
+    def turns(self, number: int) -> None:
+        for _ in range(number):
+            self.turn()
+
+    def run_until(self, is_so: Callable[[], bool]) -> None:
+        for _ in range(MAX_TURNS):
+            if is_so():
+                return
+            self.turn()
+        raise AssertionError(f"not so after {MAX_TURNS} turns")
+
+    def finish(self) -> None:
+        """Run until nothing is open, and some turns more for what should not come."""
+        self.run_until(lambda: self.engine.num_open == 0)
+        self.turns(20)
+
+    def caches_left(self) -> set[int]:
+        assert set(self.stage.num_made.values()) <= {1}
+        assert set(self.stage.num_dropped.values()) <= {1}
+        return set(self.stage.num_made) - set(self.stage.num_dropped)
+
+
+def spell(text: str, num_prompt: int) -> NextToken:
+    """An answer that says `text`, whatever the prompt."""
+    return lambda context: ord(text[len(context) - num_prompt])
+
+
+# Answers
+
+
+def test_several_requests_at_once_each_get_their_own_answer() -> None:
+    bench = Bench()
+    recorders = [bench.submit(prompt, max_tokens=7) for prompt in PROMPTS]
+    bench.finish()
+    for prompt, recorder in zip(PROMPTS, recorders, strict=True):
+        assert recorder.tokens == continuation(prompt, 7)
+        assert recorder.text == "".join(map(chr, recorder.tokens))
+        assert recorder.finish() is FinishReason.LENGTH
+        assert [o.num_generated_tokens for o in recorder.outputs] == list(range(1, 8))
+        assert {o.num_prompt_tokens for o in recorder.outputs} == {len(prompt)}
+    assert bench.caches_left() == set()
+    turns = [step.micro_batch.cache_id for step in bench.stage.steps if step.micro_batch]
+    assert turns[:4] == [0, 1, 2, 3]
+
+
+def test_the_pipeline_is_kept_full_and_never_overfull() -> None:
+    bench = Bench(max_in_flight=3)
+    for prompt in PROMPTS:
+        bench.submit(prompt)
+    bench.engine.step(0)
+    assert bench.stage.work() == 3
+
+
+def test_one_request_alone_never_runs_ahead_of_its_tokens() -> None:
+    bench = Bench()
+    recorder = bench.submit("hi", max_tokens=3)
+    bench.finish()
+    micro_batches = [step.micro_batch for step in bench.stage.steps if step.micro_batch]
+    assert [batch.tokens for batch in micro_batches] == [
+        (ord("h"),),
+        (ord("i"),),
+        *[(token,) for token in recorder.tokens[:2]],
+    ]
+
+
+def test_a_stop_token_ends_the_answer_without_its_text() -> None:
+    bench = Bench(spell("good$bye", 2))
+    recorder = bench.submit(max_tokens=50, stop_tokens=frozenset({ord("$")}))
+    bench.finish()
+    assert recorder.text == "good"
+    assert recorder.tokens == [*map(ord, "good$")]
+    assert recorder.finish() is FinishReason.STOP
+    assert bench.caches_left() == set()
+
+
+def test_a_stop_text_across_tokens_ends_the_answer() -> None:
+    bench = Bench(spell("one <e two <end> three", 2))
+    recorder = bench.submit(max_tokens=50, stop=("<end>", "never"))
+    other = bench.submit(max_tokens=20)
+    bench.finish()
+    assert recorder.text == "one <e two "
+    assert recorder.finish() is FinishReason.STOP
+    # No text that could have become the stop text was shown before its time.
+    assert all("<end>".startswith(o.text) is (o.text == "") for o in recorder.outputs)
+    assert other.text == "one <e two <end> thr"[:20]
+    assert bench.caches_left() == set()
+
+
+def test_a_stop_text_with_the_last_token_counts_as_stop() -> None:
+    bench = Bench(spell("abcd", 2))
+    recorder = bench.submit(max_tokens=4, stop=("cd",))
+    bench.finish()
+    assert recorder.text == "ab"
+    assert recorder.finish() is FinishReason.STOP
+    assert bench.caches_left() == set()
+
+
+def test_held_back_text_comes_with_the_last_token() -> None:
+    bench = Bench(spell("ab<en", 2))
+    recorder = bench.submit(max_tokens=5, stop=("<end>",))
+    bench.finish()
+    assert [output.text for output in recorder.outputs] == ["a", "b", "", "", "<en"]
+    assert recorder.finish() is FinishReason.LENGTH
+
+
+def test_requests_out_of_range_are_refused_before_they_are_queued() -> None:
+    bench = Bench()
+    with pytest.raises(RequestError, match="token id 128"):
+        bench.submit((128,))
+    assert bench.engine.num_open == 0
+
+
+# Errors
+
+
+def test_an_error_ends_only_its_request() -> None:
+    bench = Bench()
+    bench.stage.failing = {1}
+    before, broken, after = (bench.submit(prompt) for prompt in PROMPTS[1:4])
+    bench.finish()
+    assert [type(item) for item in broken.told] == [StageError]
+    assert "as it was told" in str(broken.told[0])
+    for prompt, recorder in ((PROMPTS[1], before), (PROMPTS[3], after)):
+        assert recorder.tokens == continuation(prompt, 5)
+        assert recorder.finish() is FinishReason.LENGTH
+    assert bench.caches_left() == set()
+
+
+def test_an_error_in_the_middle_is_the_last_word() -> None:
+    bench = Bench()
+    recorder = bench.submit("hi", max_tokens=50)
+    bench.run_until(lambda: len(recorder.told) == 3)
+    bench.stage.failing = {0}
+    bench.finish()
+    assert recorder.num_endings == 1
+    assert isinstance(recorder.told[-1], StageError)
+    assert recorder.tokens == continuation(tuple(map(ord, "hi")), len(recorder.tokens))
+
+
+def test_garbage_from_the_last_stage_changes_nothing() -> None:
+    bench = Bench()
+    recorder = bench.submit()
+    bench.turns(2)
+    bench.stage.results.send([b"garbage"])
+    bench.finish()
+    assert recorder.tokens == continuation(tuple(map(ord, "hi")), 5)
+    assert bench.pipeline.num_dropped_messages == 1
+
+
+# Cancelling
+
+
+@pytest.mark.parametrize("num_turns", range(16))
+def test_cancelling_at_any_moment(num_turns: int) -> None:
+    bench = Bench(max_running=2)
+    cancelled = bench.submit(PROMPTS[2], request_id="x", max_tokens=6)
+    other = bench.submit(PROMPTS[3], max_tokens=6)
+    waiting = bench.submit(PROMPTS[1], max_tokens=2)
+    bench.turns(num_turns)
+    told = len(cancelled.told)
+    bench.engine.cancel("x")
+    bench.engine.cancel("x")
+    bench.engine.cancel("unknown")
+    bench.finish()
+    assert len(cancelled.told) == told
+    assert cancelled.tokens == continuation(PROMPTS[2], told)
+    assert other.tokens == continuation(PROMPTS[3], 6)
+    assert waiting.tokens == continuation(PROMPTS[1], 2)
+    assert bench.caches_left() == set()
+    assert len(bench.stage.num_made) == (3 if num_turns else 2)
+
+
+def test_cancelling_a_waiting_request_frees_its_place() -> None:
+    bench = Bench(max_running=1, max_waiting=1)
+    running = bench.submit(max_tokens=30)
+    waiting = bench.submit(request_id="x")
+    bench.turns(2)
+    bench.engine.cancel("x")
+    bench.turns(2)
+    assert bench.engine.num_open == 1
+    bench.submit()
+    bench.finish()
+    assert waiting.told == []
+    assert running.finish() is FinishReason.LENGTH
+    assert len(bench.stage.num_made) == 2
+
+
+# Queueing
+
+
+def test_more_than_the_queue_holds_is_refused() -> None:
+    bench = Bench(max_running=2, max_waiting=1)
+    recorders = [bench.submit() for _ in range(3)]
+    with pytest.raises(QueueFullError, match="3 requests"):
+        bench.submit()
+    assert bench.engine.num_open == 3
+    bench.run_until(lambda: bench.engine.num_open < 3)
+    late = bench.submit()
+    bench.finish()
+    assert all(r.finish() is FinishReason.LENGTH for r in [*recorders, late])
+
+
+def test_no_more_than_max_running_have_caches() -> None:
+    bench = Bench(max_running=2)
+    recorders = [bench.submit(prompt) for prompt in PROMPTS]
+    most = 0
+    while bench.engine.num_open:
+        bench.turn()
+        most = max(most, len(bench.stage.contexts))
+    assert most == 2
+    assert all(recorder.finish() for recorder in recorders)
+
+
+def test_held_requests_wait_and_the_probe_passes_them() -> None:
+    bench = Bench(is_open=False)
+    held = bench.submit("to")
+    bench.turns(5)
+    assert bench.stage.steps == []
+    probe = bench.submit("probe", while_held=True)
+    bench.run_until(lambda: probe.num_endings == 1)
+    assert probe.tokens == continuation(tuple(map(ord, "probe")), 5)
+    assert held.told == []
+    bench.engine.open()
+    bench.run_until(lambda: len(held.told) == 2)
+    bench.engine.hold()  # what runs goes on
+    late = bench.submit("late")
+    bench.run_until(lambda: held.num_endings == 1)
+    bench.turns(5)
+    assert late.told == []
+    bench.engine.open()
+    bench.finish()
+    assert late.tokens == continuation(tuple(map(ord, "late")), 5)
+
+
+# Losing a stage
+
+
+@pytest.mark.parametrize("num_turns", range(2, 14))
+def test_running_requests_end_and_waiting_ones_wait_for_the_new_epoch(num_turns: int) -> None:
+    bench = Bench(max_running=2)
+    running = [bench.submit(prompt, max_tokens=40) for prompt in PROMPTS[2:4]]
+    waiting = bench.submit(PROMPTS[1])
+    bench.turns(num_turns)
+    error = StageLostError("gone")
+    bench.engine.hold()
+    bench.engine.fail_running(error)
+    bench.engine.begin_epoch(2)
+    bench.turns(20)
+    for prompt, recorder in zip(PROMPTS[2:4], running, strict=True):
+        assert recorder.errors == [error]
+        assert recorder.told[-1] is error
+        assert recorder.tokens == continuation(prompt, len(recorder.tokens))
+    assert waiting.told == []
+    assert bench.engine.num_open == 1
+    bench.engine.open()
+    bench.finish()
+    assert waiting.tokens == continuation(PROMPTS[1], 5)
+    assert bench.stage.steps[-1].epoch == 2
+    assert bench.stage.contexts == {}
+
+
+def test_results_from_before_the_loss_are_dropped() -> None:
+    bench = Bench()
+    bench.submit(PROMPTS[2], max_tokens=9)
+    bench.engine.step(0)
+    assert bench.stage.work() == 3
+    bench.engine.fail_running(StageLostError("gone"))
+    bench.engine.begin_epoch(2)
+    after = bench.submit(PROMPTS[1])
+    bench.finish()
+    assert after.tokens == continuation(PROMPTS[1], 5)
+    assert bench.pipeline.num_dropped_messages == 3
+
+
+def test_a_new_epoch_leaves_no_request_hanging() -> None:
+    # An `open` that a loss overtook may have let a request in since.
+    bench = Bench()
+    recorder = bench.submit(max_tokens=9)
+    bench.run_until(lambda: len(recorder.told) == 2)
+    bench.engine.begin_epoch(2)
+    bench.finish()
+    assert [type(error) for error in recorder.errors] == [StageLostError]
+    assert recorder.num_endings == 1
+
+
+def test_failing_all_ends_running_and_waiting() -> None:
+    bench = Bench(max_running=1)
+    running, waiting = bench.submit(max_tokens=9), bench.submit()
+    bench.run_until(lambda: len(running.told) == 2)
+    error = StageError("for good")
+    bench.engine.fail_all(error)
+    bench.finish()
+    assert running.errors == waiting.told == [error]
+    assert running.told[-1] is error
+
+
+# Stopping
+
+
+def test_stop_answers_everything() -> None:
+    bench = Bench(max_running=1)
+    running, waiting = bench.submit(max_tokens=99), bench.submit()
+    bench.run_until(lambda: len(running.told) == 3)
+    bench.engine.stop()
+    # Asked for before the engine has seen the stop.
+    late = bench.submit()
+    bench.turns(3)
+    for recorder in (running, waiting, late):
+        assert [type(error) for error in recorder.errors] == [ClusterClosedError]
+        assert recorder.num_endings == 1
+        assert isinstance(recorder.told[-1], ClusterClosedError)
+    assert bench.engine.num_open == 0
+    with pytest.raises(ClusterClosedError):
+        bench.submit()
+
+
+class Threads:
+    """The engine and the stage in a thread each."""
+
+    def __init__(self, bench: Bench) -> None:
+        self._bench = bench
+        self.engine = threading.Thread(target=bench.engine.run, daemon=True)
+        self.stage = threading.Thread(target=bench.stage.work_until_woken, daemon=True)
+        self.stage.start()
+        self.engine.start()
+
+    def join(self) -> None:
+        self.engine.join(DEADLINE_S)
+        assert not self.engine.is_alive()
+        self._bench.stage.inbound.wake()
+        self.stage.join(DEADLINE_S)
+
+
+def test_stop_wakes_a_loop_that_has_nothing_to_do() -> None:
+    bench = Bench()
+    threads = Threads(bench)
+    bench.engine.stop()
+    threads.join()
+
+
+@pytest.mark.parametrize("num_before", [0, 1, 40])
+def test_submitting_from_many_threads_while_stopping(num_before: int) -> None:
+    """Each request gets exactly one ending: a listener's or the caller's."""
+    bench = Bench(max_waiting=UNLIMITED)
+    threads = Threads(bench)
+    endings: queue.SimpleQueue[None] = queue.SimpleQueue()
+    recorders: list[Recorder] = []
+
+    def submit_until_closed(name: str) -> None:
+        number = 0
+        while True:
+            recorder = Recorder()
+
+            def listen(item: Output | TbclusterError, recorder: Recorder = recorder) -> None:
+                recorder(item)
+                if recorder.num_endings:
+                    endings.put(None)
+
+            request = Request(f"{name}-{number}", PROMPTS[1], max_tokens=2)
+            try:
+                bench.engine.submit(request, listen)
+            except ClusterClosedError:
+                assert recorder.told == []
+                return
+            recorders.append(recorder)
+            number += 1
+
+    callers = [
+        threading.Thread(target=submit_until_closed, args=(str(i),), daemon=True) for i in range(4)
+    ]
+    for caller in callers:
+        caller.start()
+    for _ in range(num_before):
+        endings.get(timeout=DEADLINE_S)
+    bench.engine.stop()
+    for caller in callers:
+        caller.join(DEADLINE_S)
+        assert not caller.is_alive()
+    threads.join()
+    assert len(recorders) >= num_before
+    assert [recorder.num_endings for recorder in recorders] == [1] * len(recorders)
+    assert bench.engine.num_open == 0
+
+
+class BrokenDetokenizer(CharacterDetokenizer):
+    def add_token(self, token: TokenId) -> None:
+        raise LookupError(f"no text for {token}")
+
+
+def test_a_failure_of_the_loop_itself_is_told_to_everyone() -> None:
+    detokenizers = iter([CharacterDetokenizer(), BrokenDetokenizer(), CharacterDetokenizer()])
+    bench = Bench(new_detokenizer=lambda: next(detokenizers), max_running=2)
+    recorders = [bench.submit(max_tokens=99) for _ in range(3)]
+    Threads(bench).join()
+    for recorder in recorders:
+        assert recorder.num_endings == 1
+        assert isinstance(recorder.told[-1], StageError)
+        assert "LookupError" in str(recorder.told[-1])
+    assert recorders[0].tokens == continuation(tuple(map(ord, "hi")), len(recorders[0].tokens))
+    with pytest.raises(ClusterClosedError):
+        bench.submit()

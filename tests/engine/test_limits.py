@@ -1,0 +1,91 @@
+"""Every number that the stages trust is checked, and the error names its field."""
+
+import math
+from typing import Any
+
+import pytest
+
+from tbcluster.core import Request, SamplingParams
+from tbcluster.engine.limits import MAX_SEED, Limits, clipped_max_tokens, validate
+from tbcluster.errors import ContextLengthError, RequestError
+
+LIMITS = Limits(vocab_size=100, context_length=10)
+
+
+def request(prompt: tuple[int, ...] = (1, 2), **fields: Any) -> Request:
+    return Request("r", prompt, **{"max_tokens": 1, **fields})
+
+
+GOOD = {
+    "plain": request(),
+    "first and last token": request((0, 99)),
+    "longest prompt": request((1,) * 9),
+    "stop": request(stop=("a", "\n")),
+    "edges": request(
+        sampling=SamplingParams(temperature=0.0, top_p=1.0, top_k=0, min_p=1.0, num_logprobs=0)
+    ),
+    "hot": request(sampling=SamplingParams(temperature=1e9, top_p=1e-9, top_k=10**9)),
+    "largest seed": request(sampling=SamplingParams(seed=MAX_SEED)),
+    "smallest seed": request(sampling=SamplingParams(seed=-MAX_SEED)),
+}
+
+
+@pytest.mark.parametrize("good", GOOD.values(), ids=GOOD.keys())
+def test_allowed(good: Request) -> None:
+    validate(good, LIMITS)
+
+
+BAD: list[tuple[str, Request]] = [
+    ("prompt", request(())),
+    ("prompt", request((1, 100))),
+    ("prompt", request((-1,))),
+    ("max_tokens", request(max_tokens=0)),
+    ("max_tokens", request(max_tokens=-5)),
+    ("stop", request(stop=("a", ""))),
+    *[
+        (name, request(sampling=SamplingParams(**{name: value})))
+        for name, values in {
+            "temperature": (-0.1, math.inf, math.nan),
+            "top_p": (0.0, -1.0, 1.01, math.nan),
+            "min_p": (-0.01, 1.01, math.nan),
+            "top_k": (-1,),
+            "seed": (MAX_SEED + 1, -MAX_SEED - 1),
+            "num_logprobs": (-1,),
+        }.items()
+        for value in values
+    ],
+]
+
+
+@pytest.mark.parametrize(("param", "bad"), BAD)
+def test_refused_by_name(param: str, bad: Request) -> None:
+    with pytest.raises(RequestError) as caught:
+        validate(bad, LIMITS)
+    assert caught.value.param == param
+    assert not isinstance(caught.value, ContextLengthError)
+
+
+def test_a_prompt_must_leave_room_for_one_token() -> None:
+    with pytest.raises(ContextLengthError, match=r"10 tokens.* context is 10"):
+        validate(request((1,) * 10), LIMITS)
+    validate(request((1,) * 10_000), Limits(vocab_size=100, context_length=None))
+
+
+@pytest.mark.parametrize(
+    ("num_prompt", "wanted", "context", "expected"),
+    [
+        (3, 5, None, 5),
+        (3, 5, 100, 5),
+        (3, 5, 8, 5),
+        (3, 5, 7, 4),
+        (7, 5, 8, 1),
+        (8, 5, 8, 1),  # `validate` refuses this prompt and says why
+        (9, 5, 8, 1),
+        (3, 0, 8, 0),  # and this number
+    ],
+)
+def test_clipped_max_tokens(
+    num_prompt: int, wanted: int, context: int | None, expected: int
+) -> None:
+    limits = Limits(vocab_size=100, context_length=context)
+    assert clipped_max_tokens((1,) * num_prompt, wanted, limits) == expected

@@ -1,0 +1,150 @@
+"""The coordinator's end of the pipeline, over an in-memory channel."""
+
+import threading
+
+import pytest
+
+from tbcluster.core import DropCache, MicroBatch, NewCache, SampledToken
+from tbcluster.engine.pipeline import Pipeline
+from tbcluster.transport.memory import MemoryChannel
+from tbcluster.wire.messages import Result, Step, decode_step, encode_result, encode_step
+
+DEADLINE_S = 30.0
+BATCH = MicroBatch(0, (1, 2))
+
+
+class Bench:
+    """A pipeline and both its ends, on a clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.to_stages = MemoryChannel()
+        self.from_stages = MemoryChannel()
+        self.now = 10.0
+        self.pipeline = Pipeline(self.to_stages, self.from_stages, epoch=3, clock=lambda: self.now)
+
+    def sent(self) -> list[Step]:
+        steps = []
+        while (frames := self.to_stages.receive(0)) is not None:
+            steps.append(decode_step(frames))
+        return steps
+
+    def answer(self, result: Result) -> None:
+        self.from_stages.send(encode_result(result))
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_steps_are_numbered_in_order(bench: Bench) -> None:
+    ids = [bench.pipeline.submit(BATCH) for _ in range(3)]
+    steps = bench.sent()
+    assert [step.step_id for step in steps] == ids == [ids[0], ids[0] + 1, ids[0] + 2]
+    assert [step.epoch for step in steps] == [3, 3, 3]
+    assert all(step.micro_batch == BATCH for step in steps)
+
+
+def test_operations_ride_along_once_and_in_order(bench: Bench) -> None:
+    operations = (NewCache(1), DropCache(0), NewCache(2))
+    for operation in operations:
+        bench.pipeline.operate(operation)
+    bench.pipeline.submit(BATCH)
+    bench.pipeline.submit(BATCH)
+    assert [step.operations for step in bench.sent()] == [operations, ()]
+
+
+def test_flush_sends_what_no_micro_batch_took(bench: Bench) -> None:
+    bench.pipeline.flush()
+    assert bench.sent() == []
+    bench.pipeline.operate(DropCache(1))
+    bench.pipeline.flush()
+    bench.pipeline.flush()
+    (step,) = bench.sent()
+    assert step.operations == (DropCache(1),)
+    assert step.micro_batch is None
+    bench.answer(Result(3, step.step_id))
+    result = bench.pipeline.collect(0)
+    assert result is not None
+    assert result.micro_batch is None
+
+
+def test_a_result_is_joined_with_its_micro_batch(bench: Bench) -> None:
+    first = bench.pipeline.submit(MicroBatch(0, (1,)))
+    bench.now = 10.5
+    second = bench.pipeline.submit(MicroBatch(5, (2,)))
+    bench.now = 11.0
+    bench.answer(Result(3, second, SampledToken(42), None, (7, 8)))
+    bench.answer(Result(3, first, None, "broken"))
+    result = bench.pipeline.collect(0)
+    assert result is not None
+    assert (result.step_id, result.micro_batch) == (second, MicroBatch(5, (2,)))
+    assert (result.sampled, result.error) == (SampledToken(42), None)
+    assert (result.compute_us, result.round_trip_us) == ((7, 8), 500_000)
+    result = bench.pipeline.collect(0)
+    assert result is not None
+    assert (result.micro_batch, result.error) == (MicroBatch(0, (1,)), "broken")
+    assert result.round_trip_us == 1_000_000
+    assert bench.pipeline.collect(0) is None
+    assert bench.pipeline.num_dropped_messages == 0
+
+
+def test_what_is_no_result_of_a_step_in_flight_is_dropped_and_counted(bench: Bench) -> None:
+    step_id = bench.pipeline.submit(BATCH)
+    bench.answer(Result(2, step_id))
+    bench.answer(Result(4, step_id))
+    bench.answer(Result(3, step_id + 1))
+    bench.answer(Result(3, -1))
+    bench.from_stages.send([b"garbage"])
+    bench.from_stages.send([])
+    bench.from_stages.send([*encode_result(Result(3, step_id)), b"more"])
+    bench.from_stages.send(encode_step(Step(3, step_id)))
+    for count in range(1, 9):
+        assert bench.pipeline.collect(0) is None
+        assert bench.pipeline.num_dropped_messages == count
+    # The step itself is still in flight, and is answered once.
+    bench.answer(Result(3, step_id))
+    bench.answer(Result(3, step_id))
+    assert bench.pipeline.collect(0) is not None
+    assert bench.pipeline.collect(0) is None
+    assert bench.pipeline.num_dropped_messages == 9
+
+
+def test_a_new_epoch_forgets_what_was_before(bench: Bench) -> None:
+    old = bench.pipeline.submit(BATCH)
+    bench.pipeline.operate(DropCache(0))
+    bench.pipeline.begin_epoch(4)
+    bench.answer(Result(3, old))
+    bench.answer(Result(4, old))
+    assert bench.pipeline.collect(0) is None
+    assert bench.pipeline.collect(0) is None
+    assert bench.pipeline.num_dropped_messages == 2
+    bench.sent()
+    new = bench.pipeline.submit(BATCH)
+    assert new > old
+    (step,) = bench.sent()
+    assert (step.epoch, step.operations) == (4, ())
+    bench.answer(Result(4, new))
+    assert bench.pipeline.collect(0) is not None
+
+
+def test_forget_keeps_the_epoch(bench: Bench) -> None:
+    old = bench.pipeline.submit(BATCH)
+    bench.pipeline.operate(NewCache(1))
+    bench.pipeline.forget()
+    bench.pipeline.flush()
+    bench.answer(Result(3, old))
+    assert bench.pipeline.collect(0) is None
+    assert bench.pipeline.num_dropped_messages == 1
+    bench.sent()
+    bench.pipeline.submit(BATCH)
+    assert [(step.epoch, step.operations) for step in bench.sent()] == [(3, ())]
+
+
+def test_a_wake_ends_the_wait(bench: Bench) -> None:
+    results: list[object] = []
+    waiting = threading.Thread(target=lambda: results.append(bench.pipeline.collect(None)))
+    waiting.start()
+    bench.pipeline.wake()
+    waiting.join(DEADLINE_S)
+    assert results == [None]

@@ -1,0 +1,104 @@
+"""The Python API beside mlx-lm's, and its asynchronous twin."""
+
+import asyncio
+import dataclasses
+import importlib
+
+import pytest
+
+import tbcluster
+from tbcluster import aio
+from tbcluster.cluster.cluster import Cluster
+from tests.doubles.waiting import wait_until
+
+PROMPT = [300, 301, 302]
+
+
+@pytest.fixture(scope="module")
+def cluster():  # type: ignore[no-untyped-def]
+    with Cluster(stages=2) as running:
+        yield running
+
+
+def test_responses_have_mlx_lm_fields(cluster: Cluster) -> None:
+    module = importlib.import_module("mlx_lm.generate")
+    theirs = {f.name for f in dataclasses.fields(module.GenerationResponse)}
+    ours = {f.name for f in dataclasses.fields(tbcluster.GenerationResponse)}
+    assert ours == theirs
+
+
+def test_stream_counts_and_ends(cluster: Cluster) -> None:
+    got = list(tbcluster.stream_generate(cluster, cluster.tokenizer, PROMPT, max_tokens=5))
+    assert [r.generation_tokens for r in got] == list(range(1, len(got) + 1))
+    assert {r.prompt_tokens for r in got} == {3}
+    assert [r.finish_reason for r in got[:-1]] == [None] * (len(got) - 1)
+    assert got[-1].finish_reason in ("stop", "length")
+    assert got[-1].prompt_tps > 0
+    assert got[-1].peak_memory > 0
+
+
+def test_text_is_the_detokenized_tokens(cluster: Cluster) -> None:
+    got = list(tbcluster.stream_generate(cluster, cluster.tokenizer, PROMPT, max_tokens=12))
+    tokens = [r.token for r in got if r.finish_reason != "stop"]
+    detokenizer = cluster.tokenizer.detokenizer
+    for token in tokens:
+        detokenizer.add_token(token)
+    detokenizer.finalize()
+    assert "".join(r.text for r in got) == detokenizer.text
+
+
+def test_prompts_may_be_text(cluster: Cluster) -> None:
+    tokens = cluster.tokenizer.encode("The capital of")
+    from_text = tbcluster.generate(cluster, cluster.tokenizer, "The capital of", max_tokens=5)
+    assert from_text == tbcluster.generate(cluster, cluster.tokenizer, tokens, max_tokens=5)
+
+
+def test_logprobs_come_when_asked_for(cluster: Cluster) -> None:
+    stream = tbcluster.stream_generate(
+        cluster, cluster.tokenizer, PROMPT, max_tokens=1, num_logprobs=3
+    )
+    logprobs = next(stream).logprobs
+    assert logprobs is not None
+    assert len(logprobs.top) == 3
+    assert logprobs.top[0] == (logprobs.token, logprobs.logprob)
+    plain = next(tbcluster.stream_generate(cluster, cluster.tokenizer, PROMPT, max_tokens=1))
+    assert plain.logprobs is None
+
+
+def test_verbose_prints_the_answer_and_the_speeds(
+    cluster: Cluster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tbcluster.generate(cluster, cluster.tokenizer, PROMPT, max_tokens=4, verbose=True)
+    printed = capsys.readouterr().out
+    assert printed.startswith(text)
+    assert "Generation: 4 tokens" in printed
+
+
+def test_the_async_twin_gives_the_same(cluster: Cluster) -> None:
+    async def several() -> list[str]:
+        one = aio.generate(cluster, cluster.tokenizer, PROMPT, max_tokens=8)
+        two = aio.generate(cluster, cluster.tokenizer, PROMPT[:1], max_tokens=8)
+        return list(await asyncio.gather(one, two))
+
+    assert asyncio.run(several()) == [
+        tbcluster.generate(cluster, cluster.tokenizer, prompt, max_tokens=8)
+        for prompt in (PROMPT, PROMPT[:1])
+    ]
+
+
+def test_cancelling_an_async_generation_ends_it(cluster: Cluster) -> None:
+    async def leave_early() -> None:
+        async for _ in aio.stream_generate(cluster, cluster.tokenizer, PROMPT, max_tokens=900):
+            break
+
+    asyncio.run(leave_early())
+    wait_until(lambda: cluster.status().num_requests == 0, "the request is cancelled")
+
+
+def test_aio_load() -> None:
+    async def answer() -> str:
+        model, tokenizer = await aio.load(stages=1)
+        with model:
+            return await aio.generate(model, tokenizer, PROMPT, max_tokens=3)
+
+    assert asyncio.run(answer())

@@ -1,0 +1,92 @@
+"""The arrows between packages run one way, and each third-party package has its owners."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "tbcluster"
+
+# Package -> packages of ours that it may import, besides itself.
+ALLOWED = {
+    "errors": set(),
+    "core": set(),
+    "demo": set(),
+    "wire": {"core", "errors"},
+    "transport": {"errors", "wire"},
+    "planner": {"core", "errors"},
+    "model": {"core", "errors", "wire"},
+    "stage": {"core", "errors", "wire", "transport", "model"},
+    "engine": {"core", "errors", "wire", "transport"},
+    "cluster": {"core", "errors", "wire", "transport", "model", "engine", "planner", "demo"},
+    "generation": {"core", "cluster"},
+    "api": {"core", "cluster", "generation"},
+    "aio": {"core", "cluster", "generation", "api"},
+    "server": {"core", "errors", "cluster", "generation"},
+    "cli": {"core", "errors", "cluster", "generation", "api", "server"},
+    "__init__": {"api", "cluster", "generation"},
+    "__main__": {"cli"},
+}
+# Third-party package -> packages of ours that may import it.
+OWNERS = {
+    "zmq": {"transport"},
+    "mlx": {"model", "stage"},
+    "mlx_lm": {"model"},
+    "safetensors": {"model"},
+    "huggingface_hub": {"model"},
+    "fastapi": {"server"},
+    "starlette": {"server"},
+    "uvicorn": {"server"},
+    "pydantic": {"server"},
+    "jinja2": {"server"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "msgspec": {"core", "wire"},
+}
+# Standard modules that start processes, and who may.
+PROCESS_STARTERS = {"subprocess": {"cluster"}, "multiprocessing": set(), "pickle": set()}
+
+
+def imports() -> Iterator[tuple[str, str, str]]:
+    """(package of ours, file, imported module) for every import in the source."""
+    for path in sorted(SOURCE.rglob("*.py")):
+        parts = path.relative_to(SOURCE).parts
+        package = parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                yield from ((package, "/".join(parts), alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0, f"{path}: relative import"
+                yield package, "/".join(parts), node.module or ""
+                if node.module == "tbcluster":
+                    names = (f"tbcluster.{alias.name}" for alias in node.names)
+                    yield from ((package, "/".join(parts), name) for name in names)
+
+
+def test_every_package_is_in_the_table() -> None:
+    assert {package for package, _, _ in imports()} <= set(ALLOWED)
+
+
+@pytest.mark.parametrize("package", sorted(ALLOWED))
+def test_arrows_run_one_way(package: str) -> None:
+    for importer, file, module in imports():
+        if importer == package and module.startswith("tbcluster."):
+            target = module.split(".")[1]
+            assert target == package or target in ALLOWED[package], f"{file} imports {module}"
+
+
+@pytest.mark.parametrize(("third_party", "owners"), sorted({**OWNERS, **PROCESS_STARTERS}.items()))
+def test_one_owner_for_each_third_party_package(third_party: str, owners: set[str]) -> None:
+    for package, file, module in imports():
+        if module.split(".")[0] == third_party:
+            assert package in owners, f"{file} imports {module}"
+
+
+def test_no_file_outgrows_its_purpose() -> None:
+    long = {
+        str(path.relative_to(SOURCE)): lines
+        for path in SOURCE.rglob("*.py")
+        if (lines := len(path.read_text().splitlines())) > 400
+    }
+    assert not long
