@@ -317,6 +317,7 @@ def test_no_more_than_max_running_have_caches() -> None:
         bench.turn()
         most = max(most, len(bench.stage.contexts))
     assert most == 2
+    bench.finish()
     assert all(recorder.finish() for recorder in recorders)
 
 
@@ -375,6 +376,7 @@ def test_results_from_before_the_loss_are_dropped() -> None:
     assert bench.stage.work() == 3
     bench.engine.fail_running(StageLostError("gone"))
     bench.engine.begin_epoch(2)
+    bench.engine.open()
     after = bench.submit(PROMPTS[1])
     bench.finish()
     assert after.tokens == continuation(PROMPTS[1], 5)
@@ -382,14 +384,18 @@ def test_results_from_before_the_loss_are_dropped() -> None:
 
 
 def test_a_new_epoch_leaves_no_request_hanging() -> None:
-    # An `open` that a loss overtook may have let a request in since.
-    bench = Bench()
-    recorder = bench.submit(max_tokens=9)
-    bench.run_until(lambda: len(recorder.told) == 2)
+    # An `open` that came after the loss may have let requests in since.
+    bench = Bench(max_running=1)
+    running, waiting = bench.submit(max_tokens=9), bench.submit()
+    bench.run_until(lambda: len(running.told) == 2)
     bench.engine.begin_epoch(2)
+    bench.turns(20)
+    assert [type(error) for error in running.errors] == [StageLostError]
+    assert running.num_endings == 1
+    assert waiting.told == []
+    bench.engine.open()
     bench.finish()
-    assert [type(error) for error in recorder.errors] == [StageLostError]
-    assert recorder.num_endings == 1
+    assert waiting.finish() is FinishReason.LENGTH
 
 
 def test_failing_all_ends_running_and_waiting() -> None:
@@ -457,13 +463,15 @@ def test_submitting_from_many_threads_while_stopping(num_before: int) -> None:
 
     def submit_until_closed(name: str) -> None:
         number = 0
-        while True:
+        open_slots = threading.Semaphore(4)
+        while open_slots.acquire(timeout=DEADLINE_S):
             recorder = Recorder()
 
             def listen(item: Output | TbclusterError, recorder: Recorder = recorder) -> None:
                 recorder(item)
                 if recorder.num_endings:
                     endings.put(None)
+                    open_slots.release()
 
             request = Request(f"{name}-{number}", PROMPTS[1], max_tokens=2)
             try:

@@ -1,53 +1,39 @@
 """A model, cut into stages on this machine, that answers requests.
 
-`Cluster` puts the parts together: it finds and inspects the model, starts the stages and the
-engine, checks parity, and starts a stage again when its worker dies.
+`Cluster` puts the parts together: it opens the model, starts the stages and the engine, checks
+parity, and leaves a watcher to start a stage again when its worker dies.
 """
 
 import atexit
-import logging
 import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tbcluster.cluster.parity import TOLERANCE, compare
-from tbcluster.cluster.probe import ReferenceRun, probe_prompt, run_probe
-from tbcluster.cluster.restarts import RestartBudget
+from tbcluster.cluster.parity_check import ParityCheck
+from tbcluster.cluster.served_model import ServedModel, model_name, open_served_model
 from tbcluster.cluster.stages import OnProgress, StageExited, StageSet, StageStatus
+from tbcluster.cluster.watcher import StageWatcher, tell_requests
 from tbcluster.core import Request, SamplingParams, TokenId
-from tbcluster.demo import MODEL_PATH
 from tbcluster.engine.engine import Engine
-from tbcluster.engine.limits import Limits, clipped_max_tokens
+from tbcluster.engine.limits import clipped_max_tokens
 from tbcluster.engine.pipeline import Pipeline
 from tbcluster.engine.scheduler import Scheduler
 from tbcluster.engine.sequence import Listener
-from tbcluster.errors import (
-    ClusterClosedError,
-    PlanError,
-    StageError,
-    StageLostError,
-    TbclusterError,
-)
-from tbcluster.model.device import Device, current_device
-from tbcluster.model.facts import ModelFacts, model_facts
-from tbcluster.model.source import ModelFolder, find_model
-from tbcluster.model.tokenizer import open_tokenizer
-from tbcluster.planner.partition import even_split
+from tbcluster.errors import ClusterClosedError, PlanError, TbclusterError
+from tbcluster.model.source import ModelFolder
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
 
-logger = logging.getLogger(__name__)
-
-DEMO_MODEL_NAME = "tbcluster-demo"
-DEFAULT_NUM_STAGES = 2
 # mlx-lm's own step: equal chunks do equal arithmetic.
 PREFILL_CHUNK_TOKENS = 2048
 UNLIMITED = 1 << 30
+FIRST_EPOCH = 1
 
 OnNote = Callable[[str], None]
 
@@ -68,10 +54,34 @@ class ClusterStatus:
 
     state: ClusterState
     model: str
-    num_layers: int
     stages: tuple[StageStatus, ...]
     num_requests: int
     error: str | None
+
+
+@dataclass
+class _Parts:
+    """What a running cluster is made of."""
+
+    model: ServedModel
+    stages: StageSet
+    engine: Engine
+    parity: ParityCheck
+    cleanup: ExitStack
+    threads: list[threading.Thread] = field(default_factory=list)
+
+    def start_thread(self, name: str, target: Callable[[], None]) -> None:
+        """Run `target` until the parts are taken down."""
+        thread = threading.Thread(target=target, name=f"tbcluster-{name}", daemon=True)
+        thread.start()
+        self.threads.append(thread)
+
+    def stop_threads(self) -> None:
+        """End the engine's loop and the watcher's."""
+        self.engine.stop()
+        self.stages.interrupt()
+        for thread in self.threads:
+            thread.join()
 
 
 class Cluster:
@@ -100,29 +110,28 @@ class Cluster:
         if stages is not None and stages < 1:
             raise PlanError(f"{stages} stages: ask for 1 or more")
         self.model_name = model_name(model)
-        self._source = str(model or MODEL_PATH)
+        self.created_at = time.time()
+        self._source = model
         self._num_stages = stages
         self._on_progress = on_progress
         self._on_note = on_note
         self._state = ClusterState.STARTING
         self._failure: TbclusterError | None = None
-        self._budget = RestartBudget()
-        self._epoch = 1
-        self._started_at = time.time()
-        self._stages: StageSet | None = None
-        self._reference: ReferenceRun | None = None
-        self._receiver: ZmqReceiver | None = None
-        self._sender: ZmqSender | None = None
-        self._engine: Engine | None = None
-        self._threads: list[threading.Thread] = []
+        self._parts: _Parts | None = None
 
     # Life
 
     def start(self) -> Self:
         """Load the model and check it; returns when it can answer."""
+        if self._parts is not None or self._state is ClusterState.CLOSED:
+            raise ClusterClosedError("a cluster can be started once: make another one")
         atexit.register(self.close)
         try:
-            self._load()
+            model = open_served_model(self._source, self._num_stages)
+            for note in model.notes:
+                self._on_note(note)
+            self._parts = self._assemble(model)
+            self._bring_up(self._parts)
         except BaseException:
             self.close()
             raise
@@ -134,22 +143,11 @@ class Cluster:
             return
         self._state = ClusterState.CLOSED
         atexit.unregister(self.close)
-        if self._engine is not None:
-            self._engine.stop()
-        if self._stages is not None:
-            self._stages.interrupt()
-        for thread in self._threads:
-            thread.join()
-        if self._reference is not None:
-            self._reference.close()
-        if self._stages is not None:
-            self._stages.close()
-        for channel in (self._sender, self._receiver):
-            if channel is not None:
-                channel.close()
+        if self._parts is not None:
+            self._parts.cleanup.close()
 
     def __enter__(self) -> Self:
-        return self if self._stages is not None else self.start()
+        return self if self._parts is not None else self.start()
 
     def __exit__(
         self,
@@ -175,7 +173,7 @@ class Cluster:
         return Request(
             request_id=secrets.token_hex(12),
             prompt=tokens,
-            max_tokens=clipped_max_tokens(tokens, max_tokens, self._limits),
+            max_tokens=clipped_max_tokens(tokens, max_tokens, self._running.model.limits),
             sampling=sampling or SamplingParams(),
             stop=tuple(stop),
             stop_tokens=frozenset(self.tokenizer.eos_token_ids),
@@ -186,209 +184,114 @@ class Cluster:
 
         Raises:
             RequestError: The request cannot be served as asked.
-            StageError: The cluster has failed for good.
+            ClusterClosedError: The cluster is not running.
+            TbclusterError: The cluster has failed for good, for this reason.
         """
         if self._failure is not None:
             raise self._failure
-        if self._engine is None or self._state is ClusterState.CLOSED:
-            raise ClusterClosedError("the cluster is not running: use `with` or call `start` first")
-        self._engine.submit(request, listener)
+        self._running.engine.submit(request, listener)
 
     def cancel(self, request: Request) -> None:
         """End a request; its listener hears no more of it."""
-        if self._engine is not None:
-            self._engine.cancel(request.request_id)
+        self._running.engine.cancel(request.request_id)
 
     # Facts
 
     @property
     def tokenizer(self) -> Any:
         """mlx-lm's TokenizerWrapper."""
-        return self._tokenizer
+        return self._running.model.tokenizer
 
     @property
     def folder(self) -> ModelFolder:
         """The model's folder and configuration."""
-        return self._folder
-
-    @property
-    def num_stages(self) -> int:
-        """Stages that run the model."""
-        return len(self._stages.statuses) if self._stages else 0
+        return self._running.model.folder
 
     @property
     def context_length(self) -> int | None:
         """Longest prompt plus answer in tokens, where the model names one."""
-        return self._limits.context_length
-
-    @property
-    def started_at(self) -> float:
-        """When this cluster was made, in seconds since 1970."""
-        return self._started_at
+        return self._running.model.limits.context_length
 
     @property
     def peak_memory_bytes(self) -> int:
         """The most memory any one stage held while it loaded."""
-        stages = self._stages.statuses if self._stages else []
-        return max((status.memory_bytes for status in stages), default=0)
+        return max(status.memory_bytes for status in self._running.stages.statuses)
 
     def status(self) -> ClusterStatus:
         """What the cluster is doing now."""
+        parts = self._parts
         return ClusterStatus(
             state=self._state,
             model=self.model_name,
-            num_layers=self._facts.num_layers,
-            stages=tuple(self._stages.statuses) if self._stages else (),
-            num_requests=self._engine.num_open if self._engine else 0,
+            stages=tuple(parts.stages.statuses) if parts else (),
+            num_requests=parts.engine.num_open if parts else 0,
             error=str(self._failure) if self._failure else None,
         )
 
+    @property
+    def _running(self) -> _Parts:
+        if self._parts is None:
+            raise ClusterClosedError("the cluster is not running: use `with` or call `start` first")
+        return self._parts
+
     # Starting
 
-    def _load(self) -> None:
-        device = current_device()
-        self._folder = find_model(self._source)
-        self._facts = model_facts(self._folder, device)
-        self._limits = Limits(self._facts.vocab_size, self._folder.context_length)
-        self._tokenizer = open_tokenizer(self._folder)
-        self._tolerance = TOLERANCE["half" if device.compute_dtype is None else "float32"]
-        self._start_stages(device)
-        self._start_engine()
-        self._stages_or_fail().await_ready()
-        self._check_parity()
-        self._open()
-        self._start_thread("watch", self._watch)
+    def _assemble(self, model: ServedModel) -> _Parts:
+        """Everything but the stage workers, which `_bring_up` starts."""
+        with ExitStack() as cleanup:
+            stages = StageSet(model.folder.path, model.ranges, self._on_progress, self._on_loss)
+            cleanup.callback(stages.close)
+            receiver = ZmqReceiver(stages.results)
+            cleanup.callback(receiver.close)
+            sender = ZmqSender(stages.entry)
+            cleanup.callback(sender.close)
+            parity = ParityCheck(model, stages.has_lost_one)
+            cleanup.callback(parity.close)
+            engine = _make_engine(model, Pipeline(sender, receiver, FIRST_EPOCH))
+            parts = _Parts(model, stages, engine, parity, cleanup.pop_all())
+        parts.cleanup.callback(parts.stop_threads)
+        return parts
 
-    def _start_stages(self, device: Device) -> None:
-        ranges = even_split(
-            self._facts.num_layers, self._facts.legal_cuts, self._choose_num_stages(self._facts)
-        )
-        if device.note:
-            self._on_note(device.note)
-        path = self._folder.path
-        self._stages = StageSet(path, ranges, self._on_progress, self._on_loss)
-        self._receiver = ZmqReceiver(self._stages.results)
-        self._sender = ZmqSender(self._stages.entry)
-        for stage in range(len(ranges)):
-            self._stages.start(stage, self._epoch)
-        self._probe_prompt = probe_prompt(self._tokenizer, self._facts.vocab_size)
-        self._reference = ReferenceRun(path, self._probe_prompt)
-
-    def _choose_num_stages(self, facts: ModelFacts) -> int:
-        reason = facts.uncuttable_because
-        if reason is not None:
-            wanted = self._num_stages or DEFAULT_NUM_STAGES
-            if wanted > 1:
-                self._on_note(f"{self.model_name} is served unsplit: {reason}")
-            return 1
-        if self._num_stages is None:
-            return min(DEFAULT_NUM_STAGES, len(facts.legal_cuts) + 1)
-        return self._num_stages
-
-    def _start_engine(self) -> None:
-        assert self._sender is not None  # noqa: S101 - `_start_stages` made both
-        assert self._receiver is not None  # noqa: S101
-        looped = self._facts.num_visits > 1
-        self._engine = Engine(
-            Pipeline(self._sender, self._receiver, self._epoch),
-            Scheduler(
-                max_in_flight=self.num_stages + 1,
-                chunk_tokens=PREFILL_CHUNK_TOKENS,
-                max_per_sequence=1 if looped else UNLIMITED,
-            ),
-            new_detokenizer=lambda: self._tokenizer.detokenizer,
-            limits=self._limits,
-        )
-        self._start_thread("engine", self._engine.run)
-
-    def _check_parity(self) -> None:
-        assert self._reference is not None  # noqa: S101
-        reference = self._reference.result()
-        sampled = run_probe(
-            self._engine_or_fail(), self._probe_prompt, self._stages_or_fail().has_lost_one
-        )
-        compare(reference, sampled, self._tolerance)
-
-    def _open(self) -> None:
-        self._engine_or_fail().open()
+    def _bring_up(self, parts: _Parts) -> None:
+        for stage in range(len(parts.model.ranges)):
+            parts.stages.start(stage, FIRST_EPOCH)
+        parts.start_thread("engine", parts.engine.run)
+        parts.stages.await_ready()
+        parts.parity.run(parts.engine)
+        parts.engine.open()
         self._state = ClusterState.READY
+        watcher = StageWatcher(
+            parts.stages,
+            parts.engine,
+            parts.parity,
+            FIRST_EPOCH,
+            on_recovering=self._note_recovering,
+            on_failure=self._note_failure,
+        )
+        parts.start_thread("watcher", watcher.run)
 
-    def _start_thread(self, name: str, target: Any) -> None:
-        thread = threading.Thread(target=target, name=f"tbcluster-{name}", daemon=True)
-        thread.start()
-        self._threads.append(thread)
-
-    # Recovery
+    # What happens meanwhile
 
     def _on_loss(self, exited: StageExited) -> None:
-        """Called by the thread that saw a worker end: tell its requests before anything else."""
-        engine = self._engine
-        if engine is None or self._state is ClusterState.CLOSED:
-            return
-        engine.hold()
-        engine.fail_running(
-            StageLostError(
-                f"stage {exited.stage} {exited.what}, so this answer cannot be finished; "
-                "the stage is being started again: send the request again"
-            )
-        )
+        if self._parts is not None and self._state is not ClusterState.CLOSED:
+            tell_requests(self._parts.engine, exited)
 
-    def _watch(self) -> None:
-        stages = self._stages_or_fail()
-        while True:
-            try:
-                self._restart(stages.next_exit())
-            except TbclusterError as error:
-                if self._state is not ClusterState.CLOSED:
-                    self._fail(error)
-                return
+    def _note_recovering(self, is_recovering: bool) -> None:
+        if self._state is not ClusterState.CLOSED:
+            self._state = ClusterState.RECOVERING if is_recovering else ClusterState.READY
 
-    def _restart(self, exited: StageExited | None) -> None:
-        """Start what died again, until all stages are ready and agree with the reference."""
-        stages, engine = self._stages_or_fail(), self._engine_or_fail()
-        self._state = ClusterState.RECOVERING
-        while exited is not None:
-            logger.warning("stage %d %s: starting it again", exited.stage, exited.what)
-            if not self._budget.take(time.monotonic()):
-                raise StageError(f"stage {exited.stage} {exited.what} again and again: given up")
-            self._epoch += 1
-            engine.hold()  # again: a loss may have come just before `_open`
-            engine.begin_epoch(self._epoch)
-            for stage in stages.dead_stages():
-                stages.statuses[stage].num_restarts += 1
-                stages.start(stage, self._epoch)
-            exited = stages.next_exit(until_ready=True)
-            if exited is None:
-                exited = self._lost_during_parity_check()
-        self._open()
-
-    def _lost_during_parity_check(self) -> StageExited | None:
-        try:
-            self._check_parity()
-        except StageLostError:
-            return self._stages_or_fail().next_exit()
-        return None
-
-    def _fail(self, error: TbclusterError) -> None:
-        logger.error("the cluster has failed: %s", error)
-        self._failure = error
-        self._state = ClusterState.FAILED
-        self._engine_or_fail().fail_all(error)
-
-    def _stages_or_fail(self) -> StageSet:
-        if self._stages is None:
-            raise ClusterClosedError("the cluster is not running")
-        return self._stages
-
-    def _engine_or_fail(self) -> Engine:
-        if self._engine is None:
-            raise ClusterClosedError("the cluster is not running")
-        return self._engine
+    def _note_failure(self, error: TbclusterError) -> None:
+        if self._state is not ClusterState.CLOSED:
+            self._failure = error
+            self._state = ClusterState.FAILED
+            self._running.engine.fail_all(error)
 
 
-def model_name(model: str | Path | None) -> str:
-    """The name clients call the model by: a Hugging Face id as it is, a folder's own name."""
-    if model is None:
-        return DEMO_MODEL_NAME
-    path = Path(model).expanduser()
-    return path.resolve().name if path.exists() else str(model)
+def _make_engine(model: ServedModel, pipeline: Pipeline) -> Engine:
+    looped = model.facts.num_visits > 1
+    scheduler = Scheduler(
+        max_in_flight=len(model.ranges) + 1,
+        chunk_tokens=PREFILL_CHUNK_TOKENS,
+        max_per_sequence=1 if looped else UNLIMITED,
+    )
+    return Engine(pipeline, scheduler, lambda: model.tokenizer.detokenizer, model.limits)

@@ -3,7 +3,7 @@
 import queue
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -74,7 +74,7 @@ class StageSet:
     def __init__(
         self,
         model_path: Path,
-        ranges: list[StageRange],
+        ranges: Sequence[StageRange],
         on_progress: OnProgress,
         on_loss: OnLoss,
     ) -> None:

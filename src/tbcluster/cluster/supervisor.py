@@ -38,7 +38,11 @@ class Worker:
         self._on_report = on_report
         self._on_exit = on_exit
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # A group of its own: a terminal's Ctrl-C goes to the parent alone, which decides.
+            process_group=0,
         )
         self._tell(encode_line(spec))
         self._reader = threading.Thread(target=self._read, name=f"{module}-reports", daemon=True)

@@ -108,7 +108,7 @@ class Engine:
 
     def begin_epoch(self, epoch: int) -> None:
         """From now on steps carry this number; stages that see it drop all their caches, so that
-        sequences that are still running end with StageLostError."""
+        sequences that are still running end with StageLostError. The others wait for `open`."""
         self._post(lambda: self._begin_epoch(epoch))
 
     def fail_all(self, error: TbclusterError) -> None:
@@ -258,6 +258,8 @@ class Engine:
             sequence.listener(error)
 
     def _begin_epoch(self, epoch: int) -> None:
+        # As `hold` and `fail_running`, once more: the loss may have come just before an `open`.
+        self._set_held(True)
         self._fail_running(StageLostError("the stages were started again: send the request again"))
         self._pipeline.begin_epoch(epoch)
 

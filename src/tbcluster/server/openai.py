@@ -109,7 +109,7 @@ def model_card(cluster: Cluster) -> dict[str, Any]:
     return {
         "id": cluster.model_name,
         "object": "model",
-        "created": int(cluster.started_at),
+        "created": int(cluster.created_at),
         "owned_by": "tbcluster",
         "context_length": cluster.context_length,
     }

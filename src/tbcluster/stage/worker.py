@@ -7,7 +7,6 @@ watched, and when that ends the worker ends, whatever it is doing.
 import logging
 import os
 import shutil
-import signal
 import sys
 import threading
 from io import RawIOBase
@@ -48,12 +47,11 @@ class Reporter:
 
 
 def meet_parent() -> tuple[RawIOBase, Reporter]:
-    """What every worker process does first: leave Ctrl-C to the parent, take its pipes.
+    """What every worker process does first: take the pipes to its parent.
 
     The input is unbuffered because a thread will still be reading it when the interpreter exits,
     which Python does not allow with a buffered one.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False), Reporter()
 
 

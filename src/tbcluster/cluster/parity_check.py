@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from tbcluster.cluster.parity import TOLERANCE, compare
+from tbcluster.cluster.served_model import ServedModel
 from tbcluster.cluster.stages import error_of_kind
 from tbcluster.cluster.supervisor import Worker, describe_exit
 from tbcluster.core import Output, Request, SampledToken, SamplingParams, TokenId
@@ -87,3 +89,32 @@ def run_probe(
         sampled.append(output.sampled)
         if output.finish_reason is not None:
             return sampled
+
+
+class ParityCheck:
+    """Compares the pipeline with the unsharded model, at load and after every restart.
+
+    Args:
+        has_lost_one: See `run_probe`.
+    """
+
+    def __init__(self, model: ServedModel, has_lost_one: Callable[[], bool]) -> None:
+        self._has_lost_one = has_lost_one
+        self._prompt = probe_prompt(model.tokenizer, model.facts.vocab_size)
+        self._tolerance = TOLERANCE["half" if model.device.compute_dtype is None else "float32"]
+        self._reference = ReferenceRun(model.folder.path, self._prompt)
+
+    def run(self, engine: Engine) -> None:
+        """Check once.
+
+        Raises:
+            ParityError: The pipeline computes something else.
+            StageLostError: A worker died meanwhile.
+        """
+        reference = self._reference.result()
+        sampled = run_probe(engine, self._prompt, self._has_lost_one)
+        compare(reference, sampled, self._tolerance)
+
+    def close(self) -> None:
+        """End the reference's process if it is still running."""
+        self._reference.close()

@@ -1,0 +1,163 @@
+"""Real child processes that speak the protocol, in a few lines each."""
+
+import queue
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tbcluster.cluster import supervisor
+from tbcluster.cluster.supervisor import Worker, describe_exit
+from tbcluster.wire.control import (
+    Failed,
+    Loading,
+    Ready,
+    ReferenceSpec,
+    Report,
+    encode_line,
+)
+from tests.doubles.processes import is_alive
+
+DEADLINE_S = 30.0
+SPEC = ReferenceSpec("/some/model", (1, 2), 3)
+LOADING, READY = Loading(1, 2), Ready(5, "cpu", "a note")
+
+PRELUDE = """
+import os, signal, sys, time
+spec = sys.stdin.buffer.readline()
+def say(line):
+    os.write(1, line)
+def until_told():
+    return sys.stdin.buffer.readline()
+"""
+
+
+class Child:
+    """A worker and what it was heard to say: reports in order, then its exit status."""
+
+    def __init__(self, module: str) -> None:
+        self._heard: queue.SimpleQueue[Report | int] = queue.SimpleQueue()
+        self.worker = Worker(module, SPEC, self._heard.put, self._heard.put)
+
+    def hear(self) -> Report | int:
+        return self._heard.get(timeout=DEADLINE_S)
+
+    def hears_no_more(self) -> bool:
+        return self._heard.empty()
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Child]]:
+    """Starts a child that runs this text after the prelude; none outlives the test."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    children: list[Child] = []
+
+    def start_child(text: str) -> Child:
+        (tmp_path / "a_child.py").write_text(PRELUDE + text)
+        children.append(Child("a_child"))
+        return children[-1]
+
+    yield start_child
+    monkeypatch.setattr(supervisor, "STOP_GRACE_S", 0.0)
+    for child in children:
+        child.worker.join()
+
+
+Start = Callable[[str], Child]
+
+
+def test_reports_come_in_order_and_the_exit_status_last(start: Start) -> None:
+    child = start(f"say({encode_line(LOADING)!r} + {encode_line(READY)!r}); sys.exit(3)")
+    assert [child.hear() for _ in range(3)] == [LOADING, READY, 3]
+    child.worker.join()
+    assert child.hears_no_more()
+
+
+def test_the_child_gets_its_spec_and_the_stop_line(start: Start) -> None:
+    child = start(
+        f"say({encode_line(READY)!r})\n"
+        f"as_told = spec == {encode_line(SPEC)!r} and until_told() == b'stop\\n'\n"
+        "sys.exit(7 if as_told else 1)"
+    )
+    assert child.hear() == READY
+    assert is_alive(child.worker.pid)
+    child.worker.stop()
+    assert not is_alive(child.worker.pid)
+    # `stop` returns after the last word.
+    assert not child.hears_no_more()
+    assert child.hear() == 7
+
+
+def test_a_report_in_pieces_is_one_report(start: Start) -> None:
+    line = encode_line(READY)
+    child = start(
+        f"say({line[:9]!r}); say({line[9:-1]!r}); say({line[-1:]!r} + {encode_line(LOADING)!r})"
+    )
+    assert [child.hear() for _ in range(3)] == [READY, LOADING, 0]
+
+
+def test_what_is_no_report_is_shown_and_skipped(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = Failed("ParityError", "broken")
+    deep = b'{"type":"loading","loaded_bytes":1,"total_bytes":2,"x":'
+    child = start(
+        f"say(b'a library says h\\xffllo\\n\\n' + {deep!r} + b'[' * 99999 + b'\\n')\n"
+        f"say({encode_line(failed)!r} + b'no end of line')"
+    )
+    assert [child.hear() for _ in range(2)] == [failed, 0]
+    shown = capsys.readouterr().err
+    assert "a library says h\N{REPLACEMENT CHARACTER}llo\n" in shown
+    assert shown.endswith("no end of line")
+
+
+def test_a_death_by_signal_is_told(start: Start) -> None:
+    child = start("os.kill(os.getpid(), signal.SIGKILL)")
+    status = child.hear()
+    assert status == -9
+    assert describe_exit(-9) == "was killed by signal 9"
+    assert describe_exit(3) == "ended with status 3"
+
+
+def test_a_child_that_ignores_stop_is_killed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "STOP_GRACE_S", 0.1)
+    child = start(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        f"say({encode_line(READY)!r})\n"
+        "time.sleep(600)"
+    )
+    assert child.hear() == READY
+    child.worker.stop()
+    assert not is_alive(child.worker.pid)
+    assert child.hear() == -9
+
+
+def test_a_child_that_closed_its_input_is_still_followed_to_its_end(
+    start: Start, tmp_path: Path
+) -> None:
+    go_on = tmp_path / "go-on"
+    child = start(
+        "os.close(0)\n"
+        f"say({encode_line(READY)!r})\n"
+        f"while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\n"
+        "os._exit(4)"
+    )
+    assert child.hear() == READY
+    child.worker.ask_to_stop()  # nobody reads it
+    go_on.touch()
+    assert child.hear() == 4
+    child.worker.join()
+    child.worker.ask_to_stop()  # its pipe is closed by now
+
+
+def test_a_listener_may_stop_its_worker(start: Start, tmp_path: Path) -> None:
+    """`join` in the thread that reads the reports must not wait for itself."""
+    (tmp_path / "another.py").write_text(
+        PRELUDE + f"say({encode_line(READY)!r}); until_told(); sys.exit(5)"
+    )
+    statuses: queue.SimpleQueue[int] = queue.SimpleQueue()
+    workers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    worker = Worker("another", SPEC, lambda _: workers.get(timeout=DEADLINE_S).stop(), statuses.put)
+    workers.put(worker)
+    assert statuses.get(timeout=DEADLINE_S) == 5
+    worker.join()
