@@ -38,7 +38,7 @@ def test_pairs_are_interleaved_and_the_first_one_is_dropped():
 
 def test_too_few_pairs_are_refused():
     with pytest.raises(ValueError, match="4 pairs"):
-        interleaved_pairs(lambda: 0, lambda: 0, 4)
+        median_ratio([(1, 2)] * 4)
 
 
 def test_the_median_is_of_the_ratios_and_not_of_the_sides():

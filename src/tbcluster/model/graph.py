@@ -1,10 +1,10 @@
 """What depends on what in a lazily built MLX graph.
 
-MLX has no interface for this but `export_to_dot`, so the graph is written to a file and read back.
+MLX has no interface for this but `export_to_dot`, so the graph is written as text and read back.
 Nothing is evaluated.
 """
 
-import tempfile
+import io
 from collections.abc import Iterable, Mapping
 
 import mlx.core as mx
@@ -20,9 +20,10 @@ class DependencyGraph:
         if len(named) > MAX_NAMES:
             raise ValueError(f"{len(named)} named arrays, MLX exports at most {MAX_NAMES}")
         self._parents: dict[str, list[str]] = {}
-        with tempfile.NamedTemporaryFile(mode="w+", suffix=".dot") as file:
-            mx.export_to_dot(file.name, **named)
-            self._read(file.name)
+        text = io.StringIO()
+        mx.export_to_dot(text, **named)
+        text.seek(0)
+        self._read(text)
 
     def sources(self, outputs: Iterable[str], cut_at: Iterable[str] = ()) -> set[str]:
         """Names of all arrays that `outputs` depend on, the outputs included; the search goes no
@@ -39,21 +40,20 @@ class DependencyGraph:
                 waiting.extend(self._parents.get(node, ()))
         return {node[1:-1] for node in seen if node.startswith('"')}
 
-    def _read(self, path: str) -> None:
-        # A node's id in the file is the address of its primitive, which calls of a compiled
-        # function share. The file is written one operation after another, so their count is
+    def _read(self, lines: Iterable[str]) -> None:
+        # A node's id in the text is the address of its primitive, which calls of a compiled
+        # function share. The text is written one operation after another, so their count is
         # a name that is theirs alone.
         operation = 0
-        with open(path) as lines:
-            for line in lines:
-                if "[label" in line:
-                    operation += 1
-                elif " -> " in line:
-                    source, target = (
-                        node if node.startswith('"') else f"#{operation}"
-                        for node in line.strip().split(" -> ")
-                    )
-                    self._parents.setdefault(target, []).append(source)
+        for line in lines:
+            if "[label" in line:
+                operation += 1
+            elif " -> " in line:
+                source, target = (
+                    node if node.startswith('"') else f"#{operation}"
+                    for node in line.strip().split(" -> ")
+                )
+                self._parents.setdefault(target, []).append(source)
 
 
 def _quote(name: str) -> str:
