@@ -41,7 +41,10 @@ def chat(
                     top_p=top_p,
                     seed=seed,
                 )
-                turns.append({"role": "assistant", "content": answer})
+                if answer is None:
+                    turns.pop()
+                else:
+                    turns.append({"role": "assistant", "content": answer})
 
 
 def ask() -> str | None:
@@ -62,8 +65,9 @@ def reply(
     temperature: float,
     top_p: float,
     seed: int | None,
-) -> str:
-    """Stream one answer to the terminal and return it; Ctrl-C keeps what has come so far."""
+) -> str | None:
+    """Stream one answer to the terminal and return it: what has come so far after Ctrl-C, None
+    after an error."""
     prompt = cluster.tokenizer.apply_chat_template(turns, add_generation_prompt=True)
     answer = ""
     try:
@@ -81,6 +85,7 @@ def reply(
     except KeyboardInterrupt:
         console.print(" [dim](stopped)[/dim]")
     except TbclusterError as error:
-        console.print(f"[red]{error}[/red]")
+        console.print(f"\n{error}", style="red", markup=False)
+        return None
     typer.echo()
     return answer

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -223,7 +223,7 @@ class Cluster:
         return ClusterStatus(
             state=self._state,
             model=self.model_name,
-            stages=tuple(parts.stages.statuses) if parts else (),
+            stages=tuple(replace(stage) for stage in parts.stages.statuses) if parts else (),
             num_requests=parts.engine.num_open if parts else 0,
             error=str(self._failure) if self._failure else None,
         )
