@@ -1,6 +1,7 @@
 """The parity check's verdict."""
 
 import math
+from collections.abc import Sequence
 
 import pytest
 
@@ -15,7 +16,7 @@ REFERENCE = Reference((5, 6, 7, 8), (-0.1, -0.2, -0.9, -0.3), (2.0, 3.0, 0.05, 1
 EQUAL = [(5, -0.1), (6, -0.2), (7, -0.9), (8, -0.3)]
 
 
-def verdict(pairs: list[tuple[int, float | None]]) -> None:
+def verdict(pairs: Sequence[tuple[int, float | None]]) -> None:
     compare(REFERENCE, [SampledToken(token, logprob) for token, logprob in pairs], TOLERANCE)
 
 
@@ -24,7 +25,7 @@ def changed(step: int, token: int, logprob: float | None) -> list[tuple[int, flo
 
 
 def test_equal_passes() -> None:
-    verdict(list(EQUAL))
+    verdict(EQUAL)
 
 
 @pytest.mark.parametrize("step", range(4))

@@ -1,6 +1,7 @@
 """Real child processes that speak the protocol, in a few lines each."""
 
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -83,8 +84,6 @@ def test_the_child_gets_its_spec_and_the_stop_line(start: Start) -> None:
     assert is_alive(child.worker.pid)
     child.worker.stop()
     assert not is_alive(child.worker.pid)
-    # `stop` returns after the last word.
-    assert not child.hears_no_more()
     assert child.hear() == 7
 
 
@@ -148,6 +147,25 @@ def test_a_child_that_closed_its_input_is_still_followed_to_its_end(
     assert child.hear() == 4
     child.worker.join()
     child.worker.ask_to_stop()  # its pipe is closed by now
+
+
+def test_join_returns_after_the_last_word(start: Start) -> None:
+    start("")  # writes the module
+    may_hear = threading.Event()
+    statuses: list[int] = []
+
+    def on_exit(status: int) -> None:
+        may_hear.wait(DEADLINE_S)
+        statuses.append(status)
+
+    worker = Worker("a_child", SPEC, lambda _: None, on_exit)
+    joining = threading.Thread(target=worker.join)
+    joining.start()
+    joining.join(0.3)
+    assert joining.is_alive()
+    may_hear.set()
+    joining.join(DEADLINE_S)
+    assert statuses == [0]
 
 
 def test_a_listener_may_stop_its_worker(start: Start, tmp_path: Path) -> None:

@@ -403,7 +403,7 @@ def test_failing_all_ends_running_and_waiting() -> None:
     running, waiting = bench.submit(max_tokens=9), bench.submit()
     bench.run_until(lambda: len(running.told) == 2)
     error = StageError("for good")
-    bench.engine.fail_all(error)
+    bench.engine.close(error)
     bench.finish()
     assert running.errors == waiting.told == [error]
     assert running.told[-1] is error
@@ -500,19 +500,42 @@ def test_submitting_from_many_threads_while_stopping(num_before: int) -> None:
 
 
 class BrokenDetokenizer(CharacterDetokenizer):
+    def __init__(self, error: Exception, before_it_fails: Callable[[], None]) -> None:
+        super().__init__()
+        self._error = error
+        self._before_it_fails = before_it_fails
+
     def add_token(self, token: TokenId) -> None:
-        raise LookupError(f"no text for {token}")
+        self._before_it_fails()
+        raise self._error
+
+
+def test_a_token_without_text_ends_its_request_alone() -> None:
+    broken = BrokenDetokenizer(IndexError("list index out of range"), lambda: None)
+    detokenizers = iter([CharacterDetokenizer(), broken])
+    bench = Bench(new_detokenizer=lambda: next(detokenizers))
+    good, bad = bench.submit(), bench.submit()
+    bench.finish()
+    assert good.finish() is FinishReason.LENGTH
+    assert [type(error) for error in bad.errors] == [StageError]
+    assert "no text" in str(bad.errors[0])
+    assert bad.num_endings == 1
 
 
 def test_a_failure_of_the_loop_itself_is_told_to_everyone() -> None:
-    detokenizers = iter([CharacterDetokenizer(), BrokenDetokenizer(), CharacterDetokenizer()])
+    recorders: list[Recorder] = []
+    # No error that the engine expects of a detokenizer.
+    broken = BrokenDetokenizer(AttributeError("a bug"), lambda: recorders.append(bench.submit()))
+    detokenizers = iter([CharacterDetokenizer(), broken])
     bench = Bench(new_detokenizer=lambda: next(detokenizers), max_running=2)
-    recorders = [bench.submit(max_tokens=99) for _ in range(3)]
+    recorders += [bench.submit(max_tokens=99) for _ in range(3)]
     Threads(bench).join()
+    # The fourth was asked for while the loop was failing.
+    assert len(recorders) == 4
     for recorder in recorders:
         assert recorder.num_endings == 1
         assert isinstance(recorder.told[-1], StageError)
-        assert "LookupError" in str(recorder.told[-1])
+        assert "a bug" in str(recorder.told[-1])
     assert recorders[0].tokens == continuation(tuple(map(ord, "hi")), len(recorders[0].tokens))
-    with pytest.raises(ClusterClosedError):
+    with pytest.raises(StageError, match="a bug"):
         bench.submit()

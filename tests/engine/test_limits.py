@@ -35,6 +35,14 @@ def test_allowed(good: Request) -> None:
     validate(good, LIMITS)
 
 
+BAD_SAMPLING: dict[str, tuple[Any, ...]] = {
+    "temperature": (-0.1, math.inf, math.nan),
+    "top_p": (0.0, -1.0, 1.01, math.nan),
+    "min_p": (-0.01, 1.01, math.nan),
+    "top_k": (-1,),
+    "seed": (MAX_SEED + 1, -MAX_SEED - 1),
+    "num_logprobs": (-1,),
+}
 BAD: list[tuple[str, Request]] = [
     ("prompt", request(())),
     ("prompt", request((1, 100))),
@@ -44,14 +52,7 @@ BAD: list[tuple[str, Request]] = [
     ("stop", request(stop=("a", ""))),
     *[
         (name, request(sampling=SamplingParams(**{name: value})))
-        for name, values in {
-            "temperature": (-0.1, math.inf, math.nan),
-            "top_p": (0.0, -1.0, 1.01, math.nan),
-            "min_p": (-0.01, 1.01, math.nan),
-            "top_k": (-1,),
-            "seed": (MAX_SEED + 1, -MAX_SEED - 1),
-            "num_logprobs": (-1,),
-        }.items()
+        for name, values in BAD_SAMPLING.items()
         for value in values
     ],
 ]

@@ -187,8 +187,6 @@ class Cluster:
             ClusterClosedError: The cluster is not running.
             TbclusterError: The cluster has failed for good, for this reason.
         """
-        if self._failure is not None:
-            raise self._failure
         self._running.engine.submit(request, listener)
 
     def cancel(self, request: Request) -> None:
@@ -284,7 +282,7 @@ class Cluster:
         if self._state is not ClusterState.CLOSED:
             self._failure = error
             self._state = ClusterState.FAILED
-            self._running.engine.fail_all(error)
+            self._running.engine.close(error)
 
 
 def _make_engine(model: ServedModel, pipeline: Pipeline) -> Engine:

@@ -67,6 +67,7 @@ class Engine:
         self._next_cache_id = 0
         self._is_held = True
         self._is_stopped = False
+        self._closed_by: TbclusterError | None = None
 
     # Any thread
 
@@ -79,12 +80,13 @@ class Engine:
         Raises:
             RequestError: A field is out of range (named by `param`).
             QueueFullError: Too many requests are open already.
+            TbclusterError: What `close` was called with.
         """
         validate(request, self._limits)
         with self._open_lock:
-            # Under the lock that `_stop` takes: whatever gets past here is answered.
-            if self._is_stopped:
-                raise ClusterClosedError("the cluster is closed")
+            # Under the lock that `_close` takes: whatever gets past here is answered.
+            if self._closed_by is not None:
+                raise self._closed_by
             if self._num_open >= self._limits.max_running + self._limits.max_waiting:
                 raise QueueFullError(f"{self._num_open} requests are open already: try again later")
             self._num_open += 1
@@ -111,13 +113,13 @@ class Engine:
         sequences that are still running end with StageLostError. The others wait for `open`."""
         self._post(lambda: self._begin_epoch(epoch))
 
-    def fail_all(self, error: TbclusterError) -> None:
-        """End every request, running or waiting, with `error`."""
-        self._post(lambda: self._fail_all(error))
+    def close(self, error: TbclusterError) -> None:
+        """End every request, running, waiting or yet to come, with `error`."""
+        self._post(lambda: self._close(error))
 
     def stop(self) -> None:
         """Leave `run`; open requests end with ClusterClosedError."""
-        self._post(lambda: self._stop(ClusterClosedError("the cluster was closed")))
+        self._post(self._stop)
 
     @property
     def num_open(self) -> int:
@@ -133,7 +135,8 @@ class Engine:
                 self.step()
         except Exception as error:  # the top loop: nothing may hang because it ended
             logger.exception("the engine's loop failed")
-            self._stop(StageError(f"the engine failed: {type(error).__name__}: {error}"))
+            self._is_stopped = True
+            self._close(StageError(f"the engine failed: {type(error).__name__}: {error}"))
         self._take_inbox()
 
     def step(self, timeout_s: float | None = None) -> None:
@@ -194,7 +197,15 @@ class Engine:
 
     def _emit_one(self, item: _Emission) -> None:
         sequence, finish = item.sequence, item.finish
-        text, stopped = sequence.text.add(item.sampled.token, finish)
+        try:
+            text, stopped = sequence.text.add(item.sampled.token, finish)
+        except (LookupError, TypeError, ValueError) as error:
+            # A tokenizer that lacks the token must not take the other requests down.
+            self._end(sequence)
+            sequence.listener(
+                StageError(f"token {item.sampled.token} has no text in this tokenizer: {error}")
+            )
+            return
         if stopped:
             finish = FinishReason.STOP
             self._end(sequence)
@@ -224,9 +235,9 @@ class Engine:
             action()
 
     def _enqueue(self, request: Request, listener: Listener, while_held: bool) -> None:
-        if self._is_stopped:
+        if self._closed_by is not None:
             self._close_one()
-            listener(ClusterClosedError("the cluster was closed"))
+            listener(self._closed_by)
         elif while_held:
             self._start(request, listener)
         else:
@@ -263,17 +274,18 @@ class Engine:
         self._fail_running(StageLostError("the stages were started again: send the request again"))
         self._pipeline.begin_epoch(epoch)
 
-    def _fail_all(self, error: TbclusterError) -> None:
+    def _close(self, error: TbclusterError) -> None:
+        with self._open_lock:
+            self._closed_by = error
         self._fail_running(error)
         while self._waiting:
             _, listener = self._waiting.popleft()
             self._close_one()
             listener(error)
 
-    def _stop(self, error: TbclusterError) -> None:
-        with self._open_lock:
-            self._is_stopped = True
-        self._fail_all(error)
+    def _stop(self) -> None:
+        self._is_stopped = True
+        self._close(ClusterClosedError("the cluster was closed"))
 
     def _close_one(self) -> None:
         with self._open_lock:

@@ -5,6 +5,7 @@ each layer's weights are read when it is called and let go after, so that the la
 that is ever held, whatever the size of the model.
 """
 
+import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from tbcluster.model.hooks import call_layer, hooked
 from tbcluster.model.loading import open_model
 from tbcluster.model.tracer import trace
 from tbcluster.wire.control import Reference
+
+MAX_MARGIN = 1e9
 
 
 def reference_continuation(
@@ -91,8 +94,9 @@ def _logits(model: nn.Module, tokens: list[int], cache: list[Cache]) -> mx.array
 def _best(logits: mx.array) -> tuple[int, float, float]:
     """The likeliest token, its logprob, and its lead over the runner-up."""
     logprobs = (logits - mx.logsumexp(logits)).astype(mx.float32)
-    if mx.isnan(logprobs).any().item():
-        raise ParityError("the model's own logits are not numbers: its weights are damaged")
     ranked = np.array(logprobs).argsort()
     first, second = (float(logprobs[int(i)]) for i in (ranked[-1], ranked[-2]))
-    return int(ranked[-1]), first, first - second
+    if not math.isfinite(first):
+        raise ParityError("the model's own logits are not numbers: its weights are damaged")
+    # A masked runner-up is infinitely far behind, which JSON cannot say.
+    return int(ranked[-1]), first, min(first - second, MAX_MARGIN)
