@@ -1,0 +1,94 @@
+"""Real stage workers driven directly, without an engine: one step in, its result out."""
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tbcluster.cluster.stages import StageSet, StageStatus
+from tbcluster.core import (
+    DropCache,
+    MicroBatch,
+    NewCache,
+    Sample,
+    SamplingParams,
+    StageRange,
+    StepResult,
+)
+from tbcluster.engine.pipeline import Pipeline
+from tbcluster.planner.partition import even_split
+from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
+
+GREEDY = SamplingParams()
+CACHE_ID = 0
+
+
+class LocalPipeline:
+    """Stages of a llama model on this machine with one sequence in them, as a context manager."""
+
+    def __init__(self, model_path: Path, num_stages: int) -> None:
+        self._stages = StageSet(
+            model_path, stage_ranges(model_path, num_stages), lambda _: None, lambda _: None
+        )
+        self._receiver = ZmqReceiver(self._stages.results)
+        self._sender = ZmqSender(self._stages.entry)
+        self._pipeline = Pipeline(self._sender, self._receiver)
+        self._num_tokens = 0
+
+    @property
+    def statuses(self) -> list[StageStatus]:
+        """What the stages reported when they were loaded."""
+        return self._stages.statuses
+
+    def begin(self, prompt: tuple[int, ...]) -> int:
+        """Start a new sequence and return its first token; there must be two prompt tokens."""
+        self._pipeline.operate(DropCache(CACHE_ID))
+        self._pipeline.operate(NewCache(CACHE_ID))
+        self._num_tokens = len(prompt)
+        self._run(MicroBatch(CACHE_ID, prompt[:-1]))
+        return token_of(self._decode(prompt[-1]))
+
+    def decode(self, token: int) -> StepResult:
+        """One more step of the sequence."""
+        self._num_tokens += 1
+        return self._decode(token)
+
+    def __enter__(self) -> Self:
+        for stage in range(len(self._stages.statuses)):
+            self._stages.start(stage, epoch=1)
+        self._stages.await_ready()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stages.close()
+        self._sender.close()
+        self._receiver.close()
+
+    def _decode(self, token: int) -> StepResult:
+        sample = Sample(GREEDY, self._num_tokens)
+        return self._run(MicroBatch(CACHE_ID, (token,), sample))
+
+    def _run(self, micro_batch: MicroBatch) -> StepResult:
+        self._pipeline.submit(micro_batch)
+        while (result := self._pipeline.collect(None)) is None:
+            continue
+        assert result.error is None, result.error
+        return result
+
+
+def stage_ranges(model_path: Path, num_stages: int) -> list[StageRange]:
+    """An even split; a llama model may be cut before any layer."""
+    config = json.loads((model_path / "config.json").read_text(encoding="utf-8"))
+    num_layers = config["num_hidden_layers"]
+    return even_split(num_layers, tuple(range(1, num_layers)), num_stages)
+
+
+def token_of(result: StepResult) -> int:
+    """The token that a decode step picked."""
+    assert result.sampled is not None
+    return result.sampled.token

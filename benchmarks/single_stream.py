@@ -1,0 +1,107 @@
+"""One stream of tokens: how much of mlx-lm's speed is left when the layers are cut into stages.
+
+Both run the same random llama checkpoint on this machine, each in its own processes, in turns.
+One token takes long enough there (tens of milliseconds on a small CPU) that a hop is a small part.
+
+Where the weights of a process happen to lie in physical memory makes it up to a tenth faster or
+slower for as long as it lives, so both sides are started anew for every few pairs.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.decode import Decode, decode_of
+from benchmarks.harness import Bar, Report, interleaved_pairs, median_ratio, note, note_ratios
+from benchmarks.hop_cost import measure_hops
+from benchmarks.unsharded import Unsharded
+from tbcluster import Cluster, stream_generate
+from tbcluster.demo import MODEL_PATH
+from tests.doubles.checkpoints import LlamaSizes, write_llama
+
+# The shape matters: building a layer's graph takes Python as long for a narrow layer as for a wide
+# one, and mlx-lm does it while it computes. Eight layers of width 512 keep 0.85 through two stages
+# where these keep 0.94; a layer of any model worth cutting is wider than either.
+SIZES = LlamaSizes(
+    num_hidden_layers=4,
+    hidden_size=896,
+    intermediate_size=2432,
+    num_attention_heads=14,
+    num_key_value_heads=14,
+    vocab_size=2048,
+)
+PROMPT = list(range(300, 316))
+NUM_TOKENS = 25
+NUM_STARTS = 6
+PAIRS_PER_START = 2
+BARS = {1: None, 2: Bar(">=", 0.90, "x"), 4: None}
+NUM_HOP_STAGES = 2
+
+Pairs = list[tuple[float, float]]
+
+
+def run() -> Report:
+    """Measure decode speeds, then hops."""
+    report = Report("single-stream")
+    with tempfile.TemporaryDirectory() as folder:
+        _measure_speeds(write_llama(Path(folder) / "model", SIZES, with_tokenizer=True), report)
+    _measure_hops(report)
+    return report
+
+
+def _measure_speeds(model_path: Path, report: Report) -> None:
+    pairs: dict[int, Pairs] = {num_stages: [] for num_stages in BARS}
+    for start in range(1, NUM_STARTS + 1):
+        for num_stages in BARS:
+            note(f"start {start} of {NUM_STARTS}, {_through(num_stages)}")
+            pairs[num_stages] += _pairs_of_one_start(model_path, num_stages)
+    theirs = statistics.median(pair[0] for some in pairs.values() for pair in some)
+    report.add("mlx-lm, time per token", theirs, "ms")
+    for num_stages, bar in BARS.items():
+        _report_speed(report, num_stages, pairs[num_stages], bar)
+
+
+def _report_speed(report: Report, num_stages: int, pairs: Pairs, bar: Bar | None) -> None:
+    through = _through(num_stages)
+    ours = statistics.median(ms for _, ms in pairs)
+    report.add(f"tbcluster {through}, time per token", ours, "ms")
+    report.add(f"speed {through} / mlx-lm", median_ratio(pairs), "x", bar)
+    note_ratios(f"speed {through} / mlx-lm", pairs)
+
+
+def _pairs_of_one_start(model_path: Path, num_stages: int) -> Pairs:
+    """Milliseconds per token of mlx-lm and of tbcluster, whose tokens must be the same."""
+    with Unsharded(model_path) as mlx_lm, Cluster(model_path, stages=num_stages) as cluster:
+        decodes = interleaved_pairs(
+            lambda: mlx_lm.decode(PROMPT, NUM_TOKENS), lambda: _decode(cluster), PAIRS_PER_START
+        )
+    for theirs, ours in decodes:
+        assert len(theirs.tokens) == NUM_TOKENS, "the random model ended its answer early"
+        assert ours.tokens == theirs.tokens, "greedy tokens differ from mlx-lm's"
+    return [(theirs.ms_per_token, ours.ms_per_token) for theirs, ours in decodes]
+
+
+def _decode(cluster: Cluster) -> Decode:
+    def timed() -> Iterator[tuple[int, float]]:
+        responses = stream_generate(cluster, cluster.tokenizer, PROMPT, max_tokens=NUM_TOKENS)
+        for response in responses:
+            yield response.token, time.perf_counter()
+
+    return decode_of(timed())
+
+
+def _measure_hops(report: Report) -> None:
+    note(f"hops: the bundled model {_through(NUM_HOP_STAGES)}")
+    pairs = measure_hops(MODEL_PATH, NUM_HOP_STAGES)
+    note_ratios("hop / pyzmq alone", pairs)
+    ours, floor = (statistics.median(side) for side in zip(*pairs, strict=True))
+    where = f"one hop {_through(NUM_HOP_STAGES)}"
+    report.add(f"{where}, less compute", ours, "us")
+    report.add(f"{where}, pyzmq alone", floor, "us")
+    report.add(f"{where} / pyzmq alone", median_ratio(pairs), "x")
+
+
+def _through(num_stages: int) -> str:
+    return f"through {num_stages} stage{'s' if num_stages > 1 else ''}"
