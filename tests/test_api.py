@@ -3,12 +3,16 @@
 import asyncio
 import dataclasses
 import importlib
+import os
+from pathlib import Path
 
 import pytest
 
 import tbcluster
 from tbcluster import aio
 from tbcluster.cluster.cluster import Cluster
+from tests.doubles.checkpoints import write_endless_llama
+from tests.doubles.processes import worker_pids
 from tests.doubles.waiting import wait_until
 
 PROMPT = [300, 301, 302]
@@ -86,13 +90,25 @@ def test_the_async_twin_gives_the_same(cluster: Cluster) -> None:
     ]
 
 
-def test_cancelling_an_async_generation_ends_it(cluster: Cluster) -> None:
-    async def leave_early() -> None:
-        async for _ in aio.stream_generate(cluster, cluster.tokenizer, PROMPT, max_tokens=900):
+def test_cancelling_an_async_generation_ends_it(tmp_path: Path) -> None:
+    async def leave_early(cluster: Cluster) -> None:
+        stream = aio.stream_generate(cluster, cluster.tokenizer, [5], max_tokens=10**9)
+        async for _ in stream:
             break
 
-    asyncio.run(leave_early())
-    wait_until(lambda: cluster.status().num_requests == 0, "the request is cancelled")
+    with Cluster(write_endless_llama(tmp_path / "model"), stages=2) as cluster:
+        asyncio.run(leave_early(cluster))
+        wait_until(lambda: cluster.status().num_requests == 0, "the request is cancelled")
+
+
+def test_cancelling_an_async_load_leaves_nothing() -> None:
+    async def give_up() -> None:
+        await asyncio.wait_for(aio.load(stages=2), 1.0)
+
+    before = set(worker_pids(os.getpid()))
+    with pytest.raises(TimeoutError):
+        asyncio.run(give_up())
+    wait_until(lambda: set(worker_pids(os.getpid())) <= before, "the workers are gone")
 
 
 def test_aio_load() -> None:

@@ -6,7 +6,6 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Unpack
 
-from tbcluster import api
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.streams import astream
 from tbcluster.core import TokenId
@@ -16,8 +15,15 @@ from tbcluster.generation import GenerateOptions, GenerationResponse, build_requ
 async def load(
     path_or_id: str | Path | None = None, *, stages: int | None = None
 ) -> tuple[Cluster, Any]:
-    """`tbcluster.load` without blocking the event loop."""
-    return await asyncio.to_thread(api.load, path_or_id, stages=stages)
+    """`tbcluster.load` without blocking the event loop; cancelling it ends what was started."""
+    cluster = Cluster(path_or_id, stages=stages)
+    try:
+        await asyncio.to_thread(cluster.start)
+    except asyncio.CancelledError:
+        # Not awaited through a thread: whoever cancels may be closing the event loop itself.
+        cluster.close()
+        raise
+    return cluster, cluster.tokenizer
 
 
 async def stream_generate(

@@ -8,12 +8,14 @@ TbclusterError
 │   └── ParityError              sharded output differs from unsharded output
 ├── PlanError                the layers cannot be placed as asked
 ├── RequestError             what a client asked for cannot be done as asked
+│   ├── UnknownModelError        it names a model that is not served here
 │   ├── ContextLengthError       the prompt does not fit the model's context
 │   └── QueueFullError           too many requests are waiting
 ├── WireError                bytes that are no message of this protocol
 ├── StageError               a stage worker cannot compute or be started
 │   └── StageLostError           its process died; it is being started again
-└── ClusterClosedError       the cluster was closed while it was still asked for something
+├── ListenError              the server cannot listen on its address
+└── ClusterClosedError       the cluster is not running: closed, not started, or started twice
 """
 
 
@@ -53,6 +55,13 @@ class RequestError(TbclusterError):
         self.param = param
 
 
+class UnknownModelError(RequestError):
+    """The request names a model that is not served here."""
+
+    def __init__(self, wanted: str, served: str) -> None:
+        super().__init__(f"the model {wanted!r} is not served here: use {served!r}", "model")
+
+
 class ContextLengthError(RequestError):
     """The prompt does not fit the model's context."""
 
@@ -73,5 +82,9 @@ class StageLostError(StageError):
     """A stage worker's process died; it is being started again, so a retry makes sense."""
 
 
+class ListenError(TbclusterError):
+    """The server cannot listen on its address."""
+
+
 class ClusterClosedError(TbclusterError):
-    """The cluster was closed while a request was running."""
+    """The cluster is not running: it was closed, not started, or started twice."""

@@ -1,15 +1,18 @@
 """Generation in mlx-lm's manner: what the synchronous and the asynchronous API share."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+from jinja2 import TemplateError
+
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import Output, Request, SampledToken, SamplingParams, TokenId
+from tbcluster.engine.limits import MAX_SEED
+from tbcluster.errors import RequestError
 
 DEFAULT_MAX_TOKENS = 256
-MAX_SEED = 2**62
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -22,7 +25,7 @@ class GenerateOptions(TypedDict, total=False):
         top_k: Keep the k likeliest tokens (0: all).
         min_p: Drop tokens below this share of the likeliest one's probability (0: none).
         seed: Equal seeds give equal text; None (the default) draws one.
-        stop: Texts that end the answer.
+        stop: A text, or several, that end the answer.
         num_logprobs: Report each token's logprob and this many alternatives.
     """
 
@@ -32,7 +35,7 @@ class GenerateOptions(TypedDict, total=False):
     top_k: int
     min_p: float
     seed: int | None
-    stop: Sequence[str]
+    stop: str | Sequence[str]
     num_logprobs: int | None
 
 
@@ -48,7 +51,7 @@ class GenerationResponse:
         from_draft: Whether a draft model proposed the token.
         prompt_tps: Prompt tokens per second.
         generation_tps: Generated tokens per second.
-        peak_memory: Most memory that any one stage held, in GB.
+        peak_memory: Most memory that any one stage held while it loaded, in GB.
         finish_reason: "stop" or "length" with the last token, else None.
     """
 
@@ -67,8 +70,17 @@ class GenerationResponse:
 def build_request(
     cluster: Cluster, prompt: str | Sequence[TokenId], options: GenerateOptions
 ) -> Request:
-    """A request from what the Python API was given."""
+    """A request from what the Python API was given.
+
+    Raises:
+        RequestError: An option is unknown, or the prompt cannot be encoded.
+    """
+    unknown = sorted(set(options) - GenerateOptions.__annotations__.keys())
+    if unknown:
+        known = ", ".join(sorted(GenerateOptions.__annotations__))
+        raise RequestError(f"there is no option {unknown[0]!r}: use {known}", unknown[0])
     seed = options.get("seed")
+    stop = options.get("stop", ())
     sampling = SamplingParams(
         temperature=options.get("temperature", 0.0),
         top_p=options.get("top_p", 1.0),
@@ -81,17 +93,51 @@ def build_request(
         encode_prompt(cluster.tokenizer, prompt),
         max_tokens=options.get("max_tokens", DEFAULT_MAX_TOKENS),
         sampling=sampling,
-        stop=options.get("stop", ()),
+        stop=[stop] if isinstance(stop, str) else stop,
     )
 
 
 def encode_prompt(tokenizer: Any, prompt: str | Sequence[TokenId]) -> list[TokenId]:
-    """Token ids; a text that begins with the tokenizer's own first token is not given another."""
+    """Token ids; a text that begins with the tokenizer's own first token is not given another.
+
+    Raises:
+        RequestError: The text holds something that is no character (a lone surrogate).
+    """
     if not isinstance(prompt, str):
         return list(prompt)
     bos = tokenizer.bos_token
     add_special_tokens = bos is None or not prompt.startswith(bos)
+    check_text(prompt, "prompt")
     return list(tokenizer.encode(prompt, add_special_tokens=add_special_tokens))
+
+
+def chat_prompt(tokenizer: Any, turns: Sequence[Mapping[str, str]]) -> list[TokenId]:
+    """Token ids of a chat, up to where the assistant's next turn begins.
+
+    Args:
+        turns: Messages with `role` and `content`.
+
+    Raises:
+        RequestError: The model has no chat template, or its template refuses these messages.
+    """
+    if not tokenizer.has_chat_template:
+        raise RequestError("this model has no chat template: complete a text instead", "messages")
+    for turn in turns:
+        check_text(turn["content"], "messages")
+    try:
+        return list(tokenizer.apply_chat_template(list(turns), add_generation_prompt=True))
+    except (TemplateError, ValueError, TypeError) as error:
+        raise RequestError(
+            f"the model's chat template refuses these messages: {error}", "messages"
+        ) from error
+
+
+def check_text(text: str, param: str) -> None:
+    """Raises: RequestError when `text` cannot be encoded as UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(f"{param} is no valid text: {error}", param) from error
 
 
 def new_seed() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.doubles.processes import is_alive, run_dirs, stage_pids
+from tests.doubles.processes import is_alive, run_dirs, worker_pids
 from tests.doubles.server import ServeProcess
 from tests.doubles.waiting import wait_until
 
@@ -52,8 +52,8 @@ def test_ctrl_c_leaves_no_process_and_no_socket(short_tmp: str) -> None:
     folder.mkdir(exist_ok=True)
     server = ServeProcess("--stages", "3", env={"TMPDIR": short_tmp})
     with server:
-        pids = stage_pids(server.process.pid)
-        assert len(pids) == 3
+        pids = worker_pids(server.process.pid)
+        assert len(pids) >= 3
         assert run_dirs(folder)
     assert server.process.returncode in (0, 130)
     assert not any(is_alive(pid) for pid in pids)
@@ -62,12 +62,25 @@ def test_ctrl_c_leaves_no_process_and_no_socket(short_tmp: str) -> None:
     folder.rmdir()
 
 
+def test_sigterm_leaves_nothing(short_tmp: str) -> None:
+    folder = Path(short_tmp)
+    folder.mkdir(exist_ok=True)
+    server = ServeProcess("--stages", "2", env={"TMPDIR": short_tmp})
+    with server:
+        pids = worker_pids(server.process.pid)
+        server.process.terminate()
+        assert server.process.wait(timeout=30) == 143
+    assert not any(is_alive(pid) for pid in pids)
+    assert not run_dirs(folder)
+    folder.rmdir()
+
+
 def test_ctrl_c_while_loading_leaves_nothing(short_tmp: str) -> None:
     folder = Path(short_tmp)
     folder.mkdir(exist_ok=True)
     server = ServeProcess("--stages", "2", env={"TMPDIR": short_tmp})
-    wait_until(lambda: len(stage_pids(server.process.pid)) > 0, "a stage is being loaded")
-    pids = stage_pids(server.process.pid)
+    wait_until(lambda: len(worker_pids(server.process.pid)) > 0, "a stage is being loaded")
+    pids = worker_pids(server.process.pid)
     assert server.interrupt() == 130
     wait_until(lambda: not any(is_alive(pid) for pid in pids), "the workers are gone")
     assert not run_dirs(folder)
@@ -92,6 +105,10 @@ def test_a_port_in_use_is_known_before_anything_is_loaded() -> None:
         (["serve", "owner/name"], "offline mode is on"),
         (["serve", "--stages", "20"], "20 stages are too many"),
         (["generate", "/no/such/folder"], "no folder '/no/such/folder'"),
+        (["generate", "~nobody-of-this-name/x"], "no folder '~nobody-of-this-name/x'"),
+        (["generate", "x" * 300], "no folder"),
+        (["generate", "--prompt", "\udcff"], "no valid text"),
+        (["serve", "--host", "a..b"], "cannot listen on a..b"),
     ],
 )
 def test_errors_are_sentences(arguments: list[str], words: str) -> None:
@@ -124,10 +141,15 @@ def test_generate_reads_standard_input() -> None:
     assert "Paris" in done.stdout
 
 
-def test_chat_remembers_and_ends() -> None:
-    done = run("chat", stdin="What is the capital of France?\n/new\nhello\n/quit\n")
+def test_chat_answers_starts_over_and_ends() -> None:
+    question = "What is the capital of France?"
+    done = run("chat", stdin=f"{question}\nhello\n/new\n{question}\n/quit\n")
     assert done.returncode == 0, done.stderr
-    assert "Paris" in done.stdout
+    answers = done.stdout.splitlines()
+    assert len(answers) == 3
+    # The same answer as the first: nothing of the turns before /new was left.
+    assert answers[0] == answers[2]
+    assert "Paris" in answers[0]
 
 
 def test_version_and_help() -> None:

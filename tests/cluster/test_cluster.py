@@ -1,6 +1,9 @@
 """Real stage processes: parity with mlx-lm, death of a worker, and nothing left behind."""
 
+import itertools
+import json
 import os
+import queue
 import random
 import shutil
 import signal
@@ -17,7 +20,9 @@ import pytest
 
 import tbcluster
 from tbcluster.cluster.cluster import Cluster, ClusterState
+from tbcluster.core import Output
 from tbcluster.demo import MODEL_PATH
+from tbcluster.engine.sequence import Listener
 from tbcluster.errors import (
     ClusterClosedError,
     ContextLengthError,
@@ -25,12 +30,13 @@ from tbcluster.errors import (
     ModelNotFoundError,
     ParityError,
     PlanError,
+    QueueFullError,
     RequestError,
     StageError,
     StageLostError,
     UnsupportedModelError,
 )
-from tests.doubles.checkpoints import LlamaSizes, write_llama
+from tests.doubles.checkpoints import LlamaSizes, write_endless_llama, write_llama
 from tests.doubles.processes import is_alive, run_dirs
 from tests.doubles.waiting import wait_until
 
@@ -118,6 +124,29 @@ def test_a_killed_worker_ends_the_request_and_is_replaced(expected: list[list[in
         assert not is_alive(victim)
 
 
+def test_all_workers_killed_at_once_are_replaced_at_once() -> None:
+    with Cluster(stages=7) as cluster:
+        for stage in cluster.status().stages:
+            os.kill(stage.pid, signal.SIGKILL)
+        wait_until(
+            lambda: all(stage.num_restarts for stage in cluster.status().stages),
+            "all stages are started again",
+        )
+        assert tbcluster.generate(cluster, cluster.tokenizer, [300] * 5, max_tokens=5)
+        assert cluster.status().state is ClusterState.READY
+
+
+def test_recovery_goes_past_a_full_queue() -> None:
+    with Cluster(stages=1) as cluster:
+        endings: queue.SimpleQueue[object] = queue.SimpleQueue()
+        os.kill(cluster.status().stages[0].pid, signal.SIGKILL)
+        num_waiting = fill_queue(cluster, endings.put)
+        answers = [endings.get(timeout=60) for _ in range(num_waiting)]
+        # Those that were running when the worker died end with its loss, the others are answered.
+        assert isinstance(answers[-1], Output)
+        assert cluster.status().state is ClusterState.READY
+
+
 def test_answers_after_a_restart_still_equal_mlx_lm(
     prompts: list[list[int]], expected: list[list[int]]
 ) -> None:
@@ -171,9 +200,9 @@ def test_workers_do_not_outlive_their_parent(end: str, own_tmpdir: Path) -> None
     wait_until(lambda: not run_dirs(own_tmpdir), "the sockets are gone")
 
 
-def test_leaving_an_answer_early_frees_its_place() -> None:
-    with Cluster(stages=2) as cluster:
-        for _ in tbcluster.stream_generate(cluster, cluster.tokenizer, [300], max_tokens=900):
+def test_leaving_an_answer_early_frees_its_place(tmp_path: Path) -> None:
+    with Cluster(write_endless_llama(tmp_path / "model"), stages=2) as cluster:
+        for _ in tbcluster.stream_generate(cluster, cluster.tokenizer, [5], max_tokens=10**9):
             break
         wait_until(lambda: cluster.status().num_requests == 0, "the request is cancelled")
 
@@ -187,7 +216,12 @@ def test_equal_seeds_give_equal_text_whatever_else_runs() -> None:
 
         first = sample(1)
         assert sample(2) != first
+        others = [threading.Thread(target=sample, args=(seed,)) for seed in range(3, 8)]
+        for other in others:
+            other.start()
         assert sample(1) == first
+        for other in others:
+            other.join()
 
 
 def test_requests_out_of_range_are_refused_by_name() -> None:
@@ -201,6 +235,38 @@ def test_requests_out_of_range_are_refused_by_name() -> None:
             tbcluster.generate(cluster, tokenizer, [300] * 1024)
         with pytest.raises(RequestError, match="temperature is -1"):
             tbcluster.generate(cluster, tokenizer, [300], temperature=-1)
+
+
+def test_a_tokenizer_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL_PATH, folder)
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["tokenizer_class"] = "EvilTokenizer"
+    settings["auto_map"] = {"AutoTokenizer": ["evil.EvilTokenizer", None]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "tokenizer.json").unlink()
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    with pytest.raises((UnsupportedModelError, CorruptModelError)):
+        Cluster(folder).start()
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_closed_cluster_stays_closed() -> None:
+    cluster = Cluster(stages=1)
+    cluster.close()
+    with pytest.raises(ClusterClosedError), cluster:
+        pass
+
+
+def test_unknown_options_are_refused_by_name() -> None:
+    with Cluster(stages=1) as cluster:
+        with pytest.raises(RequestError, match="no option 'temp': use"):
+            tbcluster.generate(cluster, cluster.tokenizer, [300], temp=1.0)  # type: ignore[call-arg]
+        prompt = "The capital of France is"
+        whole = tbcluster.generate(cluster, cluster.tokenizer, prompt, max_tokens=12)
+        stop = whole[3:6]
+        cut = tbcluster.generate(cluster, cluster.tokenizer, prompt, max_tokens=12, stop=stop)
+        assert cut == whole[: whole.index(stop)]
 
 
 def test_too_many_stages_names_the_most() -> None:
@@ -243,6 +309,16 @@ def test_a_stage_that_cannot_load_says_why(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "sitecustomize.py").write_text("import os; os._exit(3)")
     with pytest.raises(StageError, match="ended with status 3"):
         Cluster(stages=2).start()
+
+
+def fill_queue(cluster: Cluster, listener: Listener) -> int:
+    """Submit requests until one is refused, and say how many were not."""
+    for num_submitted in itertools.count():
+        try:
+            cluster.submit(cluster.make_request([300], max_tokens=1), listener)
+        except QueueFullError:
+            return num_submitted
+    raise AssertionError("the queue has no bound")
 
 
 def tokens_of(model: Cluster, tokenizer: Any, prompt: list[int]) -> list[int]:

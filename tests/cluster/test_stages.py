@@ -172,14 +172,14 @@ def test_a_stage_that_cannot_load_raises_its_own_error(bench: Bench) -> None:
 
 def test_a_loss_is_told_at_once_and_followed_up_later(bench: Bench) -> None:
     bench.make_ready()
-    assert not bench.set.has_lost_one()
+    assert not bench.set.dead_stages()
     bench.workers[1].die(4)
     assert bench.losses == [StageExited(1, "ended with status 4")]
-    assert bench.set.has_lost_one()
+    assert bench.set.dead_stages()
     assert bench.set.next_exit() == bench.losses[0]
     assert bench.set.dead_stages() == [1]
     bench.set.start(1, epoch=2)
-    assert not bench.set.has_lost_one()
+    assert not bench.set.dead_stages()
     assert bench.set.dead_stages() == []
     assert bench.workers[3].spec.epoch == 2
     bench.workers[3].say(READY)

@@ -156,3 +156,8 @@ def write_tokenizer(path: Path, vocab_size: int, context_length: int) -> None:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def write_endless_llama(path: Path) -> Path:
+    """A small model with a context so long that an answer of its only ends if it is ended."""
+    return write_llama(path, LlamaSizes(max_position_embeddings=10**9), with_tokenizer=True)

@@ -15,10 +15,18 @@ def is_alive(pid: int) -> bool:
         return False
 
 
-def stage_pids(parent: int) -> list[int]:
+def worker_pids(parent: int) -> list[int]:
     """The worker processes below `parent`."""
     children = psutil.Process(parent).children(recursive=True)
-    return [child.pid for child in children if "tbcluster.stage" in child.cmdline()]
+    return [child.pid for child in children if is_worker(child)]
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Whether this is a stage worker or the parity check's reference."""
+    try:
+        return any(word.startswith("tbcluster.stage") for word in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def run_dirs(parent: Path | None = None) -> set[str]:

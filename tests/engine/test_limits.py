@@ -24,7 +24,7 @@ GOOD = {
     "edges": request(
         sampling=SamplingParams(temperature=0.0, top_p=1.0, top_k=0, min_p=1.0, num_logprobs=0)
     ),
-    "hot": request(sampling=SamplingParams(temperature=1e9, top_p=1e-9, top_k=10**9)),
+    "hot": request(sampling=SamplingParams(temperature=100, top_p=1e-9, top_k=10**9)),
     "largest seed": request(sampling=SamplingParams(seed=MAX_SEED)),
     "smallest seed": request(sampling=SamplingParams(seed=-MAX_SEED)),
 }
@@ -36,17 +36,19 @@ def test_allowed(good: Request) -> None:
 
 
 BAD_SAMPLING: dict[str, tuple[Any, ...]] = {
-    "temperature": (-0.1, math.inf, math.nan),
+    "temperature": (-0.1, 101, math.inf, math.nan, "hot"),
     "top_p": (0.0, -1.0, 1.01, math.nan),
     "min_p": (-0.01, 1.01, math.nan),
-    "top_k": (-1,),
+    "top_k": (-1, 10**30, 1.5, True),
     "seed": (MAX_SEED + 1, -MAX_SEED - 1),
-    "num_logprobs": (-1,),
+    "num_logprobs": (-1, 101, 2**31),
 }
 BAD: list[tuple[str, Request]] = [
     ("prompt", request(())),
     ("prompt", request((1, 100))),
     ("prompt", request((-1,))),
+    ("prompt", request((5.0, 6.0))),  # type: ignore[arg-type]
+    ("max_tokens", request(max_tokens=2**31)),
     ("max_tokens", request(max_tokens=0)),
     ("max_tokens", request(max_tokens=-5)),
     ("stop", request(stop=("a", ""))),

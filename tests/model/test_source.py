@@ -34,14 +34,13 @@ def test_a_sound_folder(folder: Path) -> None:
     shards = list(folder.glob("*.safetensors"))
     assert len(shards) == 3
     assert found.path == folder
-    assert found.model_type == "llama"
+    assert found.config["model_type"] == "llama"
     assert found.context_length == SMALL.max_position_embeddings
     assert found.generation_config == {}
-    assert found.weight_bytes == sum(shard.stat().st_size for shard in shards)
 
 
 def test_a_single_weight_file_needs_no_index(single_file: Path) -> None:
-    assert check_folder(single_file).weight_bytes > 0
+    assert check_folder(single_file).path == single_file
 
 
 def test_the_home_folder_may_be_abbreviated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,16 @@
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
 import pytest
 
+from tests.doubles.checkpoints import write_endless_llama
 from tests.doubles.server import ServeProcess
 from tests.doubles.waiting import wait_until
 
@@ -174,6 +177,8 @@ def test_health(http: httpx.Client) -> None:
         ({"stop": ["a", "b", "c", "d", "e"]}, 400, "stop", "at most 4"),
         ({"stop": ""}, 400, "stop", "empty"),
         ({"seed": 2**70}, 400, "seed", "less than"),
+        ({"top_k": 10**30}, 400, "top_k", "less than"),
+        ({"stop": "x" * 2000}, 400, "stop", "longer"),
         ({"tools": [{"type": "function"}]}, 400, "tools", "not served yet"),
         ({"response_format": {"type": "json_object"}}, 400, "response_format", "not served yet"),
         ({"logit_bias": {"1": 5}}, 400, "logit_bias", "not served yet"),
@@ -235,12 +240,25 @@ def test_an_empty_completion_prompt(http: httpx.Client) -> None:
         assert answer.json()["error"]["param"] == "prompt"
 
 
-def test_a_client_that_goes_away_ends_its_request(http: httpx.Client) -> None:
-    fields: dict[str, Any] = {"temperature": 2.0, "seed": 1, "max_tokens": 900, "stream": True}
-    body = {"model": MODEL, "messages": QUESTION, **fields}
-    with http.stream("POST", "/v1/chat/completions", json=body) as answer:
-        next(answer.iter_lines())
-    wait_until(lambda: http.get("/health").json()["num_requests"] == 0, "the request has ended")
+@pytest.mark.parametrize("is_streamed", [True, False])
+def test_a_client_that_goes_away_ends_its_request(tmp_path: Path, is_streamed: bool) -> None:
+    folder = write_endless_llama(tmp_path / "endless")
+    body = {"model": "endless", "prompt": [5], "max_tokens": 10**9, "stream": is_streamed}
+    with ServeProcess(str(folder)) as server, httpx.Client(base_url=server.url) as http:
+
+        def num_requests() -> int:
+            return int(http.get("/health").json()["num_requests"])
+
+        with socket.create_connection(http.base_url.netloc.decode().split(":")) as raw:
+            raw.sendall(post("/v1/completions", body))
+            wait_until(lambda: num_requests() == 1, "the request runs")
+        wait_until(lambda: num_requests() == 0, "the request has ended")
+
+
+def post(path: str, body: dict[str, Any]) -> bytes:
+    content = json.dumps(body).encode()
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
 
 
 def test_a_killed_stage_ends_the_stream_with_an_error_and_comes_back(http: httpx.Client) -> None:

@@ -39,7 +39,7 @@ from tests.doubles import architectures
 from tests.doubles.text_double import CharacterDetokenizer
 
 GREEDY = SamplingParams()
-NO_CACHE_0 = "stage 0 failed: StageError: no cache 0 on this stage"
+NO_CACHE_0 = "stage 0: no cache 0 on this stage"
 CHUNK_TOKENS = 5
 NUM_TOKENS = 6
 PROMPTS = [tuple(np.random.default_rng(n).integers(0, 900, n).tolist()) for n in (17, 12)]
@@ -234,10 +234,7 @@ def test_a_cache_made_again_is_empty(chain: Chain) -> None:
 
 def test_an_older_epoch_is_dropped_and_a_newer_one_clears_the_caches(chain: Chain) -> None:
     chain.answer(decode(0), NewCache(0))
-    assert (
-        chain.answer(decode(0), epoch=3).error
-        == "stage 0 failed: StageError: no cache 0 on this stage"
-    )
+    assert chain.answer(decode(0), epoch=3).error == "stage 0: no cache 0 on this stage"
     assert chain.num_caches() == [0, 0]
     for executor in chain.executors:
         assert executor.run(Step(2, 9, (NewCache(5),), decode(5))) is None
@@ -252,7 +249,7 @@ def test_an_unknown_cache_is_an_error_that_passes_the_later_stages(name: str) ->
     chain.answer(None, NewCache(0))
     before = chain.answer(decode(0))
     failed = chain.answer(decode(99), DropCache(0), NewCache(1))
-    assert failed.error == "stage 0 failed: StageError: no cache 99 on this stage"
+    assert failed.error == "stage 0: no cache 99 on this stage"
     assert failed.sampled is None
     assert len(failed.compute_us) == 3
     # Its cache operations are done everywhere all the same.

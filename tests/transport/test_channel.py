@@ -241,12 +241,3 @@ def test_an_impossible_endpoint_is_a_stage_error(address: str) -> None:
 def test_an_endpoint_in_a_missing_folder_is_a_stage_error(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="cannot bind"):
         ZmqReceiver(f"ipc://{tmp_path.anchor}no-such-folder/c")
-
-
-def test_the_receiver_tells_its_endpoint() -> None:
-    receiver = ZmqReceiver("tcp://127.0.0.1:*")
-    try:
-        assert receiver.endpoint.startswith("tcp://127.0.0.1:")
-        assert not receiver.endpoint.endswith("*")
-    finally:
-        receiver.close()

@@ -7,6 +7,7 @@ from tbcluster.cli.loading import console, running_cluster
 from tbcluster.cli.options import MaxTokens, Model, Seed, Stages, System, Temperature, TopP
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.errors import RequestError, TbclusterError
+from tbcluster.generation import chat_prompt
 
 DEFAULT_CHAT_TOKENS = 1024
 HELP = "/new starts over, /quit (or Ctrl-D) ends; Ctrl-C stops an answer"
@@ -68,9 +69,9 @@ def reply(
 ) -> str | None:
     """Stream one answer to the terminal and return it: what has come so far after Ctrl-C, None
     after an error."""
-    prompt = cluster.tokenizer.apply_chat_template(turns, add_generation_prompt=True)
     answer = ""
     try:
+        prompt = chat_prompt(cluster.tokenizer, turns)
         for response in stream_generate(
             cluster,
             cluster.tokenizer,

@@ -20,7 +20,7 @@ from tbcluster.cli.options import (
 )
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import TokenId
-from tbcluster.generation import DEFAULT_MAX_TOKENS, encode_prompt
+from tbcluster.generation import DEFAULT_MAX_TOKENS, chat_prompt, encode_prompt
 
 
 def generate(
@@ -70,5 +70,4 @@ def prompt_tokens(cluster: Cluster, text: str, system: str | None, *, raw: bool)
     if raw or not tokenizer.has_chat_template:
         return encode_prompt(tokenizer, text)
     turns = [{"role": "system", "content": system}] if system else []
-    turns.append({"role": "user", "content": text})
-    return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True))
+    return chat_prompt(tokenizer, [*turns, {"role": "user", "content": text}])

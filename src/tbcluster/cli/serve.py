@@ -2,7 +2,9 @@
 
 import ipaddress
 import json
+import signal
 import socket
+import sys
 from typing import Annotated
 
 import typer
@@ -12,6 +14,8 @@ from tbcluster.cli.options import Model, Stages
 from tbcluster.cluster.cluster import Cluster
 
 DEFAULT_PORT = 8080
+# The exit status of a program that SIGTERM ended, as shells count it.
+TERMINATED = 128 + signal.SIGTERM
 
 
 def serve(
@@ -25,6 +29,7 @@ def serve(
     """Serve a model over HTTP until Ctrl-C."""
     from tbcluster.server import app  # the web framework takes half a second to import
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     with app.listen(host, port) as listener:
         if not is_loopback(host):
             console.print(

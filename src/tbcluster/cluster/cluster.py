@@ -4,7 +4,9 @@
 parity, and leaves a watcher to start a stage again when its worker dies.
 """
 
+import asyncio
 import atexit
+import operator
 import secrets
 import threading
 import time
@@ -26,7 +28,7 @@ from tbcluster.engine.limits import clipped_max_tokens
 from tbcluster.engine.pipeline import Pipeline
 from tbcluster.engine.scheduler import Scheduler
 from tbcluster.engine.sequence import Listener
-from tbcluster.errors import ClusterClosedError, PlanError, TbclusterError
+from tbcluster.errors import ClusterClosedError, PlanError, RequestError, TbclusterError
 from tbcluster.model.source import ModelFolder
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
 
@@ -118,6 +120,7 @@ class Cluster:
         self._state = ClusterState.STARTING
         self._failure: TbclusterError | None = None
         self._parts: _Parts | None = None
+        self._lock = threading.Lock()
 
     # Life
 
@@ -131,23 +134,27 @@ class Cluster:
             for note in model.notes:
                 self._on_note(note)
             self._parts = self._assemble(model)
-            self._bring_up(self._parts)
+            if self._state is not ClusterState.CLOSED:
+                self._bring_up(self._parts)
+            if not self._become(ClusterState.READY):
+                raise ClusterClosedError("the cluster was closed while it was starting")
         except BaseException:
             self.close()
             raise
         return self
 
     def close(self) -> None:
-        """End all processes, remove the sockets; open requests end with ClusterClosedError."""
-        if self._state is ClusterState.CLOSED:
-            return
-        self._state = ClusterState.CLOSED
+        """End all processes, remove the sockets; open requests end with ClusterClosedError.
+        Thread-safe; also ends a `start` that another thread is in."""
+        with self._lock:
+            self._state = ClusterState.CLOSED
+            cleanup = self._parts.cleanup.pop_all() if self._parts is not None else ExitStack()
         atexit.unregister(self.close)
-        if self._parts is not None:
-            self._parts.cleanup.close()
+        cleanup.close()
 
     def __enter__(self) -> Self:
-        return self if self._parts is not None else self.start()
+        is_started = self._parts is not None and self._state is not ClusterState.CLOSED
+        return self if is_started else self.start()
 
     def __exit__(
         self,
@@ -156,6 +163,12 @@ class Cluster:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.__enter__)
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
 
     # Requests
 
@@ -168,8 +181,17 @@ class Cluster:
         stop: Sequence[str] = (),
     ) -> Request:
         """A request that ends at the model's own end-of-text tokens; `max_tokens` is lowered to
-        what the context leaves."""
-        tokens = tuple(prompt)
+        what the context leaves.
+
+        Raises:
+            RequestError: The prompt holds something else than token ids.
+        """
+        try:
+            tokens = tuple(operator.index(token) for token in prompt)
+        except TypeError as error:
+            raise RequestError(
+                f"the prompt holds something else than ids: {error}", "prompt"
+            ) from error
         return Request(
             request_id=secrets.token_hex(12),
             prompt=tokens,
@@ -243,9 +265,10 @@ class Cluster:
             cleanup.callback(receiver.close)
             sender = ZmqSender(stages.entry)
             cleanup.callback(sender.close)
-            parity = ParityCheck(model, stages.has_lost_one)
+            parity = ParityCheck(model, lambda: bool(stages.dead_stages()))
             cleanup.callback(parity.close)
-            engine = _make_engine(model, Pipeline(sender, receiver, FIRST_EPOCH))
+            pipeline = Pipeline(sender, receiver, FIRST_EPOCH)
+            engine = _make_engine(model, pipeline, self._note_failure)
             parts = _Parts(model, stages, engine, parity, cleanup.pop_all())
         parts.cleanup.callback(parts.stop_threads)
         return parts
@@ -257,7 +280,6 @@ class Cluster:
         parts.stages.await_ready()
         parts.parity.run(parts.engine)
         parts.engine.open()
-        self._state = ClusterState.READY
         watcher = StageWatcher(
             parts.stages,
             parts.engine,
@@ -275,21 +297,35 @@ class Cluster:
             tell_requests(self._parts.engine, exited)
 
     def _note_recovering(self, is_recovering: bool) -> None:
-        if self._state is not ClusterState.CLOSED:
-            self._state = ClusterState.RECOVERING if is_recovering else ClusterState.READY
+        self._become(ClusterState.RECOVERING if is_recovering else ClusterState.READY)
 
     def _note_failure(self, error: TbclusterError) -> None:
-        if self._state is not ClusterState.CLOSED:
+        if self._become(ClusterState.FAILED):
             self._failure = error
-            self._state = ClusterState.FAILED
             self._running.engine.close(error)
 
+    def _become(self, state: ClusterState) -> bool:
+        """Change the state, unless the cluster was closed meanwhile; closed is for good."""
+        with self._lock:
+            if self._state is ClusterState.CLOSED:
+                return False
+            self._state = state
+            return True
 
-def _make_engine(model: ServedModel, pipeline: Pipeline) -> Engine:
+
+def _make_engine(
+    model: ServedModel, pipeline: Pipeline, on_failure: Callable[[TbclusterError], None]
+) -> Engine:
     looped = model.facts.num_visits > 1
     scheduler = Scheduler(
         max_in_flight=len(model.ranges) + 1,
         chunk_tokens=PREFILL_CHUNK_TOKENS,
         max_per_sequence=1 if looped else UNLIMITED,
     )
-    return Engine(pipeline, scheduler, lambda: model.tokenizer.detokenizer, model.limits)
+    return Engine(
+        pipeline,
+        scheduler,
+        new_detokenizer=lambda: model.tokenizer.detokenizer,
+        limits=model.limits,
+        on_failure=on_failure,
+    )

@@ -9,7 +9,7 @@ from tbcluster.demo import MODEL_PATH
 from tbcluster.engine.limits import Limits
 from tbcluster.model.device import Device, current_device
 from tbcluster.model.facts import ModelFacts, model_facts
-from tbcluster.model.source import ModelFolder, find_model
+from tbcluster.model.source import ModelFolder, find_model, local_path
 from tbcluster.model.tokenizer import open_tokenizer
 from tbcluster.planner.partition import even_split
 
@@ -74,5 +74,5 @@ def model_name(source: str | Path | None) -> str:
     """The name clients call the model by: a Hugging Face id as it is, a folder's own name."""
     if source is None:
         return DEMO_MODEL_NAME
-    path = Path(source).expanduser()
-    return path.resolve().name if path.exists() else str(source)
+    path = local_path(str(source))
+    return path.resolve().name if path is not None else str(source)

@@ -147,12 +147,10 @@ class StageSet:
         self._events.put(None)
 
     def dead_stages(self) -> list[int]:
-        """Stages whose worker has ended."""
-        return [status.index for status in self.statuses if status.state is StageState.DEAD]
-
-    def has_lost_one(self) -> bool:
-        """Whether a worker has ended and was not started again, followed up or not. Thread-safe."""
-        return any(worker_id in self._ended for worker_id, _ in list(self._workers.values()))
+        """Stages whose worker has ended and was not started again, told by `next_exit` or not yet.
+        Thread-safe."""
+        workers = list(self._workers.items())
+        return [stage for stage, (worker_id, _) in workers if worker_id in self._ended]
 
     def close(self) -> None:
         """End all workers and remove the sockets."""

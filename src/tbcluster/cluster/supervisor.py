@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from tbcluster.errors import WireError
+from tbcluster.errors import StageError, WireError
 from tbcluster.wire.control import (
     STOP_LINE,
     ReferenceSpec,
@@ -26,6 +26,9 @@ class Worker:
         module: What to run, `tbcluster.stage` say.
         on_report: Called with each report, in a thread of this object's.
         on_exit: Called once with the exit status (negative: the signal), after the last report.
+
+    Raises:
+        StageError: The system has no room for another process.
     """
 
     def __init__(
@@ -37,13 +40,7 @@ class Worker:
     ) -> None:
         self._on_report = on_report
         self._on_exit = on_exit
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # A group of its own: a terminal's Ctrl-C goes to the parent alone, which decides.
-            process_group=0,
-        )
+        self._process = _start_process(module)
         self._tell(encode_line(spec))
         self._reader = threading.Thread(target=self._read, name=f"{module}-reports", daemon=True)
         self._reader.start()
@@ -94,6 +91,19 @@ class Worker:
         with suppress(BrokenPipeError):  # a line that it never read is still in the buffer
             stdin.close()
         self._on_exit(status)
+
+
+def _start_process(module: str) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            # A group of its own: a terminal's Ctrl-C goes to the parent alone, which decides.
+            process_group=0,
+        )
+    except OSError as error:
+        raise StageError(f"cannot start a worker process: {error.strerror}") from error
 
 
 def describe_exit(status: int) -> str:

@@ -42,7 +42,7 @@ class StageWatcher:
         self._epoch = epoch
         self._on_recovering = on_recovering
         self._on_failure = on_failure
-        self._budget = RestartBudget()
+        self._budgets = [RestartBudget() for _ in stages.statuses]
 
     def run(self) -> None:
         """Loop until the stages are interrupted or cannot be kept running."""
@@ -51,22 +51,26 @@ class StageWatcher:
                 self._recover(self._stages.next_exit())
         except TbclusterError as error:
             self._on_failure(error)
+        except Exception as error:  # the top loop: requests must not wait for it for ever
+            logger.exception("watching the stages failed")
+            self._on_failure(StageError(f"watching the stages failed: {error}"))
 
     def _recover(self, exited: StageExited | None) -> None:
         self._on_recovering(True)
         while exited is not None:
-            logger.warning("stage %d %s: starting it again", exited.stage, exited.what)
-            if not self._budget.take(time.monotonic()):
-                raise StageError(f"stage {exited.stage} {exited.what} again and again: given up")
-            self._restart_dead_stages()
+            self._restart_dead_stages(exited)
             exited = self._stages.next_exit(until_ready=True) or self._lost_in_parity_check()
         self._engine.open()
         self._on_recovering(False)
 
-    def _restart_dead_stages(self) -> None:
+    def _restart_dead_stages(self, exited: StageExited) -> None:
+        """Start all that are dead by now, of which `exited` is one."""
         self._epoch += 1
         self._engine.begin_epoch(self._epoch)
         for stage in self._stages.dead_stages():
+            logger.warning("stage %d has ended: starting it again", stage)
+            if not self._budgets[stage].take(time.monotonic()):
+                raise StageError(f"stage {stage} {exited.what} again and again: given up")
             self._stages.statuses[stage].num_restarts += 1
             self._stages.start(stage, self._epoch)
 

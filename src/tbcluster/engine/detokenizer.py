@@ -54,7 +54,10 @@ def first_stop(text: str, stop: tuple[str, ...]) -> int | None:
 
 def num_held_back(text: str, stop: tuple[str, ...]) -> int:
     """How many characters at the end of `text` could be the beginning of a stop text."""
-    return max(
-        (size for word in stop for size in range(1, len(word)) if text.endswith(word[:size])),
-        default=0,
-    )
+    return max((_overlap(text, word) for word in stop), default=0)
+
+
+def _overlap(text: str, word: str) -> int:
+    """The longest proper beginning of `word` that `text` ends with."""
+    longest = min(len(word) - 1, len(text))
+    return next((size for size in range(longest, 0, -1) if text.endswith(word[:size])), 0)

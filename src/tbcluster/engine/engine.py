@@ -12,6 +12,7 @@ from tbcluster.core import (
     DropCache,
     FinishReason,
     NewCache,
+    Output,
     Request,
     SampledToken,
     StepResult,
@@ -43,7 +44,11 @@ class _Emission:
 
 
 class Engine:
-    """Turns requests into outputs by way of the pipeline."""
+    """Turns requests into outputs by way of the pipeline.
+
+    Args:
+        on_failure: Called, in the engine's thread, when its loop has failed for good.
+    """
 
     def __init__(
         self,
@@ -51,12 +56,14 @@ class Engine:
         scheduler: Scheduler,
         new_detokenizer: Callable[[], Detokenizer],
         limits: Limits,
+        on_failure: Callable[[TbclusterError], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pipeline = pipeline
         self._scheduler = scheduler
         self._new_detokenizer = new_detokenizer
         self._limits = limits
+        self._on_failure = on_failure
         self._clock = clock
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._num_open = 0
@@ -75,7 +82,8 @@ class Engine:
         """Queue a request; `listener` is told of every token, in the engine's thread.
 
         Args:
-            while_held: Run it even though ordinary requests are held back (the parity probe).
+            while_held: Run it even though ordinary requests are held back and their queue is full
+                (the parity probe).
 
         Raises:
             RequestError: A field is out of range (named by `param`).
@@ -86,8 +94,12 @@ class Engine:
         with self._open_lock:
             # Under the lock that `_close` takes: whatever gets past here is answered.
             if self._closed_by is not None:
-                raise self._closed_by
-            if self._num_open >= self._limits.max_running + self._limits.max_waiting:
+                # Without the traceback that earlier raises have hung on it.
+                raise self._closed_by.with_traceback(None)
+            if (
+                not while_held
+                and self._num_open >= self._limits.max_running + self._limits.max_waiting
+            ):
                 raise QueueFullError(f"{self._num_open} requests are open already: try again later")
             self._num_open += 1
             self._post(lambda: self._enqueue(request, listener, while_held))
@@ -136,7 +148,9 @@ class Engine:
         except Exception as error:  # the top loop: nothing may hang because it ended
             logger.exception("the engine's loop failed")
             self._is_stopped = True
-            self._close(StageError(f"the engine failed: {type(error).__name__}: {error}"))
+            failure = StageError(f"the engine failed: {type(error).__name__}: {error}")
+            self._close(failure)
+            self._on_failure(failure)
         self._take_inbox()
 
     def step(self, timeout_s: float | None = None) -> None:
@@ -157,7 +171,8 @@ class Engine:
         while self._waiting and not self._is_held:
             if len(self._running) >= self._limits.max_running:
                 return
-            self._start(*self._waiting.popleft())
+            self._start(*self._waiting[0])
+            self._waiting.popleft()
 
     def _start(self, request: Request, listener: Listener) -> None:
         text = TextStream(self._new_detokenizer(), request.stop)
@@ -176,7 +191,7 @@ class Engine:
             return
         if result.error is not None:
             self._end(sequence)
-            sequence.listener(StageError(result.error))
+            _tell(sequence.listener, StageError(result.error))
         elif result.sampled is not None:
             self._append(sequence, result.sampled)
 
@@ -202,15 +217,14 @@ class Engine:
         except (LookupError, TypeError, ValueError) as error:
             # A tokenizer that lacks the token must not take the other requests down.
             self._end(sequence)
-            sequence.listener(
-                StageError(f"token {item.sampled.token} has no text in this tokenizer: {error}")
-            )
+            reason = f"token {item.sampled.token} has no text in this tokenizer: {error}"
+            _tell(sequence.listener, StageError(reason))
             return
         if stopped:
             finish = FinishReason.STOP
             self._end(sequence)
         now = self._clock()
-        sequence.listener(sequence.output(text, item.sampled, now, finish, item.count))
+        _tell(sequence.listener, sequence.output(text, item.sampled, now, finish, item.count))
 
     def _end(self, sequence: Sequence) -> None:
         """Free a sequence's caches on all stages; later results of its steps are ignored."""
@@ -237,7 +251,7 @@ class Engine:
     def _enqueue(self, request: Request, listener: Listener, while_held: bool) -> None:
         if self._closed_by is not None:
             self._close_one()
-            listener(self._closed_by)
+            _tell(listener, self._closed_by)
         elif while_held:
             self._start(request, listener)
         else:
@@ -266,7 +280,7 @@ class Engine:
         self._pipeline.forget()
         for sequence in ended:
             self._close_one()
-            sequence.listener(error)
+            _tell(sequence.listener, error)
 
     def _begin_epoch(self, epoch: int) -> None:
         # As `hold` and `fail_running`, once more: the loss may have come just before an `open`.
@@ -281,7 +295,7 @@ class Engine:
         while self._waiting:
             _, listener = self._waiting.popleft()
             self._close_one()
-            listener(error)
+            _tell(listener, error)
 
     def _stop(self) -> None:
         self._is_stopped = True
@@ -290,3 +304,11 @@ class Engine:
     def _close_one(self) -> None:
         with self._open_lock:
             self._num_open -= 1
+
+
+def _tell(listener: Listener, message: Output | TbclusterError) -> None:
+    """A listener belongs to a caller: its failure is logged and stays its own."""
+    try:
+        listener(message)
+    except Exception:
+        logger.exception("a request's listener failed")

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from tbcluster.core import Request, SamplingParams, TokenId
 from tbcluster.errors import ContextLengthError, RequestError
 
-MAX_SEED = 2**63 - 1
+# What fits the wire's integers, with room for the choices of one request to count up from.
+MAX_SEED = 2**62
+MAX_INTEGER = 2**31 - 1
+MAX_TEMPERATURE = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +36,9 @@ def validate(request: Request, limits: Limits) -> None:
     """
     if not request.prompt:
         raise RequestError("the prompt is empty", "prompt")
+    strange = next((t for t in request.prompt if type(t) is not int), None)
+    if strange is not None:
+        raise RequestError(f"{strange!r} in the prompt is no token id", "prompt")
     outside = next((t for t in request.prompt if not 0 <= t < limits.vocab_size), None)
     if outside is not None:
         raise RequestError(
@@ -44,11 +50,10 @@ def validate(request: Request, limits: Limits) -> None:
             f"{limits.context_length}: shorten the prompt",
             "prompt",
         )
-    if request.max_tokens < 1:
-        raise _out_of_range("max_tokens", request.max_tokens, "1 or more")
+    _check_integer("max_tokens", request.max_tokens, 1, MAX_INTEGER)
     if "" in request.stop:
         raise RequestError("a stop text is empty", "stop")
-    _validate_sampling(request.sampling)
+    _validate_sampling(request.sampling, limits.vocab_size)
 
 
 def clipped_max_tokens(prompt: tuple[TokenId, ...], wanted: int, limits: Limits) -> int:
@@ -58,21 +63,28 @@ def clipped_max_tokens(prompt: tuple[TokenId, ...], wanted: int, limits: Limits)
     return min(wanted, max(1, limits.context_length - len(prompt)))
 
 
-def _validate_sampling(params: SamplingParams) -> None:
+def _validate_sampling(params: SamplingParams, vocab_size: int) -> None:
+    _check_number("temperature", params.temperature, 0, MAX_TEMPERATURE)
+    _check_number("top_p", params.top_p, 0, 1)
+    if params.top_p == 0:
+        raise _out_of_range("top_p", params.top_p, "above 0")
+    _check_number("min_p", params.min_p, 0, 1)
+    _check_integer("top_k", params.top_k, 0, MAX_INTEGER)
+    _check_integer("seed", params.seed, -MAX_SEED, MAX_SEED)
+    if params.num_logprobs is not None:
+        _check_integer("num_logprobs", params.num_logprobs, 0, vocab_size)
+
+
+def _check_integer(param: str, value: object, low: int, high: int) -> None:
+    if type(value) is not int or not low <= value <= high:
+        raise _out_of_range(param, value, f"a whole number from {low} to {high}")
+
+
+def _check_number(param: str, value: object, low: float, high: float) -> None:
     # Written so that NaN is out of every range.
-    if not 0 <= params.temperature < float("inf"):
-        raise _out_of_range("temperature", params.temperature, "0 or more")
-    if not 0 < params.top_p <= 1:
-        raise _out_of_range("top_p", params.top_p, "above 0 and at most 1")
-    if not 0 <= params.min_p <= 1:
-        raise _out_of_range("min_p", params.min_p, "between 0 and 1")
-    if params.top_k < 0:
-        raise _out_of_range("top_k", params.top_k, "0 or more")
-    if not -MAX_SEED <= params.seed <= MAX_SEED:
-        raise _out_of_range("seed", params.seed, "a 64-bit number")
-    if params.num_logprobs is not None and params.num_logprobs < 0:
-        raise _out_of_range("num_logprobs", params.num_logprobs, "0 or more")
+    if not isinstance(value, (int, float)) or not low <= value <= high:
+        raise _out_of_range(param, value, f"a number from {low:g} to {high:g}")
 
 
 def _out_of_range(param: str, value: object, allowed: str) -> RequestError:
-    return RequestError(f"{param} is {value}, it must be {allowed}", param)
+    return RequestError(f"{param} is {value!r}, it must be {allowed}", param)

@@ -14,6 +14,9 @@ from mlx_lm.sample_utils import make_sampler
 
 from tbcluster.core import Sample, SampledToken, SamplingParams
 
+# Below it the division by the temperature overflows, and one token has all the probability anyway.
+MIN_TEMPERATURE = 1e-5
+
 Number = TypeVar("Number", int, float)
 
 
@@ -26,7 +29,7 @@ def sample_token(logits: mx.array, sample: Sample) -> SampledToken:
     last = logits[:, -1, :]
     logprobs = last - mx.logsumexp(last, axis=-1, keepdims=True)
     params = sample.params
-    if params.temperature > 0:
+    if params.temperature >= MIN_TEMPERATURE:
         mx.random.seed(_step_seed(params.seed, sample.position))
     token = _sampler(params, last.shape[-1])(logprobs)
     if params.num_logprobs is None:
@@ -38,7 +41,10 @@ def _sampler(params: SamplingParams, vocabulary: int) -> Callable[[mx.array], mx
     # mlx-lm refuses a top_k that keeps the whole vocabulary.
     top_k = params.top_k if params.top_k < vocabulary else 0
     sampler: Callable[[mx.array], mx.array] = make_sampler(
-        temp=params.temperature, top_p=params.top_p, min_p=params.min_p, top_k=top_k
+        temp=params.temperature if params.temperature >= MIN_TEMPERATURE else 0.0,
+        top_p=params.top_p,
+        min_p=params.min_p,
+        top_k=top_k,
     )
     return sampler
 

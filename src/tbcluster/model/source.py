@@ -40,11 +40,6 @@ class ModelFolder:
     path: Path
     config: dict[str, Any]
     generation_config: dict[str, Any]
-    weight_bytes: int
-
-    @property
-    def model_type(self) -> str:
-        return str(self.config["model_type"])
 
     @property
     def context_length(self) -> int | None:
@@ -66,12 +61,19 @@ def find_model(name: str) -> ModelFolder:
         CorruptModelError: Its files cannot be read.
         UnsupportedModelError: It needs code of its own.
     """
-    path = Path(os.path.expanduser(name))  # unlike Path's own, it leaves an unknown ~user as it is
-    if not path.exists():
-        path = _fetch(name)
+    path = local_path(name) or _fetch(name)
     if not path.is_dir():
         raise ModelNotFoundError(f"{path} is a file: name the folder that holds config.json")
     return check_folder(path)
+
+
+def local_path(name: str) -> Path | None:
+    """The file or folder of this name, if there is one."""
+    path = Path(os.path.expanduser(name))  # unlike Path's own, it leaves an unknown ~user as it is
+    try:
+        return path if path.exists() else None
+    except OSError:  # too long for a path, say
+        return None
 
 
 def check_folder(path: Path) -> ModelFolder:
@@ -85,14 +87,12 @@ def check_folder(path: Path) -> ModelFolder:
             "no code that comes with a model"
         )
     generation = path / "generation_config.json"
-    files = _weight_files(path)
-    for file in files:
+    for file in _weight_files(path):
         _check_weight_file(file)
     return ModelFolder(
         path=path,
         config=config,
         generation_config=_read_json(generation) if generation.exists() else {},
-        weight_bytes=sum(file.stat().st_size for file in files),
     )
 
 

@@ -8,15 +8,11 @@ from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 
 from tbcluster.cluster.cluster import Cluster, ClusterState
-from tbcluster.errors import TbclusterError
+from tbcluster.errors import ListenError
 from tbcluster.server import openai, problems
 
 # On Ctrl-C open streams are given this long before they are cut.
 SHUTDOWN_GRACE_S = 2
-
-
-class ListenError(TbclusterError):
-    """The address cannot be listened on."""
 
 
 def create_app(cluster: Cluster) -> FastAPI:
@@ -64,10 +60,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ListenError(
-            f"cannot listen on {host}:{port} ({error.strerror}): choose another --port, or 0 for a "
-            "free one"
+            f"cannot listen on {host}:{port} ({reason}): choose another --port, or 0 for a free one"
         ) from error
 
 

@@ -10,7 +10,6 @@ from fastapi import Request as HttpRequest
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.streams import astream
 from tbcluster.core import Output, Request
-from tbcluster.errors import TbclusterError
 
 T = TypeVar("T")
 
@@ -24,14 +23,14 @@ async def run_choices(
     Raises:
         TbclusterError: One of them cannot be served or failed; the others are cancelled.
     """
-    merged: asyncio.Queue[tuple[int, Output | TbclusterError]] = asyncio.Queue()
+    merged: asyncio.Queue[tuple[int, Output | Exception]] = asyncio.Queue()
 
     async def pump(index: int, request: Request) -> None:
         try:
             async with aclosing(astream(cluster, request)) as outputs:
                 async for output in outputs:
                     merged.put_nowait((index, output))
-        except TbclusterError as error:
+        except Exception as error:  # raised again by whoever takes it out
             merged.put_nowait((index, error))
 
     tasks = [asyncio.create_task(pump(i, request)) for i, request in enumerate(requests)]
@@ -39,7 +38,7 @@ async def run_choices(
     try:
         while num_open:
             index, output = await merged.get()
-            if isinstance(output, TbclusterError):
+            if isinstance(output, Exception):
                 raise output
             num_open -= output.finish_reason is not None
             yield index, output

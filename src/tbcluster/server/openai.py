@@ -15,10 +15,11 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import Output, Request
-from tbcluster.errors import TbclusterError
+from tbcluster.errors import TbclusterError, UnknownModelError
+from tbcluster.generation import chat_prompt
 from tbcluster.server.choices import run_choices, unless_disconnected
-from tbcluster.server.problems import UnknownModelError, describe
-from tbcluster.server.prompts import chat_prompt, completion_prompts, make_requests
+from tbcluster.server.problems import describe
+from tbcluster.server.prompts import completion_prompts, make_requests, message_turns
 from tbcluster.server.schemas import (
     ChatCompletionRequest,
     CompletionRequest,
@@ -72,7 +73,9 @@ def make_router(cluster: Cluster) -> APIRouter:
     @router.post("/chat/completions")
     async def chat_completions(body: ChatCompletionRequest, http: HttpRequest) -> Response:
         check_model(cluster, body)
-        prompt = await run_in_threadpool(chat_prompt, cluster.tokenizer, body.messages)
+        prompt = await run_in_threadpool(
+            chat_prompt, cluster.tokenizer, message_turns(body.messages)
+        )
         max_tokens = body.max_completion_tokens or body.max_tokens
         requests = make_requests(cluster, [prompt], body, max_tokens)
         return await answer(Answer(cluster, CHAT, requests, body.n), body, http)

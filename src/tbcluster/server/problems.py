@@ -15,6 +15,7 @@ from tbcluster.errors import (
     RequestError,
     StageLostError,
     TbclusterError,
+    UnknownModelError,
 )
 
 logger = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ MAX_SHOWN_VALUE = 60
 
 # First match wins: (error, status, type, code).
 _ANSWERS: list[tuple[type[Exception], int, str, str | None]] = [
+    (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
     (ContextLengthError, 400, "invalid_request_error", "context_length_exceeded"),
     (QueueFullError, 429, "rate_limit_error", "queue_full"),
     (RequestError, 400, "invalid_request_error", None),
@@ -31,16 +33,6 @@ _ANSWERS: list[tuple[type[Exception], int, str, str | None]] = [
     (ClusterClosedError, 503, "server_error", "shutting_down"),
     (TbclusterError, 500, "server_error", None),
 ]
-
-
-class UnknownModelError(TbclusterError):
-    """The request names a model that is not served here."""
-
-    def __init__(self, wanted: str, served: str) -> None:
-        super().__init__(f"the model {wanted!r} is not served here: use {served!r}")
-
-
-_ANSWERS.insert(0, (UnknownModelError, 404, "invalid_request_error", "model_not_found"))
 
 
 def error_body(
@@ -54,7 +46,7 @@ def describe(error: TbclusterError) -> tuple[int, dict[str, Any]]:
     """HTTP status and body of an error."""
     for kind, status, name, code in _ANSWERS:
         if isinstance(error, kind):
-            param = "model" if kind is UnknownModelError else getattr(error, "param", None)
+            param = getattr(error, "param", None)
             return status, error_body(str(error), name, param=param, code=code)
     raise AssertionError("TbclusterError is in the table")
 

@@ -1,36 +1,23 @@
 """From a validated HTTP body to immutable requests: chat template, tokens, sampling defaults."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from jinja2 import TemplateError
 
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import Request, SamplingParams, TokenId
+from tbcluster.engine.limits import MAX_INTEGER
 from tbcluster.errors import RequestError
 from tbcluster.generation import encode_prompt, new_seed
 from tbcluster.server.schemas import GenerationFields, Message
 
-NO_LIMIT = 1 << 30
+MIN_TOP_P = 1e-9
 # The dialect's own default, for models whose generation_config.json names none.
 DEFAULT_TEMPERATURE = 1.0
 
 
-def chat_prompt(tokenizer: Any, messages: Sequence[Message]) -> list[TokenId]:
-    """Apply the model's chat template.
-
-    Raises:
-        RequestError: The model has no template, or the template refuses these messages.
-    """
-    if not tokenizer.has_chat_template:
-        raise RequestError("this model has no chat template: use /v1/completions", "messages")
-    turns = [_turn(message) for message in messages]
-    try:
-        return list(tokenizer.apply_chat_template(turns, add_generation_prompt=True))
-    except (TemplateError, ValueError, TypeError) as error:
-        raise RequestError(
-            f"the model's chat template refuses these messages: {error}", "messages"
-        ) from error
+def message_turns(messages: Sequence[Message]) -> list[dict[str, str]]:
+    """Messages as chat templates take them."""
+    return [_turn(message) for message in messages]
 
 
 def completion_prompts(
@@ -50,7 +37,7 @@ def make_requests(
     return [
         cluster.make_request(
             prompt,
-            max_tokens=max_tokens or NO_LIMIT,
+            max_tokens=max_tokens or MAX_INTEGER,
             sampling=_sampling(cluster, body, seed + index),
             stop=body.stops,
         )
@@ -67,17 +54,35 @@ def _turn(message: Message) -> dict[str, str]:
 
 
 def _sampling(cluster: Cluster, body: GenerationFields, seed: int) -> SamplingParams:
-    defaults = cluster.folder.generation_config
-    greedy = defaults.get("do_sample") is False
-    temperature = 0.0 if greedy else defaults.get("temperature", DEFAULT_TEMPERATURE)
+    defaults = model_defaults(cluster.folder.generation_config)
+
+    def pick(name: str) -> Any:
+        value = getattr(body, name)
+        return getattr(defaults, name) if value is None else value
+
     return SamplingParams(
-        temperature=_first(body.temperature, temperature),
-        top_p=_first(body.top_p, defaults.get("top_p"), 1.0),
-        top_k=_first(body.top_k, defaults.get("top_k"), 0),
-        min_p=_first(body.min_p, defaults.get("min_p"), 0.0),
+        temperature=pick("temperature"),
+        top_p=pick("top_p"),
+        top_k=pick("top_k"),
+        min_p=pick("min_p"),
         seed=seed,
     )
 
 
-def _first(*values: Any) -> Any:
-    return next(value for value in values if value is not None)
+def model_defaults(generation_config: Mapping[str, Any]) -> SamplingParams:
+    """What the model's generation_config.json suggests; values out of range suggest nothing."""
+
+    def suggested(name: str, low: float, high: float, otherwise: float) -> float:
+        value = generation_config.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        return otherwise
+
+    greedy = generation_config.get("do_sample") is False
+    temperature = suggested("temperature", 0, 2, DEFAULT_TEMPERATURE)
+    return SamplingParams(
+        temperature=0.0 if greedy else temperature,
+        top_p=suggested("top_p", MIN_TOP_P, 1, 1.0),
+        top_k=int(suggested("top_k", 0, MAX_INTEGER, 0)),
+        min_p=suggested("min_p", 0, 1, 0.0),
+    )

@@ -5,7 +5,10 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from tbcluster.engine.limits import MAX_INTEGER, MAX_SEED
+
 MAX_STOPS = 4
+MAX_STOP_LENGTH = 1000
 MAX_CHOICES = 16
 
 # Fields of the dialect that are not served yet, with the values that ask for nothing special.
@@ -55,12 +58,12 @@ class GenerationFields(BaseModel):
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: int = Field(default=1, ge=1, le=MAX_CHOICES)
-    max_tokens: int | None = Field(default=None, ge=1)
+    max_tokens: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, gt=0, le=1)
-    top_k: int | None = Field(default=None, ge=0)
+    top_k: int | None = Field(default=None, ge=0, le=MAX_INTEGER)
     min_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=-(2**62), le=2**62)
+    seed: int | None = Field(default=None, ge=-MAX_SEED, le=MAX_SEED - MAX_CHOICES)
     stop: str | list[str] | None = None
 
     @model_validator(mode="after")
@@ -78,8 +81,8 @@ class GenerationFields(BaseModel):
             raise refusal(
                 "stop", f"stop has {len(self.stops)} texts, at most {MAX_STOPS} are allowed"
             )
-        if any(not word for word in self.stops):
-            raise refusal("stop", "stop holds an empty text")
+        if any(not 0 < len(word) <= MAX_STOP_LENGTH for word in self.stops):
+            raise refusal("stop", f"a stop text is empty or longer than {MAX_STOP_LENGTH}")
         return self
 
     @property
@@ -120,7 +123,7 @@ class ChatCompletionRequest(GenerationFields):
     """Body of POST /v1/chat/completions."""
 
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(default=None, ge=1)
+    max_completion_tokens: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
 
 
 class CompletionRequest(GenerationFields):

@@ -46,9 +46,6 @@ class StageExecutor:
         if step.epoch > self._epoch:
             self._caches.clear()
             self._epoch = step.epoch
-        if step.visit == 0:
-            for operation in step.operations:
-                self._apply(operation)
         started = time.perf_counter()
         boundary, sampled, error = self._compute(step)
         compute_us = (*step.compute_us, round((time.perf_counter() - started) * 1e6))
@@ -70,12 +67,16 @@ class StageExecutor:
                 self._caches.pop(cache_id, None)
 
     def _compute(self, step: Step) -> tuple[Boundary | None, SampledToken | None, str | None]:
-        if step.error is not None or step.micro_batch is None:
-            return None, None, step.error
         try:
+            if step.visit == 0:
+                for operation in step.operations:
+                    self._apply(operation)
+            if step.error is not None or step.micro_batch is None:
+                return None, None, step.error
             return *self._forward(step, step.micro_batch), None
-        except (TbclusterError, RuntimeError, ValueError, TypeError, MemoryError) as error:
-            # Whatever a bad step makes MLX raise ends that request; the stage goes on.
+        except TbclusterError as error:
+            return None, None, f"stage {self._index}: {error}"
+        except Exception as error:  # whatever a bad step makes a model raise ends that request
             logger.exception("stage %d failed in step %d", self._index, step.step_id)
             return None, None, f"stage {self._index} failed: {type(error).__name__}: {error}"
 
