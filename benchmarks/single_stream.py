@@ -22,9 +22,9 @@ from tbcluster.demo import MODEL_PATH
 from tests.doubles.checkpoints import LlamaSizes, write_llama
 
 # The shape matters: building a layer's graph takes Python as long for a narrow layer as for a wide
-# one, and mlx-lm does it while it computes. Eight layers of width 512 keep 0.85 through two stages
-# where these keep 0.94; a layer of any model worth cutting is wider than either.
-SIZES = LlamaSizes(
+# one, and mlx-lm does it while it computes. Both are shown; the bar is for the wide one, since a
+# layer of any model worth cutting is wider than either.
+WIDE = LlamaSizes(
     num_hidden_layers=4,
     hidden_size=896,
     intermediate_size=2432,
@@ -32,43 +32,60 @@ SIZES = LlamaSizes(
     num_key_value_heads=14,
     vocab_size=2048,
 )
+NARROW = LlamaSizes(
+    num_hidden_layers=8,
+    hidden_size=512,
+    intermediate_size=1408,
+    num_attention_heads=8,
+    num_key_value_heads=8,
+    vocab_size=4096,
+)
+Pairs = list[tuple[float, float]]
+Bars = dict[int, Bar | None]
+
 PROMPT = list(range(300, 316))
 NUM_TOKENS = 25
 NUM_STARTS = 6
 PAIRS_PER_START = 2
-BARS = {1: None, 2: Bar(">=", 0.90, "x"), 4: None}
+# Shape -> its sizes, and the bar for each number of stages that is measured.
+SHAPES: dict[str, tuple[LlamaSizes, Bars]] = {
+    "4 x 896": (WIDE, {1: None, 2: Bar(">=", 0.90, "x"), 4: None}),
+    "8 x 512": (NARROW, {2: None}),
+}
 NUM_HOP_STAGES = 2
-
-Pairs = list[tuple[float, float]]
 
 
 def run() -> Report:
     """Measure decode speeds, then hops."""
     report = Report("single-stream")
-    with tempfile.TemporaryDirectory() as folder:
-        _measure_speeds(write_llama(Path(folder) / "model", SIZES, with_tokenizer=True), report)
+    for shape, (sizes, bars) in SHAPES.items():
+        with tempfile.TemporaryDirectory() as folder:
+            path = write_llama(Path(folder) / "model", sizes, with_tokenizer=True)
+            _measure_speeds(shape, path, bars, report)
     _measure_hops(report)
     return report
 
 
-def _measure_speeds(model_path: Path, report: Report) -> None:
-    pairs: dict[int, Pairs] = {num_stages: [] for num_stages in BARS}
+def _measure_speeds(shape: str, model_path: Path, bars: Bars, report: Report) -> None:
+    pairs: dict[int, Pairs] = {num_stages: [] for num_stages in bars}
     for start in range(1, NUM_STARTS + 1):
-        for num_stages in BARS:
-            note(f"start {start} of {NUM_STARTS}, {_through(num_stages)}")
+        for num_stages in bars:
+            note(f"{shape}: start {start} of {NUM_STARTS}, {_through(num_stages)}")
             pairs[num_stages] += _pairs_of_one_start(model_path, num_stages)
     theirs = statistics.median(pair[0] for some in pairs.values() for pair in some)
-    report.add("mlx-lm, time per token", theirs, "ms")
-    for num_stages, bar in BARS.items():
-        _report_speed(report, num_stages, pairs[num_stages], bar)
+    report.add(f"{shape}: mlx-lm, time per token", theirs, "ms")
+    for num_stages, bar in bars.items():
+        _report_speed(report, f"{shape}: ", num_stages, pairs[num_stages], bar)
 
 
-def _report_speed(report: Report, num_stages: int, pairs: Pairs, bar: Bar | None) -> None:
+def _report_speed(
+    report: Report, shape: str, num_stages: int, pairs: Pairs, bar: Bar | None
+) -> None:
     through = _through(num_stages)
     ours = statistics.median(ms for _, ms in pairs)
-    report.add(f"tbcluster {through}, time per token", ours, "ms")
-    report.add(f"speed {through} / mlx-lm", median_ratio(pairs), "x", bar)
-    note_ratios(f"speed {through} / mlx-lm", pairs)
+    report.add(f"{shape}tbcluster {through}, time per token", ours, "ms")
+    report.add(f"{shape}speed {through} / mlx-lm", median_ratio(pairs), "x", bar)
+    note_ratios(f"{shape}speed {through} / mlx-lm", pairs)
 
 
 def _pairs_of_one_start(model_path: Path, num_stages: int) -> Pairs:

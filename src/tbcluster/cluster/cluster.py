@@ -134,7 +134,7 @@ class Cluster:
             for note in model.notes:
                 self._on_note(note)
             self._parts = self._assemble(model)
-            if self._state is not ClusterState.CLOSED:
+            if self._become(ClusterState.STARTING):
                 self._bring_up(self._parts)
             if not self._become(ClusterState.READY):
                 raise ClusterClosedError("the cluster was closed while it was starting")
