@@ -22,8 +22,7 @@ from tbcluster.demo import MODEL_PATH
 from tests.doubles.checkpoints import LlamaSizes, write_llama
 
 # The shape matters: building a layer's graph takes Python as long for a narrow layer as for a wide
-# one, and mlx-lm does it while it computes. Both are shown; the bar is for the wide one, since a
-# layer of any model worth cutting is wider than either.
+# one, and mlx-lm does it while it computes. A layer of any model worth cutting is wider than either.
 WIDE = LlamaSizes(
     num_hidden_layers=4,
     hidden_size=896,
@@ -47,10 +46,11 @@ PROMPT = list(range(300, 316))
 NUM_TOKENS = 25
 NUM_STARTS = 6
 PAIRS_PER_START = 2
+BAR = Bar(">=", 0.90, "x")
 # Shape -> its sizes, and the bar for each number of stages that is measured.
 SHAPES: dict[str, tuple[LlamaSizes, Bars]] = {
-    "4 x 896": (WIDE, {1: None, 2: Bar(">=", 0.90, "x"), 4: None}),
-    "8 x 512": (NARROW, {2: None}),
+    "4 x 896": (WIDE, {1: None, 2: BAR, 4: None}),
+    "8 x 512": (NARROW, {2: BAR}),
 }
 NUM_HOP_STAGES = 2
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+CPU = "CPU"
+
 
 @dataclass(frozen=True, slots=True)
 class Device:
@@ -31,13 +33,22 @@ def current_device() -> Device:
         return Device("Metal GPU", None)
     if mx.default_device() == mx.Device(mx.gpu):
         return Device("CUDA GPU", None)
-    return Device("CPU", mx.float32)
+    return Device(CPU, mx.float32)
 
 
-def reserve_memory() -> None:
-    """Let MLX wire as much memory as the system recommends, as mlx-lm does (Metal only)."""
+def prepare_device() -> Device:
+    """Set MLX up for a process that computes, and say on what it does.
+
+    On Metal MLX may wire as much memory as the system recommends, as with mlx-lm. On a CPU
+    functions are not compiled: that needs a C++ compiler on the user's machine, takes a second at
+    the first use of each, and was not faster where it was measured.
+    """
+    device = current_device()
     if mx.metal.is_available():
         mx.set_wired_limit(int(mx.device_info()["max_recommended_working_set_size"]))
+    elif device.backend == CPU:
+        mx.disable_compile()
+    return device
 
 
 def peak_memory_bytes() -> int:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tbcluster.errors import TbclusterError
-from tbcluster.model.device import current_device
+from tbcluster.model.device import prepare_device
 from tbcluster.model.reference import reference_continuation
 from tbcluster.stage.worker import follow_parent, meet_parent
 from tbcluster.wire.control import Failed, ReferenceSpec, decode_spec
@@ -22,7 +22,7 @@ def main() -> int:
     follow_parent(stdin, None)
     try:
         path, prompt = Path(spec.model_path), list(spec.prompt)
-        report(reference_continuation(path, current_device(), prompt, spec.num_tokens))
+        report(reference_continuation(path, prepare_device(), prompt, spec.num_tokens))
     except (TbclusterError, OSError, RuntimeError, MemoryError) as error:
         report(Failed(type(error).__name__, str(error)))
         return 1

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tbcluster.errors import TbclusterError, WireError
-from tbcluster.model.device import current_device, peak_memory_bytes, reserve_memory
+from tbcluster.model.device import peak_memory_bytes, prepare_device
 from tbcluster.model.loading import load_stage
 from tbcluster.stage.executor import StageExecutor
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
@@ -85,8 +85,7 @@ def main() -> int:
 
 def serve(spec: StageSpec, report: Reporter) -> None:
     """Load the stage and run steps until the process is ended."""
-    device = current_device()
-    reserve_memory()
+    device = prepare_device()
     receiver = ZmqReceiver(spec.inbound)
     model = load_stage(
         Path(spec.model_path),
