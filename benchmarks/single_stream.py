@@ -22,7 +22,7 @@ from tbcluster.demo import MODEL_PATH
 from tests.doubles.checkpoints import LlamaSizes, write_llama
 
 # The shape matters: building a layer's graph takes Python as long for a narrow layer as for a wide
-# one, and mlx-lm does it while it computes. A layer of any model worth cutting is wider than either.
+# one, and mlx-lm does it while it computes. Layers worth cutting are wider than either of these.
 WIDE = LlamaSizes(
     num_hidden_layers=4,
     hidden_size=896,
