@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from tbcluster.cluster.stages import StageSet, StageStatus
@@ -59,12 +58,7 @@ class LocalPipeline:
         self._stages.await_ready()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stages.close()
         self._sender.close()
         self._receiver.close()

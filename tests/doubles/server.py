@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from types import TracebackType
 from typing import Self
 
 from tests.doubles.waiting import wait_until
@@ -49,12 +48,7 @@ class ServeProcess:
         assert self.process.poll() is None, self.output
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.interrupt()
 
     def interrupt(self) -> int:
