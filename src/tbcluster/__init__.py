@@ -9,9 +9,13 @@
 `tbcluster.aio` holds the same for asyncio; `Cluster` gives control over the stages.
 """
 
-from tbcluster.api import generate, load, stream_generate
-from tbcluster.cluster.cluster import Cluster, ClusterState, ClusterStatus
-from tbcluster.generation import GenerationResponse
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tbcluster.api import generate, load, stream_generate
+    from tbcluster.cluster.cluster import Cluster, ClusterState, ClusterStatus
+    from tbcluster.generation import GenerationResponse
 
 __version__ = "0.1.0"
 
@@ -25,3 +29,21 @@ __all__ = [
     "load",
     "stream_generate",
 ]
+
+# Imported when first asked for: the command line and the stage workers need only parts of it all,
+# and MLX with its tokenizers takes a second.
+_HOMES = {
+    "Cluster": "tbcluster.cluster.cluster",
+    "ClusterState": "tbcluster.cluster.cluster",
+    "ClusterStatus": "tbcluster.cluster.cluster",
+    "GenerationResponse": "tbcluster.generation",
+    "generate": "tbcluster.api",
+    "load": "tbcluster.api",
+    "stream_generate": "tbcluster.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'tbcluster' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,5 +1,5 @@
 """`python -m tbcluster`."""
 
-from tbcluster.cli.main import main
+from tbcluster.cli.entry import main
 
 main()

@@ -136,9 +136,20 @@ def test_generate_prints_the_answer_alone_on_standard_output() -> None:
     assert "prompt tokens" in done.stderr
 
 
-def test_generate_reads_standard_input() -> None:
-    done = run("generate", "--prompt", "-", stdin="What is the capital of France?")
+def test_generate_reads_standard_input_less_its_last_newline() -> None:
+    question = "What is the capital of France?"
+    done = run("generate", "--prompt", "-", stdin=f"{question}\n")
     assert "Paris" in done.stdout
+    assert done.stdout == run("generate", "--prompt", question).stdout
+    empty = run("generate", "--prompt", "-")
+    assert empty.returncode == 1
+    assert "standard input is empty" in empty.stderr
+
+
+def test_chat_knows_its_commands() -> None:
+    done = run("chat", stdin="/help\n")
+    assert "there is no /help: /new starts over" in done.stderr
+    assert not done.stdout.strip()
 
 
 def test_chat_answers_starts_over_and_ends() -> None:

@@ -159,5 +159,5 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_endless_llama(path: Path) -> Path:
-    """A small model with a context so long that an answer of its only ends if it is ended."""
+    """A small model with a context so long that its greedy answer ends only if it is ended."""
     return write_llama(path, LlamaSizes(max_position_embeddings=10**9), with_tokenizer=True)

@@ -17,6 +17,8 @@ from tests.doubles.server import ServeProcess
 from tests.doubles.waiting import wait_until
 
 MODEL = "tbcluster-demo"
+# Greedy: a sampled answer of a random model may end by chance.
+ENDLESS: dict[str, Any] = {"prompt": [5], "max_tokens": 10**9, "temperature": 0}
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 
 
@@ -220,6 +222,12 @@ def test_fields_that_change_nothing_are_accepted(http: httpx.Client) -> None:
     assert content(chat(http, **neutral)) == content(chat(http))
 
 
+def test_a_body_of_another_type_says_what_to_send(http: httpx.Client) -> None:
+    answer = http.post("/v1/chat/completions", content=b'{"model": "x"}')
+    assert answer.status_code == 400
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"model": "tbcluster-demo", ', b"\xff\xfe"])
 def test_malformed_json(http: httpx.Client, body: bytes) -> None:
     headers = {"Content-Type": "application/json"}
@@ -243,7 +251,7 @@ def test_an_empty_completion_prompt(http: httpx.Client) -> None:
 @pytest.mark.parametrize("is_streamed", [True, False])
 def test_a_client_that_goes_away_ends_its_request(tmp_path: Path, is_streamed: bool) -> None:
     folder = write_endless_llama(tmp_path / "endless")
-    body = {"model": "endless", "prompt": [5], "max_tokens": 10**9, "stream": is_streamed}
+    body = {"model": "endless", **ENDLESS, "stream": is_streamed}
     with ServeProcess(str(folder)) as server, httpx.Client(base_url=server.url) as http:
 
         def num_requests() -> int:
@@ -253,6 +261,21 @@ def test_a_client_that_goes_away_ends_its_request(tmp_path: Path, is_streamed: b
             raw.sendall(post("/v1/completions", body))
             wait_until(lambda: num_requests() == 1, "the request runs")
         wait_until(lambda: num_requests() == 0, "the request has ended")
+
+
+def test_ctrl_c_ends_an_open_stream_with_an_error_of_its_own(tmp_path: Path) -> None:
+    folder = write_endless_llama(tmp_path / "endless")
+    body = {"model": "endless", **ENDLESS, "stream": True}
+    with ServeProcess(str(folder)) as server:
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=body) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            os.killpg(server.process.pid, signal.SIGINT)
+            rest = [line for line in lines if line]
+        assert rest[-1] == "data: [DONE]"
+        assert json.loads(rest[-2].removeprefix("data: "))["error"]["code"] == "shutting_down"
+        server.interrupt()
+    assert "Traceback" not in server.output
 
 
 def post(path: str, body: dict[str, Any]) -> bytes:

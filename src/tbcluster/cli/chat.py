@@ -10,7 +10,7 @@ from tbcluster.errors import RequestError, TbclusterError
 from tbcluster.generation import chat_prompt
 
 DEFAULT_CHAT_TOKENS = 1024
-HELP = "/new starts over, /quit (or Ctrl-D) ends; Ctrl-C stops an answer"
+HELP = "/new starts over, /quit ends; Ctrl-C stops an answer, and at the prompt it ends"
 
 
 def chat(
@@ -32,6 +32,9 @@ def chat(
         while (said := ask()) is not None:
             if said == "/new":
                 turns = list(opening)
+                console.print("[dim](a new conversation)[/dim]")
+            elif said.startswith("/"):
+                console.print(f"there is no {said}: {HELP}", style="yellow", markup=False)
             elif said:
                 turns.append({"role": "user", "content": said})
                 answer = reply(

@@ -20,6 +20,7 @@ from tbcluster.cli.options import (
 )
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import TokenId
+from tbcluster.errors import RequestError
 from tbcluster.generation import DEFAULT_MAX_TOKENS, chat_prompt, encode_prompt
 
 
@@ -41,7 +42,7 @@ def generate(
     ] = False,
 ) -> None:
     """Print a model's answer to a prompt as it is generated."""
-    text = sys.stdin.read() if prompt == "-" else prompt
+    text = read_prompt() if prompt == "-" else prompt
     with running_cluster(model, stages) as cluster:
         response = None
         for response in stream_generate(
@@ -62,6 +63,14 @@ def generate(
                 f"[dim]{response.prompt_tokens} prompt tokens at {response.prompt_tps:.1f}/s, "
                 f"{response.generation_tokens} tokens at {response.generation_tps:.1f}/s[/dim]"
             )
+
+
+def read_prompt() -> str:
+    """Standard input without the newline that ends it."""
+    text = sys.stdin.read().removesuffix("\n")
+    if not text:
+        raise RequestError("--prompt - was given, and standard input is empty", "prompt")
+    return text
 
 
 def prompt_tokens(cluster: Cluster, text: str, system: str | None, *, raw: bool) -> list[TokenId]:

@@ -23,6 +23,7 @@ def running_cluster(model: str | None, stages: int | None) -> Iterator[Cluster]:
         DownloadColumn(binary_units=True),
         console=console,
         transient=True,
+        disable=not console.is_terminal,
     )
     tasks: dict[int, TaskID] = {}
 

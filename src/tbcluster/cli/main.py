@@ -41,13 +41,13 @@ def options(
     """Options of tbcluster itself."""
 
 
-def main() -> None:
-    """Entry point: an error is a sentence on standard error, not a traceback."""
+def run() -> None:
+    """Run the command line: an error is a sentence on standard error, not a traceback."""
     logging.basicConfig(format="tbcluster: %(message)s", level=logging.WARNING)
+    # It warns of long prompts, which are refused in words of our own.
+    logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         app()
     except TbclusterError as error:
         typer.secho(f"tbcluster: {error}", fg=typer.colors.RED, err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)

@@ -20,7 +20,9 @@ Stages = Annotated[
     ),
 ]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Most tokens to generate.")]
-Temperature = Annotated[float, typer.Option("--temp", min=0.0, help="0 is greedy.")]
+Temperature = Annotated[
+    float, typer.Option("--temp", "--temperature", min=0.0, help="0 is greedy.")
+]
 TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus sampling; 1 keeps all.")]
 TopK = Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0 keeps all.")]
 MinP = Annotated[

@@ -6,6 +6,7 @@ parity, and leaves a watcher to start a stage again when its worker dies.
 
 import asyncio
 import atexit
+import logging
 import operator
 import secrets
 import threading
@@ -30,6 +31,8 @@ from tbcluster.engine.sequence import Listener
 from tbcluster.errors import ClusterClosedError, PlanError, RequestError, TbclusterError
 from tbcluster.model.source import ModelFolder
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
+
+logger = logging.getLogger(__name__)
 
 # mlx-lm's own step: equal chunks do equal arithmetic.
 PREFILL_CHUNK_TOKENS = 2048
@@ -209,6 +212,10 @@ class Cluster:
         """End a request; its listener hears no more of it."""
         self._running.engine.cancel(request.request_id)
 
+    def end_requests(self, reason: str) -> None:
+        """End every request, open or yet to come, with ClusterClosedError; `close` is still due."""
+        self._running.engine.close(ClusterClosedError(reason))
+
     # Facts
 
     @property
@@ -295,6 +302,7 @@ class Cluster:
 
     def _note_failure(self, error: TbclusterError) -> None:
         if self._become(ClusterState.FAILED):
+            logger.error("%s; no more requests can be answered: start tbcluster again", error)
             self._failure = error
             self._running.engine.close(error)
 

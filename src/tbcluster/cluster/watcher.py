@@ -57,20 +57,23 @@ class StageWatcher:
 
     def _recover(self, exited: StageExited | None) -> None:
         self._on_recovering(True)
+        if exited is not None:
+            logger.warning("stage %d %s", exited.stage, exited.what)
         while exited is not None:
             self._restart_dead_stages(exited)
             exited = self._stages.next_exit(until_ready=True) or self._lost_in_parity_check()
         self._engine.open()
         self._on_recovering(False)
+        logger.warning("all stages are ready again")
 
     def _restart_dead_stages(self, exited: StageExited) -> None:
         """Start all that are dead by now, of which `exited` is one."""
         self._epoch += 1
         self._engine.begin_epoch(self._epoch)
         for stage in self._stages.dead_stages():
-            logger.warning("stage %d has ended: starting it again", stage)
             if not self._budgets[stage].take(time.monotonic()):
                 raise StageError(f"stage {stage} {exited.what} again and again: given up")
+            logger.warning("stage %d has ended: starting it again", stage)
             self._stages.statuses[stage].num_restarts += 1
             self._stages.start(stage, self._epoch)
 

@@ -113,8 +113,8 @@ def _fetch(name: str) -> Path:
         offline = os.environ.get("HF_HUB_OFFLINE") not in (None, "", "0")
         reason = "offline mode is on (HF_HUB_OFFLINE)" if offline else "the hub cannot be reached"
         raise ModelNotFoundError(
-            f"{name!r} is not in the local Hugging Face cache and {reason}: "
-            "fetch it first, or give a folder"
+            f"there is no folder {name!r} here; as a Hugging Face id it is not in the local cache "
+            f"and {reason}: fetch it first, or give a folder"
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         raise ModelNotFoundError(f"cannot fetch {name!r} from the hub: {error}") from error

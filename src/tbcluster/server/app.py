@@ -1,5 +1,7 @@
 """The web application and the loop that serves it."""
 
+import errno
+import os
 import socket
 from typing import Any
 
@@ -17,7 +19,7 @@ SHUTDOWN_GRACE_S = 2
 
 def create_app(cluster: Cluster) -> FastAPI:
     """The HTTP endpoints of a running cluster."""
-    app = FastAPI(title="tbcluster", docs_url="/docs", redoc_url=None)
+    app = FastAPI(title="tbcluster", docs_url=None, redoc_url=None)
     problems.install(app)
     app.include_router(openai.make_router(cluster))
 
@@ -61,10 +63,14 @@ def listen(host: str, port: int) -> socket.socket:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         return socket.create_server(address[:2], family=family)
     except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise ListenError(
-            f"cannot listen on {host}:{port} ({reason}): choose another --port, or 0 for a free one"
-        ) from error
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number and number > 0 else error
+        advice = (
+            "choose another --port, or 0 for a free one"
+            if number == errno.EADDRINUSE
+            else "choose another --host or --port"
+        )
+        raise ListenError(f"cannot listen on {host}:{port} ({reason}): {advice}") from error
 
 
 def run(cluster: Cluster, listener: socket.socket) -> None:
@@ -73,6 +79,19 @@ def run(cluster: Cluster, listener: socket.socket) -> None:
         create_app(cluster),
         log_level="warning",
         access_log=False,
+        lifespan="off",
         timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, cluster).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends open answers with an error of theirs before it cuts connections."""
+
+    def __init__(self, config: uvicorn.Config, cluster: Cluster) -> None:
+        super().__init__(config)
+        self._cluster = cluster
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._cluster.end_requests("the server is shutting down")
+        await super().shutdown(sockets)

@@ -85,6 +85,8 @@ def _explain(error: RequestValidationError) -> tuple[str, str | None]:
         return f"the body is not valid JSON: {reason} at character {first['loc'][-1]}", None
     if first["type"] == "refused":
         return first["msg"], first["ctx"]["param"]
+    if tuple(first["loc"]) == ("body",):
+        return "the body must be a JSON object, sent with Content-Type: application/json", None
     path = [str(part) for part in first["loc"] if part != "body"]
     param = ".".join(path) or None
     message = first["msg"] + _got(first.get("input"))
