@@ -50,13 +50,10 @@ def running_cluster(model: str | None, stages: int | None) -> Iterator[Cluster]:
 def stage_table(cluster: Cluster) -> Table:
     """Who runs which layers, with what memory."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, justify in (
-        ("stage", "right"),
-        ("layers", "left"),
-        ("memory", "right"),
-        ("on", "left"),
-    ):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("stage", justify="right")
+    table.add_column("layers")
+    table.add_column("memory", justify="right")
+    table.add_column("on")
     for status in cluster.status().stages:
         memory = f"{status.memory_bytes / 2**20:,.1f} MiB"
         table.add_row(str(status.index), str(status.layers), memory, status.backend)
