@@ -3,9 +3,12 @@
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,8 +33,14 @@ def run(
 
 
 @pytest.fixture
-def short_tmp() -> str:
-    return f"/tmp/tbs-{os.getpid()}"
+def own_tmp() -> Iterator[Path]:
+    """A TMPDIR for one server, which must leave nothing in it. Under /tmp, since the path of a
+    socket is short."""
+    folder = Path(tempfile.mkdtemp(prefix="tbs-", dir="/tmp"))
+    yield folder
+    left = list(folder.iterdir())
+    shutil.rmtree(folder)
+    assert not left
 
 
 def test_the_printed_curl_streams_a_right_answer() -> None:
@@ -47,45 +56,36 @@ def test_the_printed_curl_streams_a_right_answer() -> None:
         assert "computing in float32" in server.output or sys.platform == "darwin"
 
 
-def test_ctrl_c_leaves_no_process_and_no_socket(short_tmp: str) -> None:
-    folder = Path(short_tmp)
-    folder.mkdir(exist_ok=True)
-    server = ServeProcess("--stages", "3", env={"TMPDIR": short_tmp})
+def test_ctrl_c_leaves_no_process_and_no_socket(own_tmp: Path) -> None:
+    server = ServeProcess("--stages", "3", env={"TMPDIR": str(own_tmp)})
     with server:
         pids = worker_pids(server.process.pid)
         assert len(pids) >= 3
-        assert run_dirs(folder)
+        assert run_dirs(own_tmp)
     assert server.process.returncode in (0, 130)
     assert not any(is_alive(pid) for pid in pids)
-    assert not run_dirs(folder)
+    assert not run_dirs(own_tmp)
     assert "Traceback" not in server.output
-    folder.rmdir()
 
 
-def test_sigterm_leaves_nothing(short_tmp: str) -> None:
-    folder = Path(short_tmp)
-    folder.mkdir(exist_ok=True)
-    server = ServeProcess("--stages", "2", env={"TMPDIR": short_tmp})
+def test_sigterm_leaves_nothing(own_tmp: Path) -> None:
+    server = ServeProcess("--stages", "2", env={"TMPDIR": str(own_tmp)})
     with server:
         pids = worker_pids(server.process.pid)
         server.process.terminate()
         assert server.process.wait(timeout=30) == 143
     assert not any(is_alive(pid) for pid in pids)
-    assert not run_dirs(folder)
-    folder.rmdir()
+    assert not run_dirs(own_tmp)
 
 
-def test_ctrl_c_while_loading_leaves_nothing(short_tmp: str) -> None:
-    folder = Path(short_tmp)
-    folder.mkdir(exist_ok=True)
-    server = ServeProcess("--stages", "2", env={"TMPDIR": short_tmp})
+def test_ctrl_c_while_loading_leaves_nothing(own_tmp: Path) -> None:
+    server = ServeProcess("--stages", "2", env={"TMPDIR": str(own_tmp)})
     wait_until(lambda: len(worker_pids(server.process.pid)) > 0, "a stage is being loaded")
     pids = worker_pids(server.process.pid)
     assert server.interrupt() == 130
     wait_until(lambda: not any(is_alive(pid) for pid in pids), "the workers are gone")
-    assert not run_dirs(folder)
+    assert not run_dirs(own_tmp)
     assert "Traceback" not in server.output
-    folder.rmdir()
 
 
 def test_a_port_in_use_is_known_before_anything_is_loaded() -> None:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,10 +46,10 @@ NUM_TOKENS = 24
 
 
 @pytest.fixture(autouse=True)
-def own_tmpdir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Sockets in a folder of the test's own, which must be empty of them at the end."""
-    folder = Path(f"/tmp/tbc-{os.getpid()}")
-    folder.mkdir(exist_ok=True)
+def own_tmpdir(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Sockets in a folder of the test's own, which must be empty of them at the end. Under /tmp,
+    since the path of a socket is short."""
+    folder = Path(tempfile.mkdtemp(prefix="tbc-", dir="/tmp"))
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setattr("tempfile.tempdir", None)
     yield folder

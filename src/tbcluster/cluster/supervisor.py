@@ -41,6 +41,9 @@ class Worker:
         self._on_report = on_report
         self._on_exit = on_exit
         self._process = _start_process(module)
+        stdin, stdout = self._process.stdin, self._process.stdout
+        assert stdin is not None and stdout is not None  # noqa: PT018, S101 - both are pipes
+        self._stdin, self._stdout = stdin, stdout
         self._tell(encode_line(spec))
         self._reader = threading.Thread(target=self._read, name=f"{module}-reports", daemon=True)
         self._reader.start()
@@ -69,27 +72,23 @@ class Worker:
         self.join()
 
     def _tell(self, line: bytes) -> None:
-        assert self._process.stdin is not None  # noqa: S101 - asked for a pipe
         try:
-            self._process.stdin.write(line)
-            self._process.stdin.flush()
+            self._stdin.write(line)
+            self._stdin.flush()
         except (BrokenPipeError, ValueError):
             return  # it has ended already; `on_exit` tells
 
     def _read(self) -> None:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None  # noqa: S101
-        assert stdout is not None  # noqa: S101
-        for line in stdout:
+        for line in self._stdout:
             try:
                 self._on_report(decode_report(line))
             except WireError:
                 # Something printed past the worker's redirection.
                 sys.stderr.write(line.decode(errors="replace"))
         status = self._process.wait()
-        stdout.close()
+        self._stdout.close()
         with suppress(BrokenPipeError):  # a line that it never read is still in the buffer
-            stdin.close()
+            self._stdin.close()
         self._on_exit(status)
 
 

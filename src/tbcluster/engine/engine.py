@@ -310,5 +310,5 @@ def _tell(listener: Listener, message: Output | TbclusterError) -> None:
     """A listener belongs to a caller: its failure is logged and stays its own."""
     try:
         listener(message)
-    except Exception:
+    except Exception:  # the caller's code may raise anything, and other requests must go on
         logger.exception("a request's listener failed")

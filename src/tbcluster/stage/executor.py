@@ -95,10 +95,9 @@ class StageExecutor:
         if isinstance(output, HiddenStates):
             evaluate(output, cache)
             boundary = to_boundary(output)
-        elif micro_batch.sample is not None:
-            sampled = sample_token(output, micro_batch.sample)
-            evaluate(None, cache)
         else:
+            if micro_batch.sample is not None:
+                sampled = sample_token(output, micro_batch.sample)
             evaluate(None, cache)
         self._clear_now_and_then(is_prefill=micro_batch.sample is None)
         return boundary, sampled
