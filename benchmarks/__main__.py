@@ -12,6 +12,7 @@ from benchmarks.harness import Report
 BENCHMARKS = {
     "single-stream": "decode speed through 1, 2 and 4 stages against mlx-lm; cost of a hop",
     "stage-memory": "peak memory of each stage of a 400 MB model cut in 4 against the whole",
+    "full-pipeline": "many streams, long prompts, chats: 2 stages on 2 cores against mlx-lm",
     "demo-accuracy": "score of the bundled model on its held-out questions, through 2 stages",
 }
 
@@ -23,17 +24,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"{name:15} {line}" for name, line in BENCHMARKS.items()))
         return 0
     _set_environment()
-    report = run(options.name)
+    report = run(options.name, options.only, quick=options.quick)
     report.print()
     if options.json is not None:
         options.json.write_text(report.to_json(), encoding="utf-8")
     return 0 if report.is_met else 1
 
 
-def run(name: str) -> Report:
-    """Run one benchmark; each is a module that holds a function `run`."""
+def run(name: str, only: Sequence[str] = (), *, quick: bool = False) -> Report:
+    """Run one benchmark; each is a module that holds a function `run`. One that has parts takes the
+    names of those to run, and whether to be quick."""
     module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
-    report: Report = module.run()
+    parts = getattr(module, "PARTS", {})
+    unknown = [part for part in only if part not in parts]
+    if unknown or (quick and not parts):
+        what = f"part {unknown[0]!r}" if unknown else "--quick"
+        sys.exit(f"bench: {name} has no {what}; its parts: {', '.join(parts) or 'none'}")
+    report: Report = module.run(only, quick=quick) if parts else module.run()
     return report
 
 
@@ -42,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="bench", description="Without a name: list the benchmarks.", allow_abbrev=False
     )
     parser.add_argument("name", nargs="?", choices=list(BENCHMARKS), help="which one to run")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PART", help="a part of it; may be repeated"
+    )
+    parser.add_argument("--quick", action="store_true", help="small and few: to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
     return parser
 

@@ -5,6 +5,7 @@ Timings drift with whatever else a machine does. Two sides are therefore measure
 """
 
 import json
+import operator
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -22,18 +23,19 @@ B = TypeVar("B")
 
 MIN_PAIRS = 5
 MEGABYTE = 1e6
+RELATIONS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
     """What a value has to reach."""
 
-    relation: Literal[">=", "<"]
+    relation: Literal[">=", "<=", "<"]
     limit: float
     unit: str = ""
 
     def is_met_by(self, value: float) -> bool:
-        return value >= self.limit if self.relation == ">=" else value < self.limit
+        return RELATIONS[self.relation](value, self.limit)
 
     def __str__(self) -> str:
         return f"{self.relation} {self.limit:g} {self.unit}".rstrip()
@@ -130,6 +132,14 @@ def note_ratios(what: str, pairs: Sequence[tuple[float, float]]) -> None:
     """Show people how far the ratios of a measurement lie apart."""
     ratios = sorted(first / second for first, second in pairs)
     note(f"{what}: ratios of {len(ratios)} pairs " + " ".join(f"{ratio:.3f}" for ratio in ratios))
+
+
+def report_ratio(
+    report: Report, measure: str, pairs: Sequence[tuple[float, float]], bar: Bar | None
+) -> None:
+    """Append the median ratio of these pairs, and show people all of them."""
+    report.add(measure, median_ratio(pairs), "x", bar)
+    note_ratios(measure, pairs)
 
 
 def note(line: str) -> None:

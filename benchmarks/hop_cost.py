@@ -9,16 +9,16 @@ import statistics
 from pathlib import Path
 
 from benchmarks.harness import interleaved_pairs
-from benchmarks.local_pipeline import CACHE_ID, GREEDY, LocalPipeline, token_of
+from benchmarks.local_pipeline import GREEDY, LANE_ID, LocalPipeline, token_of
 from benchmarks.relay import RelayRing, Sizes
-from tbcluster.core import MicroBatch, Sample, SampledToken, StepResult
+from tbcluster.core import MicroBatch, Sample, SampledToken, StepResult, VisitTiming
 from tbcluster.wire.messages import Boundary, Result, Step, encode_result, encode_step
 from tbcluster.wire.tensors import Buffer, Tensor, TensorSpec
 
 NUM_PAIRS = 9
 STEPS_PER_ROUND = 60
 PROMPT = tuple(range(16, 32))
-SOME_US = 1234  # a compute time of typical length in a header
+SOME_US = 1234  # a time of typical length in a header
 
 
 def measure_hops(model_path: Path, num_stages: int) -> list[tuple[float, float]]:
@@ -30,8 +30,9 @@ def measure_hops(model_path: Path, num_stages: int) -> list[tuple[float, float]]
 
 def hop_us(result: StepResult) -> float:
     """The part of a step's round trip that no stage computed in, per hop."""
-    num_hops = len(result.compute_us) + 1
-    return (result.round_trip_us - sum(result.compute_us)) / num_hops
+    num_hops = len(result.timings) + 1
+    compute_us = sum(timing.compute_us for timing in result.timings)
+    return (result.round_trip_us - compute_us) / num_hops
 
 
 def message_sizes(model_path: Path, num_stages: int) -> list[Sizes]:
@@ -42,7 +43,7 @@ def message_sizes(model_path: Path, num_stages: int) -> list[Sizes]:
             _sizes(encode_step(_step(visited, config["hidden_size"])))
             for visited in range(num_stages)
         ),
-        _sizes(encode_result(Result(1, SOME_US, SampledToken(SOME_US), None, _times(num_stages)))),
+        _sizes(encode_result(_result(num_stages))),
     ]
 
 
@@ -53,14 +54,18 @@ def _step(num_visited: int, hidden_size: int) -> Step:
     return Step(
         epoch=1,
         step_id=SOME_US,
-        micro_batch=MicroBatch(CACHE_ID, (SOME_US,), Sample(GREEDY, SOME_US)),
+        micro_batch=MicroBatch(LANE_ID, (SOME_US,), (Sample(GREEDY, SOME_US),)),
         boundary=hidden if num_visited else None,
-        compute_us=_times(num_visited),
+        timings=_timings(num_visited),
     )
 
 
-def _times(num_visited: int) -> tuple[int, ...]:
-    return (SOME_US,) * num_visited
+def _result(num_stages: int) -> Result:
+    return Result(1, SOME_US, (SampledToken(SOME_US),), None, _timings(num_stages))
+
+
+def _timings(num_visited: int) -> tuple[VisitTiming, ...]:
+    return (VisitTiming(SOME_US, SOME_US),) * num_visited
 
 
 def _sizes(frames: list[Buffer]) -> Sizes:

@@ -5,21 +5,14 @@ from pathlib import Path
 from typing import Self
 
 from tbcluster.cluster.stages import StageSet, StageStatus
-from tbcluster.core import (
-    DropCache,
-    MicroBatch,
-    NewCache,
-    Sample,
-    SamplingParams,
-    StageRange,
-    StepResult,
-)
+from tbcluster.core import MicroBatch, Sample, SamplingParams, StageRange, StepResult
 from tbcluster.engine.pipeline import Pipeline
 from tbcluster.planner.partition import even_split
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
+from tbcluster.wire.operations import CacheOperation, DropCache, JoinLane, NewCache
 
 GREEDY = SamplingParams()
-CACHE_ID = 0
+CACHE_ID, LANE_ID = 0, 1
 
 
 class LocalPipeline:
@@ -41,11 +34,9 @@ class LocalPipeline:
 
     def begin(self, prompt: tuple[int, ...]) -> int:
         """Start a new sequence and return its first token; there must be two prompt tokens."""
-        self._pipeline.operate(DropCache(CACHE_ID))
-        self._pipeline.operate(NewCache(CACHE_ID))
         self._num_tokens = len(prompt)
-        self._run(MicroBatch(CACHE_ID, prompt[:-1]))
-        return token_of(self._decode(prompt[-1]))
+        self._run(MicroBatch(CACHE_ID, prompt[:-1]), DropCache(LANE_ID), NewCache(CACHE_ID))
+        return token_of(self._decode(prompt[-1], JoinLane(LANE_ID, (CACHE_ID,))))
 
     def decode(self, token: int) -> StepResult:
         """One more step of the sequence."""
@@ -63,12 +54,12 @@ class LocalPipeline:
         self._sender.close()
         self._receiver.close()
 
-    def _decode(self, token: int) -> StepResult:
+    def _decode(self, token: int, *operations: CacheOperation) -> StepResult:
         sample = Sample(GREEDY, self._num_tokens)
-        return self._run(MicroBatch(CACHE_ID, (token,), sample))
+        return self._run(MicroBatch(LANE_ID, (token,), (sample,)), *operations)
 
-    def _run(self, micro_batch: MicroBatch) -> StepResult:
-        self._pipeline.submit(micro_batch)
+    def _run(self, micro_batch: MicroBatch, *operations: CacheOperation) -> StepResult:
+        self._pipeline.submit(micro_batch, operations)
         while (result := self._pipeline.collect(None)) is None:
             continue
         assert result.error is None, result.error
@@ -84,5 +75,5 @@ def stage_ranges(model_path: Path, num_stages: int) -> list[StageRange]:
 
 def token_of(result: StepResult) -> int:
     """The token that a decode step picked."""
-    assert result.sampled is not None
-    return result.sampled.token
+    (sampled,) = result.sampled
+    return sampled.token

@@ -1,38 +1,68 @@
-"""mlx-lm in a process of its own, which decodes when it is asked to.
-
-As a module (`python -m benchmarks.unsharded MODEL`) it is that process: JSON lines in and out.
-"""
+"""mlx-lm in processes of their own, alone or side by side."""
 
 import json
-import os
 import subprocess
 import sys
-import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any, Self
 
-from benchmarks.decode import Decode, decode_of
+from benchmarks.decode import Decode
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """Greedy tokens, and for each by how much its logprob exceeds the runner-up's."""
+
+    tokens: list[int]
+    margins: list[float]
 
 
 class Unsharded:
-    """The process, as a context manager."""
+    """One process with one model, as a context manager."""
 
     def __init__(self, model_path: Path) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.unsharded", str(model_path)],
+            [sys.executable, "-m", "benchmarks.unsharded_process", str(model_path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
 
     def decode(self, prompt: list[int], num_tokens: int) -> Decode:
-        """Continue a prompt greedily."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"prompt": prompt, "max_tokens": num_tokens}) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        """Continue a prompt greedily with `stream_generate`."""
+        answer = self._run("decode", prompt=prompt, max_tokens=num_tokens)
         return Decode(tuple(answer["tokens"]), answer["ms_per_token"])
+
+    def decode_many(self, prompts: Sequence[list[int]], num_steps: int) -> float:
+        """Tokens per second of `BatchGenerator` while all prompts are being continued."""
+        rate: float = self._run("decode_many", prompts=prompts, num_steps=num_steps)["tokens_per_s"]
+        return rate
+
+    def prefill(self, prompt: list[int]) -> float:
+        """Seconds from a prompt to its first token."""
+        seconds: float = self._run("prefill", prompt=prompt)["seconds"]
+        return seconds
+
+    def continuation(self, prompt: Sequence[int], max_tokens: int) -> Continuation:
+        """Continue a prompt greedily with `generate_step`; an end-of-text token is the last one."""
+        answer = self._run("continue", prompt=list(prompt), max_tokens=max_tokens)
+        return Continuation(answer["tokens"], answer["margins"])
+
+    def prepare(self, task: str, **arguments: Any) -> None:
+        """Let the process do all that is not measured."""
+        self._write(json.dumps({"task": task, **arguments}))
+        assert self._read() == "ready"
+
+    def start(self) -> None:
+        """Let the measurement begin."""
+        self._write("go")
+
+    def answer(self) -> dict[str, Any]:
+        """Wait for the end of the measurement."""
+        answer: dict[str, Any] = self._read()
+        return answer
 
     def __enter__(self) -> Self:
         return self
@@ -42,41 +72,42 @@ class Unsharded:
         self._process.stdin.close()
         self._process.wait()
 
+    def _run(self, task: str, **arguments: Any) -> dict[str, Any]:
+        self.prepare(task, **arguments)
+        self.start()
+        return self.answer()
 
-def main() -> None:
-    """Load the model, then answer each line of input with a line of output."""
-    answers = _take_output()
-    # Here and not above: the parent has no use for the model's side of this module.
-    import mlx.core as mx
-    import mlx_lm
+    def _write(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
 
-    model, tokenizer = mlx_lm.load(sys.argv[1])[:2]
-    if mx.default_device() == mx.Device(mx.cpu):
-        model.set_dtype(mx.float32)  # as tbcluster does: see tbcluster.model.device
-    for line in sys.stdin:
-        result = _decode(model, tokenizer, json.loads(line))
-        mx.synchronize()  # mlx-lm has begun one token more than was asked for
-        answers.write(json.dumps({"tokens": result.tokens, "ms_per_token": result.ms_per_token}))
-        answers.write("\n")
-        answers.flush()
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
 
 
-def _decode(model: Any, tokenizer: Any, request: dict[str, Any]) -> Decode:
-    import mlx_lm
+class SideBySide:
+    """Two processes that start each measurement together: the limit of two cores."""
 
-    def timed() -> Any:
-        for response in mlx_lm.stream_generate(model, tokenizer, **request):
-            yield response.token, time.perf_counter()
+    def __init__(self, first: Unsharded, second: Unsharded) -> None:
+        self._both = (first, second)
 
-    return decode_of(timed())
+    def decode_many(self, prompts: Sequence[list[int]], num_steps: int) -> float:
+        """Tokens per second of both together, each with half of the prompts."""
+        half = len(prompts) // 2
+        parts = (prompts[:half], prompts[half:])
+        for process, part in zip(self._both, parts, strict=True):
+            process.prepare("decode_many", prompts=part, num_steps=num_steps)
+        return sum(answer["tokens_per_s"] for answer in self._measure())
 
+    def prefill(self, prompts: Sequence[list[int]]) -> float:
+        """Seconds until both have answered, one prompt each."""
+        for process, prompt in zip(self._both, prompts, strict=True):
+            process.prepare("prefill", prompt=prompt)
+        return max(answer["seconds"] for answer in self._measure())
 
-def _take_output() -> TextIO:
-    """The pipe to the parent; what libraries print goes to standard error from now on."""
-    pipe = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    return pipe
-
-
-if __name__ == "__main__":
-    main()
+    def _measure(self) -> list[dict[str, Any]]:
+        for process in self._both:
+            process.start()
+        return [process.answer() for process in self._both]

@@ -5,12 +5,14 @@ import dataclasses
 import importlib
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import tbcluster
 from tbcluster import aio
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.errors import PlanError
 from tests.doubles.checkpoints import write_endless_llama
 from tests.doubles.processes import worker_pids
 from tests.doubles.waiting import wait_until
@@ -28,7 +30,7 @@ def test_responses_have_mlx_lm_fields(cluster: Cluster) -> None:
     module = importlib.import_module("mlx_lm.generate")
     theirs = {f.name for f in dataclasses.fields(module.GenerationResponse)}
     ours = {f.name for f in dataclasses.fields(tbcluster.GenerationResponse)}
-    assert ours == theirs
+    assert ours == theirs | {"cached_tokens"}
 
 
 def test_stream_counts_and_ends(cluster: Cluster) -> None:
@@ -67,6 +69,22 @@ def test_logprobs_come_when_asked_for(cluster: Cluster) -> None:
     assert logprobs.top[0] == (logprobs.token, logprobs.logprob)
     plain = next(tbcluster.stream_generate(cluster, cluster.tokenizer, PROMPT, max_tokens=1))
     assert plain.logprobs is None
+
+
+def test_a_known_prompt_is_not_computed_again(cluster: Cluster) -> None:
+    prompt = list(range(400, 500))
+
+    def ask(**options: Any) -> tuple[list[int], set[int]]:
+        stream = tbcluster.stream_generate(
+            cluster, cluster.tokenizer, prompt, max_tokens=5, **options
+        )
+        got = list(stream)
+        return [r.token for r in got], {r.cached_tokens for r in got}
+
+    tokens, cached = ask()
+    assert cached == {0}
+    assert ask() == (tokens, {len(prompt) - 1})
+    assert ask(cache_prompt=False) == (tokens, {0})
 
 
 def test_verbose_prints_the_answer_and_the_speeds(
@@ -118,3 +136,11 @@ def test_aio_load() -> None:
             return await aio.generate(model, tokenizer, PROMPT, max_tokens=3)
 
     assert asyncio.run(answer())
+
+
+def test_kv_options_are_the_callers() -> None:
+    too_little = tbcluster.KvOptions(memory_bytes=1000)
+    with pytest.raises(PlanError, match="--kv-memory"):
+        tbcluster.load(stages=1, kv=too_little)
+    with pytest.raises(PlanError, match="--kv-memory"):
+        asyncio.run(aio.load(stages=1, kv=too_little))

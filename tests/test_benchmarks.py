@@ -3,17 +3,27 @@
 import importlib
 import io
 import json
+import threading
+from dataclasses import fields
 from datetime import UTC, datetime
 
 import pytest
 from rich.console import Console
 
+from benchmarks import full_pipeline
 from benchmarks.__main__ import BENCHMARKS, main
 from benchmarks.decode import decode_of
+from benchmarks.full_pipeline.coordinator import measure_coordinator
+from benchmarks.full_pipeline.correctness import Trial
+from benchmarks.full_pipeline.prompts import p95
+from benchmarks.full_pipeline.settings import CoordinatorSettings, Settings
+from benchmarks.full_pipeline.streams import RunningStreams, Stream, Window
 from benchmarks.harness import Bar, Report, Row, interleaved_pairs, median_ratio, shown
 from benchmarks.hop_cost import hop_us, message_sizes
 from benchmarks.machine import Machine, this_machine
-from tbcluster.core import StepResult
+from benchmarks.unsharded import SideBySide, Unsharded
+from tbcluster.core import FinishReason, Output, Request, SampledToken, StepResult, VisitTiming
+from tbcluster.errors import StageError
 from tests.doubles.checkpoints import LlamaSizes, write_llama
 
 MACHINE = Machine("a CPU", 2, 8.0, "an OS", "3.11", "0.1", "0.2", "0.3", False)
@@ -52,6 +62,8 @@ def test_the_median_is_of_the_ratios_and_not_of_the_sides():
         (Bar(">=", 90, "%"), 89.9, False, ">= 90 %"),
         (Bar("<", 40, "%"), 39.9, True, "< 40 %"),
         (Bar("<", 40), 40, False, "< 40"),
+        (Bar("<=", 0), 0, True, "<= 0"),
+        (Bar("<=", 0), 1, False, "<= 0"),
     ],
 )
 def test_bar(bar, value, is_met, text):
@@ -109,7 +121,8 @@ def test_decode_speed_leaves_out_the_first_token():
 
 
 def test_a_hop_is_what_no_stage_computed_in():
-    result = StepResult(0, None, None, None, compute_us=(300, 400), round_trip_us=1000)
+    timings = (VisitTiming(300, 7), VisitTiming(400, 5))
+    result = StepResult(0, None, (), None, timings, round_trip_us=1000)
     assert hop_us(result) == 100
 
 
@@ -138,3 +151,119 @@ def test_an_unknown_name_is_refused(capsys):
         main(["no-such"])
     assert exited.value.code == 2
     assert "single-stream" in capsys.readouterr().err
+
+
+def test_an_unknown_part_is_refused():
+    with pytest.raises(SystemExit, match="no part 'no-such'; its parts: correctness, decode"):
+        main(["full-pipeline", "--only", "no-such"])
+    with pytest.raises(SystemExit, match="stage-memory has no --quick"):
+        main(["stage-memory", "--quick"])
+
+
+def test_every_part_has_settings_of_its_name():
+    assert set(full_pipeline.PARTS) == {field.name for field in fields(Settings)}
+
+
+def an_output(token: int, finish_reason: FinishReason | None = None) -> Output:
+    return Output("", SampledToken(token), 1, 1, 0, 0, 0, finish_reason=finish_reason)
+
+
+class TwoStreams:
+    """Tells two listeners of a token in turns, until both are cancelled."""
+
+    def __init__(self) -> None:
+        self._listeners: dict[str, Stream] = {}
+        self._cancelled: set[str] = set()
+        self._thread = threading.Thread(target=self._tell)
+
+    def submit(self, request: Request, listener: Stream) -> None:
+        self._listeners[request.request_id] = listener
+        if len(self._listeners) == 2:
+            self._thread.start()
+
+    def cancel(self, request: Request) -> None:
+        self._cancelled.add(request.request_id)
+        if len(self._cancelled) == 2:
+            self._thread.join()
+
+    def _tell(self) -> None:
+        while len(self._cancelled) < 2:
+            for listener in self._listeners.values():
+                listener(an_output(7))
+
+
+def test_a_window_of_running_streams_holds_as_many_tokens_of_each():
+    double = TwoStreams()
+    requests = [Request(name, (1,), max_tokens=1) for name in "ab"]
+    with RunningStreams(requests, double.submit, double.cancel) as streams:
+        window = streams.run(10)
+    assert streams.tokens_per_s(window) * window.seconds == pytest.approx(20)
+
+
+def test_gaps_are_those_that_touch_the_window():
+    streams = RunningStreams([Request("a", (1,), max_tokens=1)], lambda *_: None, lambda _: None)
+    ((_, stream),) = streams._streams
+    stream.times = [0.0, 1.0, 3.0, 6.0, 10.0]
+    assert streams.gaps(Window(3.5, 4.0)) == [3.0]
+    assert streams.gaps(Window(2.0, 7.0)) == [2.0, 3.0, 4.0]
+
+
+def test_a_stream_raises_what_it_was_told():
+    stream = Stream()
+    stream(StageError("lost"))
+    with pytest.raises(StageError, match="lost"):
+        stream.await_tokens(1)
+
+
+def test_the_95th_percentile_is_one_of_the_values():
+    assert p95([float(i) for i in range(1, 101)]) == 95
+    assert p95([3.0]) == 3
+
+
+@pytest.mark.parametrize(
+    ("tokens", "is_cancelled", "agrees"),
+    [
+        ([1, 2, 3], False, True),
+        ([1, 2], False, False),
+        ([1, 2], True, True),
+        ([], True, True),
+        ([1, 3], True, False),
+        ([1, 2, 3, 4], False, False),
+    ],
+)
+def test_a_trial_agrees_with_the_request_alone(tokens, is_cancelled, agrees):
+    trial = Trial(Request("a", (1,), max_tokens=9), None, None, threading.Semaphore(0))
+    trial.tokens, trial.is_cancelled = tokens, is_cancelled
+    assert trial.agrees_with([1, 2, 3]) is agrees
+
+
+def test_a_trial_ends_once():
+    ended = threading.Semaphore(0)
+    trial = Trial(Request("a", (1,), max_tokens=9), None, None, ended)
+    trial(an_output(5))
+    trial(an_output(6, FinishReason.STOP))
+    trial(StageError("too late"))
+    assert trial.tokens == [5, 6]
+    assert ended.acquire(blocking=False)
+    assert not ended.acquire(blocking=False)
+
+
+def test_the_coordinator_is_measured():
+    report = a_report()
+    settings = CoordinatorSettings(sequence_counts=(1, 4), num_steps=3, num_runs=1)
+    measure_coordinator(report, settings)
+    assert [row.unit for row in report.rows] == ["ms", "ms", "x"]
+    assert all(row.value > 0 for row in report.rows)
+
+
+def test_mlx_lm_alone_and_side_by_side(tmp_path):
+    path = write_llama(tmp_path, with_tokenizer=True)
+    prompts = [[5, 6, 7], [8, 9, 10]]
+    with Unsharded(path) as one, Unsharded(path) as other:
+        decode = one.decode(prompts[0], 6)
+        continuation = other.continuation(prompts[0], 6)
+        assert continuation.tokens == list(decode.tokens)
+        assert min(continuation.margins) >= 0
+        assert one.decode_many(prompts, 3) > 0
+        assert SideBySide(one, other).decode_many(prompts, 3) > 0
+        assert SideBySide(one, other).prefill(prompts) > 0

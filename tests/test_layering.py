@@ -16,10 +16,21 @@ ALLOWED = {
     "wire": {"core", "errors"},
     "transport": {"errors", "wire"},
     "planner": {"core", "errors"},
-    "model": {"core", "errors", "wire"},
+    "hardware": {"core", "errors"},
+    "model": {"core", "errors", "wire", "hardware"},
     "stage": {"core", "errors", "wire", "transport", "model"},
     "engine": {"core", "errors", "wire", "transport"},
-    "cluster": {"core", "errors", "wire", "transport", "model", "engine", "planner", "demo"},
+    "cluster": {
+        "core",
+        "errors",
+        "wire",
+        "transport",
+        "hardware",
+        "model",
+        "engine",
+        "planner",
+        "demo",
+    },
     "generation": {"core", "errors", "cluster", "engine"},
     "api": {"core", "cluster", "generation"},
     "aio": {"core", "cluster", "generation"},
@@ -42,7 +53,7 @@ OWNERS = {
     "jinja2": {"generation"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "msgspec": {"core", "wire"},
+    "msgspec": {"wire", "engine"},
 }
 # Standard modules that start processes, and who may.
 PROCESS_STARTERS = {"subprocess": {"cluster"}, "multiprocessing": set(), "pickle": set()}

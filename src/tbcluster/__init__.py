@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tbcluster.api import generate, load, stream_generate
     from tbcluster.cluster.cluster import Cluster, ClusterState, ClusterStatus
+    from tbcluster.cluster.kv_options import KvOptions
     from tbcluster.generation import GenerationResponse
 
 __version__ = "0.1.0"
@@ -24,6 +25,7 @@ __all__ = [
     "ClusterState",
     "ClusterStatus",
     "GenerationResponse",
+    "KvOptions",
     "__version__",
     "generate",
     "load",
@@ -37,6 +39,7 @@ _HOMES = {
     "ClusterState": "tbcluster.cluster.cluster",
     "ClusterStatus": "tbcluster.cluster.cluster",
     "GenerationResponse": "tbcluster.generation",
+    "KvOptions": "tbcluster.cluster.kv_options",
     "generate": "tbcluster.api",
     "load": "tbcluster.api",
     "stream_generate": "tbcluster.api",

@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.streams import astream
 from tbcluster.core import TokenId
 from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
 
 
 async def load(
-    path_or_id: str | Path | None = None, *, stages: int | None = None
+    path_or_id: str | Path | None = None,
+    *,
+    stages: int | None = None,
+    kv: KvOptions | None = None,
 ) -> tuple[Cluster, Any]:
     """`tbcluster.load` without blocking the event loop; cancelling it ends what was started."""
-    cluster = Cluster(path_or_id, stages=stages)
+    cluster = Cluster(path_or_id, stages=stages, kv=kv)
     try:
         await asyncio.to_thread(cluster.start)
     except asyncio.CancelledError:

@@ -6,17 +6,24 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.streams import stream
 from tbcluster.core import TokenId
 from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
 
 
-def load(path_or_id: str | Path | None = None, *, stages: int | None = None) -> tuple[Cluster, Any]:
+def load(
+    path_or_id: str | Path | None = None,
+    *,
+    stages: int | None = None,
+    kv: KvOptions | None = None,
+) -> tuple[Cluster, Any]:
     """Load a model cut into stages.
 
     Args:
         path_or_id: A folder, a Hugging Face id, or None for the bundled model.
         stages: How many stage processes; None for two, or as many as the layers allow.
+        kv: How the KV caches are kept: memory, bits, prefix cache.
 
     Returns:
         The running cluster, which is also a context manager (leaving it, or the interpreter's exit,
@@ -25,7 +32,7 @@ def load(path_or_id: str | Path | None = None, *, stages: int | None = None) -> 
     Raises:
         ModelError, PlanError, StageError: See `Cluster`.
     """
-    cluster = Cluster(path_or_id, stages=stages).start()
+    cluster = Cluster(path_or_id, stages=stages, kv=kv).start()
     return cluster, cluster.tokenizer
 
 

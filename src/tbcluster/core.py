@@ -4,14 +4,11 @@ A `Request` (immutable, what the client sent) becomes a `Sequence` in the engine
 turns sequences into `MicroBatch`es; the pipeline numbers each as a step and sends it through the
 stages; the last stage answers with `SampledToken`s; the engine emits `Output`s.
 
-This module holds data only: no I/O, no MLX, no clock. (The cache operations are msgspec structs
-because they are a tagged union on the wire.)
+This module holds data only: no I/O, no MLX, no clock.
 """
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-
-import msgspec
 
 TokenId = int
 
@@ -53,6 +50,7 @@ class Request:
         max_tokens: Most tokens to generate, at least 1.
         stop: Texts that end the answer; they are never part of it.
         stop_tokens: Token ids that end the answer.
+        cache_prompt: Whether it may start from known prefixes, and be kept as one.
     """
 
     request_id: str
@@ -61,26 +59,12 @@ class Request:
     sampling: SamplingParams = field(default_factory=SamplingParams)
     stop: tuple[str, ...] = ()
     stop_tokens: frozenset[TokenId] = frozenset()
-
-
-class NewCache(msgspec.Struct, frozen=True, tag_field="op", tag="new", array_like=True):
-    """Cache operation: make an empty KV cache on every stage."""
-
-    cache_id: int
-
-
-class DropCache(msgspec.Struct, frozen=True, tag_field="op", tag="drop", array_like=True):
-    """Cache operation: free a KV cache on every stage."""
-
-    cache_id: int
-
-
-CacheOperation = NewCache | DropCache
+    cache_prompt: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Ask for one token after the micro-batch's last position.
+    """Ask for one token after the last position of a row.
 
     `position` counts the tokens before the sampled one; with the seed it fixes the random state, so
     that a step computed again samples the same token.
@@ -92,11 +76,22 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Work that travels together: a prompt chunk (`sample` is None) or a decode step."""
+    """Work that travels together: a prompt chunk, or a decode step of a lane.
+
+    Attributes:
+        cache_id: The sequence's cache, or the lane's.
+        tokens: A chunk's token ids; in a decode step one for each row, in the lane's order.
+        samples: One for each row of a decode step; empty for a prompt chunk.
+    """
 
     cache_id: int
     tokens: tuple[TokenId, ...]
-    sample: Sample | None = None
+    samples: tuple[Sample, ...] = ()
+
+    @property
+    def num_rows(self) -> int:
+        """How many sequences it holds a part of."""
+        return max(1, len(self.samples))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,17 +108,30 @@ class SampledToken:
 
 
 @dataclass(frozen=True, slots=True)
+class VisitTiming:
+    """What one stage spent on one visit, in microseconds.
+
+    Attributes:
+        compute_us: From when the stage could begin with it until its output was there.
+        wait_us: How long before that the stage had nothing to do.
+    """
+
+    compute_us: int
+    wait_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class StepResult:
     """One trip through all stages, seen from its end.
 
-    `compute_us` has one entry per stage visit, in microseconds.
+    `sampled` has one entry per row of a decode step, `timings` one per stage visit.
     """
 
     step_id: int
     micro_batch: MicroBatch | None
-    sampled: SampledToken | None
+    sampled: tuple[SampledToken, ...]
     error: str | None
-    compute_us: tuple[int, ...]
+    timings: tuple[VisitTiming, ...]
     round_trip_us: int
 
 
@@ -131,7 +139,8 @@ class StepResult:
 class Output:
     """What a sequence emits per token; the last one carries a finish reason.
 
-    Times are seconds on the engine's monotonic clock.
+    `num_cached_tokens` of the prompt came from the prefix cache. Times are seconds on the engine's
+    monotonic clock.
     """
 
     text: str
@@ -141,6 +150,7 @@ class Output:
     started_at: float
     first_token_at: float
     emitted_at: float
+    num_cached_tokens: int = 0
     finish_reason: FinishReason | None = None
 
 
@@ -153,3 +163,34 @@ class StageRange:
 
     def __str__(self) -> str:
         return f"[{self.start}, {self.end})"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheCost:
+    """Memory of one layer's KV cache for one sequence.
+
+    Attributes:
+        fixed_bytes: Held whatever the length (the state of a recurrent layer).
+        bytes_per_token: Grows with the length.
+        window: Most tokens that are held (sliding-window attention); None for all.
+    """
+
+    fixed_bytes: int
+    bytes_per_token: int
+    window: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFacts:
+    """What the coordinator must know of a model's KV caches.
+
+    Attributes:
+        costs: For each stage, one entry per cache it keeps.
+        can_batch: Whether sequences can decode together, as rows of a lane.
+        max_trimmable_tokens: Caches of fewer tokens than this can give up their newest ones
+            exactly; 0 for recurrent layers, None for no limit.
+    """
+
+    costs: tuple[tuple[CacheCost, ...], ...]
+    can_batch: bool
+    max_trimmable_tokens: int | None

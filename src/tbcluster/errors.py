@@ -14,6 +14,7 @@ TbclusterError
 ├── WireError                bytes that are no message of this protocol
 ├── StageError               a stage worker cannot compute or be started
 │   └── StageLostError           its process died; it is being started again
+├── PrefixFolderError        the folder for saved prefixes cannot be used, or is in use
 ├── ListenError              the server cannot listen on its address
 └── ClusterClosedError       the cluster is not running: closed, not started, or started twice
 """
@@ -80,6 +81,10 @@ class StageError(TbclusterError):
 
 class StageLostError(StageError):
     """A stage worker's process died; it is being started again, so a retry makes sense."""
+
+
+class PrefixFolderError(TbclusterError):
+    """The folder for saved prefixes cannot be used, or another coordinator uses it."""
 
 
 class ListenError(TbclusterError):

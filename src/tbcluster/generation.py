@@ -27,6 +27,7 @@ class GenerateOptions(TypedDict, total=False):
         seed: Equal seeds give equal text; None (the default) draws one.
         stop: A text, or several, that end the answer.
         num_logprobs: Report each token's logprob and this many alternatives.
+        cache_prompt: Whether the prompt may start from known prefixes, and be kept as one (True).
     """
 
     max_tokens: int
@@ -37,6 +38,7 @@ class GenerateOptions(TypedDict, total=False):
     seed: int | None
     stop: str | Sequence[str]
     num_logprobs: int | None
+    cache_prompt: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,7 @@ class GenerationResponse:
         logprobs: The token's logprob and alternatives if asked for. (mlx-lm hands out the whole
             distribution; here it stays on the last stage.)
         from_draft: Whether a draft model proposed the token.
+        cached_tokens: How many of the prompt's tokens a known prefix spared.
         prompt_tps: Prompt tokens per second.
         generation_tps: Generated tokens per second.
         peak_memory: Most memory that any one stage held while it loaded, in GB.
@@ -60,6 +63,7 @@ class GenerationResponse:
     logprobs: SampledToken | None
     from_draft: bool
     prompt_tokens: int
+    cached_tokens: int
     prompt_tps: float
     generation_tokens: int
     generation_tps: float
@@ -94,6 +98,7 @@ def build_request(
         max_tokens=options.get("max_tokens", DEFAULT_MAX_TOKENS),
         sampling=sampling,
         stop=[stop] if isinstance(stop, str) else stop,
+        cache_prompt=options.get("cache_prompt", True),
     )
 
 
@@ -156,6 +161,7 @@ def to_response(cluster: Cluster, request: Request, output: Output) -> Generatio
         logprobs=output.sampled if wants_logprobs else None,
         from_draft=False,
         prompt_tokens=output.num_prompt_tokens,
+        cached_tokens=output.num_cached_tokens,
         prompt_tps=_rate(output.num_prompt_tokens, prompt_s),
         generation_tokens=output.num_generated_tokens,
         generation_tps=_rate(output.num_generated_tokens, generation_s),

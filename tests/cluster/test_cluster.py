@@ -21,6 +21,7 @@ import pytest
 
 import tbcluster
 from tbcluster.cluster.cluster import Cluster, ClusterState
+from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.core import Output
 from tbcluster.demo import MODEL_PATH
 from tbcluster.engine.sequence import Listener
@@ -103,6 +104,89 @@ def test_requests_at_once_do_not_disturb_one_another(
         for thread in threads:
             thread.join()
     assert [got[i] for i in range(12)] == expected[:12]
+
+
+def test_statistics_count_since_the_last_reset(prompts: list[list[int]]) -> None:
+    long = max(prompts, key=len)
+    with Cluster(stages=2) as cluster:
+        cluster.reset_statistics()
+        wait_until(lambda: cluster.statistics().num_steps == 0, "the probe is no longer counted")
+        for _ in range(2):
+            tokens_of(cluster, cluster.tokenizer, long)
+        counted = cluster.statistics()
+        assert len(counted.stages) == len(counted.kv_used_bytes) == 2
+        assert counted.num_prompt_tokens == 2 * len(long)
+        assert counted.num_cached_tokens == len(long) - 1
+        assert 2 <= counted.num_generated_tokens <= 2 * NUM_TOKENS
+        assert counted.num_steps >= counted.num_generated_tokens
+        assert counted.num_prefixes >= 1
+        assert all(stage.compute_us > 0 for stage in counted.stages)
+        used = zip(counted.kv_used_bytes, counted.kv_budget_bytes, strict=True)
+        assert all(0 < held <= budget for held, budget in used)
+
+
+def test_known_prefixes_survive_a_restart(
+    tmp_path: Path, prompts: list[list[int]], expected: list[list[int]]
+) -> None:
+    number, long = max(enumerate(prompts), key=lambda pair: len(pair[1]))
+    kv_folder = tmp_path / "saved"
+    kv = KvOptions(prefix_folder=kv_folder)
+
+    def num_cached(cluster: Cluster) -> int:
+        cluster.reset_statistics()
+        assert tokens_of(cluster, cluster.tokenizer, long) == expected[number]
+        return cluster.statistics().num_cached_tokens
+
+    def is_saved(cluster: Cluster) -> bool:
+        """Whether each stage has written its part of each prefix, and the coordinator knows."""
+        times = {path: path.stat().st_mtime_ns for path in kv_folder.glob("*/*/*.safetensors")}
+        noted = [path.stat().st_mtime_ns for path in kv_folder.glob("*/prefixes")]
+        is_written = len(times) == 2 * cluster.statistics().num_prefixes > 0
+        return is_written and max(noted, default=0) >= max(times.values())
+
+    with Cluster(stages=2, kv=kv) as cluster:
+        assert num_cached(cluster) == 0
+        wait_until(lambda: is_saved(cluster), "all that is known is saved")
+    with Cluster(stages=2, kv=kv) as cluster:
+        assert num_cached(cluster) >= len(long) - 2
+    # Another cut has caches of its own.
+    with Cluster(stages=3, kv=kv) as cluster:
+        assert num_cached(cluster) == 0
+
+
+def test_without_a_prefix_cache_nothing_is_known(prompts: list[list[int]]) -> None:
+    long = max(prompts, key=len)
+    with Cluster(stages=1, kv=KvOptions(prefix_cache=False)) as cluster:
+        for _ in range(2):
+            tokens_of(cluster, cluster.tokenizer, long)
+        assert cluster.statistics().num_cached_tokens == 0
+
+
+def test_little_kv_memory_lets_requests_wait_and_refuses_what_never_fits(
+    prompts: list[list[int]], expected: list[list[int]]
+) -> None:
+    # Of 4,096 bytes a token: one of these prompts at a time, since caches grow by blocks.
+    with Cluster(stages=1, kv=KvOptions(memory_bytes=2**21)) as cluster:
+        with pytest.raises(ContextLengthError, match=r"stage 0 has 2\.0 MiB; more: --kv-memory"):
+            tbcluster.generate(cluster, cluster.tokenizer, [300] * 500)
+        got: dict[int, list[int]] = {}
+
+        def run(index: int) -> None:
+            got[index] = tokens_of(cluster, cluster.tokenizer, prompts[index])
+
+        threads = [threading.Thread(target=run, args=(i,)) for i in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [got[i] for i in range(6)] == expected[:6]
+        assert cluster.statistics().kv_used_bytes[0] <= 2**21
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_quantized_caches_are_checked_against_quantized_caches(bits: int) -> None:
+    with Cluster(stages=2, kv=KvOptions(bits=bits)) as cluster:
+        assert tbcluster.generate(cluster, cluster.tokenizer, [300] * 5, max_tokens=5)
 
 
 def test_a_killed_worker_ends_the_request_and_is_replaced(expected: list[list[int]]) -> None:

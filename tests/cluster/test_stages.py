@@ -136,6 +136,28 @@ def test_each_stage_is_told_its_place(bench: Bench) -> None:
     assert len({spec.inbound for spec in specs} | {bench.set.results}) == 4
 
 
+def test_each_stage_is_told_how_it_keeps_its_caches(bench: Bench, tmp_path: Path) -> None:
+    bench.start_all()
+    assert {(w.spec.kv_bits, w.spec.saved_folder) for w in bench.workers} == {(None, None)}
+    bench.workers.clear()
+    stage_set = StageSet(
+        Path("/model"),
+        RANGES,
+        lambda _: None,
+        lambda _: None,
+        kv_bits=4,
+        saved_folder=lambda stage: tmp_path / str(stage) if stage else None,
+    )
+    try:
+        for stage in range(len(RANGES)):
+            stage_set.start(stage, epoch=1)
+        assert [worker.spec.kv_bits for worker in bench.workers] == [4, 4, 4]
+        folders = [worker.spec.saved_folder for worker in bench.workers]
+        assert folders == [None, str(tmp_path / "1"), str(tmp_path / "2")]
+    finally:
+        stage_set.close()
+
+
 def test_progress_until_all_are_ready(bench: Bench) -> None:
     bench.start_all()
     bench.workers[1].say(Loading(3, 9))

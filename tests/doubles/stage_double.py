@@ -1,11 +1,22 @@
 """All stages in one object: decodes steps and answers with results, without any model."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
-from tbcluster.core import DropCache, MicroBatch, NewCache, SampledToken, TokenId
+from tbcluster.core import MicroBatch, SampledToken, TokenId, VisitTiming
 from tbcluster.transport.memory import MemoryChannel
 from tbcluster.wire.messages import Result, Step, decode_step, encode_result
+from tbcluster.wire.operations import (
+    CacheOperation,
+    CopyCache,
+    DropCache,
+    ForgetSaved,
+    JoinLane,
+    KeepRows,
+    LoadCache,
+    NewCache,
+    SaveCache,
+    TakeRow,
+)
 
 NextToken = Callable[[Sequence[TokenId]], TokenId]
 
@@ -35,21 +46,29 @@ class StageDouble:
 
     Attributes:
         steps: Every step that came, in order.
-        contexts: The tokens in each cache.
-        num_made, num_dropped: Cache operations by cache id.
-        failing: Steps of these caches are answered with an error.
+        contexts: The tokens in each row of each cache; a sequence's own cache has one row.
+        saved: The tokens of each prefix on disk.
+        most_tokens: Most tokens that all caches held at once, rows padded to the longest.
+        has_failed: Whether a step has: caches that were not made may be dropped from then on.
+        fails: Says which rows make a step fail, by their tokens before it.
     """
 
     def __init__(self, next_token: NextToken = some_letter) -> None:
         self.inbound = MemoryChannel()
         self.results = MemoryChannel()
         self.steps: list[Step] = []
-        self.contexts: dict[int, list[TokenId]] = {}
-        self.num_made: Counter[int] = Counter()
-        self.num_dropped: Counter[int] = Counter()
-        self.failing: set[int] = set()
+        self.contexts: dict[int, list[list[TokenId]]] = {}
+        self.saved: dict[str, list[TokenId]] = {}
+        self.most_tokens = 0
+        self.has_failed = False
+        self.fails: Callable[[Sequence[TokenId]], bool] = lambda _: False
         self._next_token = next_token
         self._epoch = 0
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that all caches hold, rows padded to the longest."""
+        return sum(len(rows) * max(map(len, rows)) for rows in self.contexts.values())
 
     def work(self, most: int | None = None) -> int:
         """Answer what has come, `most` steps at most, and say how many there were."""
@@ -69,29 +88,63 @@ class StageDouble:
         if step.epoch > self._epoch:
             self.contexts.clear()
             self._epoch = step.epoch
-        for operation in step.operations:
-            self._apply(operation)
-        sampled, error = self._compute(step.micro_batch) if step.micro_batch else (None, None)
-        result = Result(step.epoch, step.step_id, sampled, error, compute_us=(1,))
+        error: str | None = None
+        sampled: tuple[SampledToken, ...] = ()
+        try:
+            for operation in step.operations:
+                self._apply(operation)
+            if step.micro_batch is not None:
+                sampled = self._compute(step.micro_batch)
+        except (LookupError, ValueError) as problem:
+            error = f"stage 0 failed: {problem}"
+            self.has_failed = True
+        self.most_tokens = max(self.most_tokens, self.num_tokens)
+        result = Result(step.epoch, step.step_id, sampled, error, (VisitTiming(1, 0),))
         self.results.send(encode_result(result))
 
-    def _apply(self, operation: NewCache | DropCache) -> None:
-        if isinstance(operation, NewCache):
-            self.num_made[operation.cache_id] += 1
-            self.contexts[operation.cache_id] = []
-        else:
-            self.num_dropped[operation.cache_id] += 1
-            self.contexts.pop(operation.cache_id, None)
+    def _apply(self, operation: CacheOperation) -> None:
+        contexts = self.contexts
+        match operation:
+            case NewCache(cache_id):
+                self._make(cache_id, [])
+            case CopyCache(cache_id, source, num_trimmed):
+                (row,) = contexts[source]
+                self._make(cache_id, row[: len(row) - num_trimmed])
+            case JoinLane(cache_id, sources):
+                contexts.setdefault(cache_id, []).extend(
+                    row for source in sources for row in contexts.pop(source)
+                )
+            case TakeRow(cache_id, lane, row_index):
+                self._make(cache_id, contexts[lane][row_index])
+            case KeepRows(cache_id, rows):
+                if not rows:
+                    raise ValueError("a lane must keep a row")
+                contexts[cache_id] = [contexts[cache_id][row] for row in rows]
+            case DropCache(cache_id):
+                if contexts.pop(cache_id, None) is None and not self.has_failed:
+                    raise ValueError(f"no cache {cache_id} to drop")
+            case SaveCache(cache_id, name):
+                (self.saved[name],) = contexts[cache_id]
+            case LoadCache(cache_id, name):
+                self._make(cache_id, self.saved[name])
+            case ForgetSaved(name):
+                self.saved.pop(name, None)
 
-    def _compute(self, micro_batch: MicroBatch) -> tuple[SampledToken | None, str | None]:
-        context = self.contexts.get(micro_batch.cache_id)
-        if context is None:
-            return None, f"no cache {micro_batch.cache_id}"
-        if micro_batch.cache_id in self.failing:
-            return None, "stage 0 failed: as it was told"
-        context.extend(micro_batch.tokens)
-        if micro_batch.sample is None:
-            return None, None
-        if micro_batch.sample.position != len(context):
-            return None, f"position {micro_batch.sample.position} after {len(context)} tokens"
-        return SampledToken(self._next_token(context)), None
+    def _make(self, cache_id: int, tokens: list[TokenId]) -> None:
+        if cache_id in self.contexts:
+            raise ValueError(f"cache {cache_id} is made twice")
+        self.contexts[cache_id] = [list(tokens)]
+
+    def _compute(self, micro_batch: MicroBatch) -> tuple[SampledToken, ...]:
+        rows = self.contexts[micro_batch.cache_id]
+        if any(map(self.fails, rows)):
+            raise ValueError("as it was told")
+        if not micro_batch.samples:
+            (row,) = rows
+            row.extend(micro_batch.tokens)
+            return ()
+        for row, token, sample in zip(rows, micro_batch.tokens, micro_batch.samples, strict=True):
+            row.append(token)
+            if sample.position != len(row):
+                raise ValueError(f"position {sample.position} after {len(row)} tokens")
+        return tuple(SampledToken(self._next_token(row)) for row in rows)

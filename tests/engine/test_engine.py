@@ -9,10 +9,7 @@ import pytest
 
 from tbcluster.core import FinishReason, Output, Request, TokenId
 from tbcluster.engine.detokenizer import Detokenizer
-from tbcluster.engine.engine import Engine
-from tbcluster.engine.limits import Limits
 from tbcluster.engine.pipeline import Pipeline
-from tbcluster.engine.scheduler import Scheduler
 from tbcluster.errors import (
     ClusterClosedError,
     QueueFullError,
@@ -21,11 +18,14 @@ from tbcluster.errors import (
     StageLostError,
     TbclusterError,
 )
+from tbcluster.wire.operations import CacheOperation, NewCache
+from tests.doubles.engines import Settings, new_caches, new_engine
 from tests.doubles.stage_double import NextToken, StageDouble, continuation, some_letter
 from tests.doubles.text_double import CharacterDetokenizer
 
 DEADLINE_S = 30.0
 MAX_TURNS = 500
+NUM_STAGES = Settings().num_stages
 UNLIMITED = 1 << 30
 PROMPTS = [tuple(map(ord, text)) for text in ("a", "to", "hello world, how are you", "xyzzy")]
 
@@ -77,17 +77,13 @@ class Bench:
         new_detokenizer: Callable[[], Detokenizer] = CharacterDetokenizer,
         max_running: int = 64,
         max_waiting: int = 1024,
-        max_in_flight: int = 3,
         is_open: bool = True,
     ) -> None:
         self.stage = StageDouble(next_token)
         self.pipeline = Pipeline(self.stage.inbound, self.stage.results)
-        self.engine = Engine(
-            self.pipeline,
-            Scheduler(max_in_flight, chunk_tokens=4, max_per_sequence=UNLIMITED),
-            new_detokenizer=new_detokenizer,
-            limits=Limits(128, None, max_running, max_waiting),
-        )
+        settings = Settings(max_running=max_running, max_waiting=max_waiting)
+        self.caches = new_caches(settings)
+        self.engine = new_engine(self.pipeline, settings, self.caches, new_detokenizer)
         self._num_requests = 0
         if is_open:
             self.engine.open()
@@ -123,10 +119,12 @@ class Bench:
         self.run_until(lambda: self.engine.num_open == 0)
         self.turns(20)
 
+    def operations(self) -> list[CacheOperation]:
+        return [operation for step in self.stage.steps for operation in step.operations]
+
     def caches_left(self) -> set[int]:
-        assert set(self.stage.num_made.values()) <= {1}
-        assert set(self.stage.num_dropped.values()) <= {1}
-        return set(self.stage.num_made) - set(self.stage.num_dropped)
+        """Those that are no known prefixes."""
+        return set(self.stage.contexts) - {entry.cache_id for entry in self.caches.prefixes}
 
 
 def spell(text: str, num_prompt: int) -> NextToken:
@@ -148,16 +146,17 @@ def test_several_requests_at_once_each_get_their_own_answer() -> None:
         assert [o.num_generated_tokens for o in recorder.outputs] == list(range(1, 8))
         assert {o.num_prompt_tokens for o in recorder.outputs} == {len(prompt)}
     assert bench.caches_left() == set()
-    turns = [step.micro_batch.cache_id for step in bench.stage.steps if step.micro_batch]
-    assert turns[:4] == [0, 1, 2, 3]
 
 
 def test_the_pipeline_is_kept_full_and_never_overfull() -> None:
-    bench = Bench(max_in_flight=3)
+    bench = Bench()
     for prompt in PROMPTS:
-        bench.submit(prompt)
-    bench.engine.step(0)
-    assert bench.stage.work() == 3
+        bench.submit(prompt, max_tokens=40)
+    bench.turns(10)
+    for _ in range(8):
+        bench.engine.step(0)  # takes the results
+        bench.engine.step(0)  # sends what follows them
+        assert NUM_STAGES <= bench.stage.work() <= 2 * (NUM_STAGES + 1)
 
 
 def test_one_request_alone_never_runs_ahead_of_its_tokens() -> None:
@@ -224,7 +223,7 @@ def test_requests_out_of_range_are_refused_before_they_are_queued() -> None:
 
 def test_an_error_ends_only_its_request() -> None:
     bench = Bench()
-    bench.stage.failing = {1}
+    bench.stage.fails = lambda row: row[:4] == [*map(ord, "hell")]
     before, broken, after = (bench.submit(prompt) for prompt in PROMPTS[1:4])
     bench.finish()
     assert [type(item) for item in broken.told] == [StageError]
@@ -239,7 +238,7 @@ def test_an_error_in_the_middle_is_the_last_word() -> None:
     bench = Bench()
     recorder = bench.submit("hi", max_tokens=50)
     bench.run_until(lambda: len(recorder.told) == 3)
-    bench.stage.failing = {0}
+    bench.stage.fails = lambda _: True
     bench.finish()
     assert recorder.num_endings == 1
     assert isinstance(recorder.told[-1], StageError)
@@ -276,7 +275,6 @@ def test_cancelling_at_any_moment(num_turns: int) -> None:
     assert other.tokens == continuation(PROMPTS[3], 6)
     assert waiting.tokens == continuation(PROMPTS[1], 2)
     assert bench.caches_left() == set()
-    assert len(bench.stage.num_made) == (3 if num_turns else 2)
 
 
 def test_cancelling_a_waiting_request_frees_its_place() -> None:
@@ -291,7 +289,7 @@ def test_cancelling_a_waiting_request_frees_its_place() -> None:
     bench.finish()
     assert waiting.told == []
     assert running.finish() is FinishReason.LENGTH
-    assert len(bench.stage.num_made) == 2
+    assert sum(isinstance(op, NewCache) for op in bench.operations()) == 2
 
 
 # Queueing

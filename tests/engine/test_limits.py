@@ -74,8 +74,37 @@ def test_a_prompt_must_leave_room_for_one_token() -> None:
     validate(request((1,) * 10_000), Limits(vocab_size=100, context_length=None))
 
 
+def test_prompt_and_answer_must_fit_the_kv_memory() -> None:
+    limits = Limits(100, 10, kv_tokens=8, kv_note="stage 1 has 3 MiB")
+    validate(request((1,) * 3, max_tokens=5), limits)
+    with pytest.raises(ContextLengthError) as caught:
+        validate(request((1,) * 3, max_tokens=6), limits)
+    assert caught.value.param == "prompt"
+    # The numbers, and what to do about them.
+    for words in ("3 prompt tokens", "up to 6 new ones", "holds 8 of", "(stage 1 has 3 MiB)"):
+        assert words in str(caught.value)
+    with pytest.raises(ContextLengthError, match="KV memory"):
+        validate(request((1,) * 8, max_tokens=1), limits)
+    # The smaller limit is told first.
+    with pytest.raises(ContextLengthError, match="context is 10"):
+        validate(request((1,) * 10, max_tokens=1), limits)
+    # max_tokens is not counted before it is known to be a number.
+    with pytest.raises(RequestError, match="max_tokens"):
+        validate(request(max_tokens="many"), limits)
+
+
 @pytest.mark.parametrize(
-    ("num_prompt", "wanted", "context", "expected"),
+    ("context", "kv_tokens", "longest"),
+    [(None, None, None), (8, None, 8), (None, 9, 9), (8, 9, 8), (9, 8, 8), (8, 0, 0)],
+)
+def test_the_smaller_limit_holds(
+    context: int | None, kv_tokens: int | None, longest: int | None
+) -> None:
+    assert Limits(100, context, kv_tokens=kv_tokens).longest == longest
+
+
+@pytest.mark.parametrize(
+    ("num_prompt", "wanted", "longest", "expected"),
     [
         (3, 5, None, 5),
         (3, 5, 100, 5),
@@ -88,7 +117,20 @@ def test_a_prompt_must_leave_room_for_one_token() -> None:
     ],
 )
 def test_clipped_max_tokens(
-    num_prompt: int, wanted: int, context: int | None, expected: int
+    num_prompt: int, wanted: int, longest: int | None, expected: int
 ) -> None:
-    limits = Limits(vocab_size=100, context_length=context)
-    assert clipped_max_tokens((1,) * num_prompt, wanted, limits) == expected
+    prompt = (1,) * num_prompt
+    for limits in (
+        Limits(100, context_length=longest),
+        Limits(100, context_length=None, kv_tokens=longest),
+        Limits(100, context_length=longest, kv_tokens=1000),
+        Limits(100, context_length=1000, kv_tokens=longest),
+    ):
+        assert clipped_max_tokens(prompt, wanted, limits) == expected
+
+
+@pytest.mark.parametrize("num_prompt", range(1, 8))
+def test_what_is_clipped_is_allowed(num_prompt: int) -> None:
+    limits = Limits(100, context_length=10, kv_tokens=8)
+    prompt = (1,) * num_prompt
+    validate(request(prompt, max_tokens=clipped_max_tokens(prompt, 99, limits)), limits)

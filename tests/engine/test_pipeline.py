@@ -4,10 +4,11 @@ import threading
 
 import pytest
 
-from tbcluster.core import DropCache, MicroBatch, NewCache, SampledToken
+from tbcluster.core import MicroBatch, SampledToken, VisitTiming
 from tbcluster.engine.pipeline import Pipeline
 from tbcluster.transport.memory import MemoryChannel
 from tbcluster.wire.messages import Result, Step, decode_step, encode_result, encode_step
+from tbcluster.wire.operations import DropCache, NewCache
 
 DEADLINE_S = 30.0
 BATCH = MicroBatch(0, (1, 2))
@@ -45,28 +46,23 @@ def test_steps_are_numbered_in_order(bench: Bench) -> None:
     assert all(step.micro_batch == BATCH for step in steps)
 
 
-def test_operations_ride_along_once_and_in_order(bench: Bench) -> None:
+def test_operations_ride_along_with_their_step_alone_and_in_order(bench: Bench) -> None:
     operations = (NewCache(1), DropCache(0), NewCache(2))
-    for operation in operations:
-        bench.pipeline.operate(operation)
-    bench.pipeline.submit(BATCH)
+    bench.pipeline.submit(BATCH, operations)
     bench.pipeline.submit(BATCH)
     assert [step.operations for step in bench.sent()] == [operations, ()]
 
 
-def test_flush_sends_what_no_micro_batch_took(bench: Bench) -> None:
-    bench.pipeline.flush()
-    assert bench.sent() == []
-    bench.pipeline.operate(DropCache(1))
-    bench.pipeline.flush()
-    bench.pipeline.flush()
+def test_operations_alone_are_a_step_of_their_own(bench: Bench) -> None:
+    step_id = bench.pipeline.submit(None, (DropCache(1),))
     (step,) = bench.sent()
+    assert step.step_id == step_id
     assert step.operations == (DropCache(1),)
     assert step.micro_batch is None
     bench.answer(Result(3, step.step_id))
     result = bench.pipeline.collect(0)
     assert result is not None
-    assert result.micro_batch is None
+    assert (result.step_id, result.micro_batch, result.sampled) == (step_id, None, ())
 
 
 def test_a_result_is_joined_with_its_micro_batch(bench: Bench) -> None:
@@ -74,13 +70,15 @@ def test_a_result_is_joined_with_its_micro_batch(bench: Bench) -> None:
     bench.now = 10.5
     second = bench.pipeline.submit(MicroBatch(5, (2,)))
     bench.now = 11.0
-    bench.answer(Result(3, second, SampledToken(42), None, (7, 8)))
-    bench.answer(Result(3, first, None, "broken"))
+    tokens = (SampledToken(42), SampledToken(43))
+    timings = (VisitTiming(7, 0), VisitTiming(8, 900))
+    bench.answer(Result(3, second, tokens, None, timings))
+    bench.answer(Result(3, first, (), "broken"))
     result = bench.pipeline.collect(0)
     assert result is not None
     assert (result.step_id, result.micro_batch) == (second, MicroBatch(5, (2,)))
-    assert (result.sampled, result.error) == (SampledToken(42), None)
-    assert (result.compute_us, result.round_trip_us) == ((7, 8), 500_000)
+    assert (result.sampled, result.error) == (tokens, None)
+    assert (result.timings, result.round_trip_us) == (timings, 500_000)
     result = bench.pipeline.collect(0)
     assert result is not None
     assert (result.micro_batch, result.error) == (MicroBatch(0, (1,)), "broken")
@@ -111,8 +109,7 @@ def test_what_is_no_result_of_a_step_in_flight_is_dropped_and_counted(bench: Ben
 
 
 def test_a_new_epoch_forgets_what_was_before(bench: Bench) -> None:
-    old = bench.pipeline.submit(BATCH)
-    bench.pipeline.operate(DropCache(0))
+    old = bench.pipeline.submit(BATCH, (NewCache(0),))
     bench.pipeline.begin_epoch(4)
     bench.answer(Result(3, old))
     bench.answer(Result(4, old))
@@ -129,10 +126,8 @@ def test_a_new_epoch_forgets_what_was_before(bench: Bench) -> None:
 
 
 def test_forget_keeps_the_epoch(bench: Bench) -> None:
-    old = bench.pipeline.submit(BATCH)
-    bench.pipeline.operate(NewCache(1))
+    old = bench.pipeline.submit(BATCH, (NewCache(1),))
     bench.pipeline.forget()
-    bench.pipeline.flush()
     bench.answer(Result(3, old))
     assert bench.pipeline.collect(0) is None
     assert bench.pipeline.num_dropped_messages == 1

@@ -1,4 +1,4 @@
-"""A token is a function of its logits, parameters, seed and position."""
+"""A token is a function of its logits, parameters, seed and position, whatever its lane holds."""
 
 import math
 from dataclasses import replace
@@ -6,9 +6,12 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tbcluster.core import Sample, SamplingParams
-from tbcluster.model.sampling import sample_token
+from tbcluster.core import Sample, SampledToken, SamplingParams
+from tbcluster.model.placeholders import EvaluationNeededError, refusing_evaluation
+from tbcluster.model.sampling import MIN_TEMPERATURE, PendingSamples, sample_tokens
 
 VOCABULARY = 50
 GREEDY = SamplingParams()
@@ -18,6 +21,11 @@ WARM = SamplingParams(temperature=1.0, seed=11)
 def logits(seed: int = 0, num_tokens: int = 3) -> mx.array:
     rng = np.random.default_rng(seed)
     return mx.array(rng.standard_normal((1, num_tokens, VOCABULARY)).astype(np.float32))
+
+
+def sample_token(row: mx.array, sample: Sample) -> SampledToken:
+    [sampled] = sample_tokens(row, [sample]).result()
+    return sampled
 
 
 def tokens(params: SamplingParams, positions: range = range(40)) -> list[int]:
@@ -91,9 +99,11 @@ def test_a_top_k_of_the_whole_vocabulary_keeps_all(top_k: int) -> None:
 
 
 def test_frequencies_follow_the_probabilities() -> None:
-    given = mx.log(mx.array([[[0.1, 0.2, 0.7]]]))
     num_samples = 1500
-    drawn = [sample_token(given, Sample(WARM, i)).token for i in range(num_samples)]
+    row = mx.log(mx.array([[[0.1, 0.2, 0.7]]]))
+    lane = mx.broadcast_to(row, (num_samples, 1, 3))
+    sampled = sample_tokens(lane, [Sample(WARM, i) for i in range(num_samples)]).result()
+    drawn = [one.token for one in sampled]
     for token, share in enumerate([0.1, 0.2, 0.7]):
         # Four standard deviations; the seed is fixed, so this passes always or never.
         margin = 4 * math.sqrt(share * (1 - share) / num_samples)
@@ -133,3 +143,99 @@ def test_as_many_alternatives_as_asked(num_logprobs: int) -> None:
     assert sampled.logprob is not None
     if num_logprobs:
         assert sampled.top[0] == (sampled.token, sampled.logprob)
+
+
+def test_among_equals_the_greedy_token_leads_its_alternatives() -> None:
+    sampled = sample_token(mx.zeros((1, 1, VOCABULARY)), Sample(SamplingParams(num_logprobs=1), 0))
+    assert sampled.top == ((sampled.token, sampled.logprob),)
+
+
+@pytest.mark.parametrize("dtype", [mx.float16, mx.bfloat16])
+def test_logits_of_half_the_width(dtype: mx.Dtype) -> None:
+    params = replace(WARM, top_p=0.9, top_k=20, min_p=0.01, num_logprobs=2)
+    rounded = logits().astype(dtype)
+    got = sample_token(rounded, Sample(params, 0))
+    assert got == sample_token(rounded.astype(mx.float32), Sample(params, 0))
+
+
+def test_a_sample_for_each_row() -> None:
+    with pytest.raises(ValueError, match="2 samples for 1 rows"):
+        sample_tokens(logits(), [Sample(GREEDY, 0)] * 2)
+
+
+# Few values each, so that rows of a lane often share a group.
+PARAMS = st.builds(
+    SamplingParams,
+    temperature=st.sampled_from([0.0, MIN_TEMPERATURE / 2, 0.7, 1.0, 3.0]),
+    top_p=st.sampled_from([0.0, 0.5, 0.9, 1.0]),
+    top_k=st.sampled_from([0, 1, 5, VOCABULARY, VOCABULARY + 1]),
+    min_p=st.sampled_from([0.0, 0.1]),
+    seed=st.integers(0, 3),
+    num_logprobs=st.sampled_from([None, None, 0, 1, 4]),
+)
+LANES = st.lists(st.builds(Sample, PARAMS, st.integers(0, 3)), min_size=1, max_size=8)
+
+
+def lane_logits(num_rows: int) -> mx.array:
+    return mx.concatenate([logits(seed) for seed in range(num_rows)])
+
+
+@settings(max_examples=150, deadline=None)
+@given(LANES)
+def test_a_row_gets_the_token_that_it_gets_alone(lane: list[Sample]) -> None:
+    rows = lane_logits(len(lane))
+    alone = tuple(sample_token(rows[i : i + 1], sample) for i, sample in enumerate(lane))
+    assert sample_tokens(rows, lane).result() == alone
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data(), LANES)
+def test_the_order_of_rows_is_the_lanes(data: st.DataObject, lane: list[Sample]) -> None:
+    rows = lane_logits(len(lane))
+    order = data.draw(st.permutations(range(len(lane))))
+    sampled = sample_tokens(rows, lane).result()
+    shuffled = sample_tokens(rows[mx.array(order)], [lane[i] for i in order]).result()
+    assert shuffled == tuple(sampled[i] for i in order)
+
+
+@settings(max_examples=100, deadline=None)
+@given(LANES)
+def test_only_what_passes_the_filters_is_drawn(lane: list[Sample]) -> None:
+    rows = lane_logits(len(lane))
+    for i, (sample, got) in enumerate(zip(lane, sample_tokens(rows, lane).result(), strict=True)):
+        assert got.token in passing(np.array(rows[i, -1]), sample.params)
+
+
+def passing(row: np.ndarray, params: SamplingParams) -> list[int]:
+    """The filters in plain words, in mlx-lm's order."""
+    likeliest_first = np.argsort(-row)
+    if params.temperature < MIN_TEMPERATURE:
+        return [int(likeliest_first[0])]
+    probabilities = np.exp(row[likeliest_first]) / np.exp(row).sum()
+    mass_before = np.cumsum(probabilities) - probabilities
+    keep = probabilities >= params.min_p * probabilities[0]
+    if 0 < params.top_p < 1:
+        keep &= mass_before < params.top_p
+    if params.top_k:
+        keep &= np.arange(len(row)) < params.top_k
+    return [int(token) for token in likeliest_first[keep]]
+
+
+def test_rows_are_grouped_by_their_filters_alone() -> None:
+    nucleus = [Sample(replace(WARM, seed=i, temperature=0.5 + i, top_p=0.9), i) for i in range(3)]
+    greedy = [Sample(GREEDY, i) for i in range(3)]
+    lane = [sample for pair in zip(greedy, nucleus, strict=True) for sample in pair]
+    pending = sample_tokens(lane_logits(6), lane)
+    assert pending.order == (0, 2, 4, 1, 3, 5)
+    assert len(pending.arrays) == 1
+
+
+def test_nothing_is_computed_before_it_is_asked_for() -> None:
+    lane = [Sample(GREEDY, 0), Sample(replace(WARM, top_p=0.9, num_logprobs=2), 1)]
+
+    def build(scalar: mx.array) -> PendingSamples:
+        return sample_tokens(mx.broadcast_to(scalar, (2, 1, VOCABULARY)), lane)
+
+    refusing_evaluation(build, 1)
+    with pytest.raises(EvaluationNeededError):
+        refusing_evaluation(lambda scalar: build(scalar).result(), 1)

@@ -43,8 +43,10 @@ stage_specs = st.builds(
     next_stage=st.text(),
     results=st.text(),
     run_dir=st.text(),
+    kv_bits=st.none() | counts,
+    saved_folder=st.none() | st.text(),
 )
-reference_specs = st.builds(ReferenceSpec, st.text(), tokens, counts)
+reference_specs = st.builds(ReferenceSpec, st.text(), tokens, counts, st.none() | counts)
 
 
 def is_one_line(line: bytes) -> bool:

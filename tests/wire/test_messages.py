@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbcluster.core import (
-    DropCache,
     MicroBatch,
-    NewCache,
     Sample,
     SampledToken,
     SamplingParams,
+    VisitTiming,
 )
 from tbcluster.errors import WireError
 from tbcluster.wire.messages import (
@@ -29,6 +28,7 @@ from tbcluster.wire.messages import (
     encode_result,
     encode_step,
 )
+from tbcluster.wire.operations import CopyCache, DropCache, JoinLane, NewCache
 from tbcluster.wire.tensors import ITEM_BYTES, Buffer, Tensor, TensorSpec
 
 ids = st.integers(0, 2**63 - 1)
@@ -38,9 +38,11 @@ micro_batches = st.builds(
     MicroBatch,
     cache_id=ids,
     tokens=st.lists(ids, min_size=1, max_size=9).map(tuple),
-    sample=st.none() | st.builds(Sample, params, ids),
+    samples=st.lists(st.builds(Sample, params, ids), max_size=4).map(tuple),
 )
+# All kinds of them are in test_operations.py.
 operations = st.lists(st.builds(NewCache, ids) | st.builds(DropCache, ids), max_size=4).map(tuple)
+timings = st.lists(st.builds(VisitTiming, ids, ids), max_size=4).map(tuple)
 sampled_tokens = st.builds(
     SampledToken,
     token=ids,
@@ -74,15 +76,15 @@ steps = st.builds(
     visit=st.integers(0, 5),
     boundary=st.none() | st.builds(Boundary, structures, st.lists(tensors(), max_size=4)),
     error=st.none() | st.text(),
-    compute_us=st.lists(ids, max_size=4).map(tuple),
+    timings=timings,
 )
 results = st.builds(
     Result,
     epoch=ids,
     step_id=ids,
-    sampled=st.none() | sampled_tokens,
+    sampled=st.lists(sampled_tokens, max_size=4).map(tuple),
     error=st.none() | st.text(),
-    compute_us=st.lists(ids, max_size=4).map(tuple),
+    timings=timings,
 )
 
 
@@ -121,14 +123,24 @@ BOUNDARY = Boundary(
 FULL_STEP = Step(
     epoch=3,
     step_id=70_000,
-    operations=(NewCache(4), DropCache(2)),
-    micro_batch=MicroBatch(4, (1, 2, 3), Sample(SamplingParams(0.7, 0.9, 40, 0.1, 5, 2), 3)),
+    operations=(NewCache(4), CopyCache(5, 4, 3), JoinLane(6, (4, 5)), DropCache(2)),
+    micro_batch=MicroBatch(
+        6,
+        (1, 2),
+        (Sample(SamplingParams(0.7, 0.9, 40, 0.1, 5, 2), 3), Sample(SamplingParams(), 300)),
+    ),
     visit=1,
     boundary=BOUNDARY,
     error="stage 1 failed",
-    compute_us=(10, 2000),
+    timings=(VisitTiming(10, 0), VisitTiming(2000, 1)),
 )
-FULL_RESULT = Result(3, 70_000, SampledToken(7, -0.5, ((7, -0.5), (2, -1.5))), "late", (10, 2000))
+FULL_RESULT = Result(
+    3,
+    70_000,
+    (SampledToken(7, -0.5, ((7, -0.5), (2, -1.5))), SampledToken(9)),
+    "late",
+    (VisitTiming(10, 0), VisitTiming(2000, 1)),
+)
 
 
 def step_header(**changes: Any) -> bytes:
@@ -143,18 +155,39 @@ def step_header(**changes: Any) -> bytes:
         "structure": None,
         "tensors": None,
         "error": None,
-        "compute_us": [],
+        "timings": [],
     }
     assert set(changes) <= set(fields)
     return msgspec.msgpack.encode(list((fields | changes).values()))
+
+
+def result_header(**changes: Any) -> bytes:
+    fields = {
+        "tag": "result",
+        "version": PROTOCOL_VERSION,
+        "epoch": 1,
+        "step_id": 1,
+        "sampled": [],
+        "error": None,
+        "timings": [],
+    }
+    assert set(changes) <= set(fields)
+    return msgspec.msgpack.encode(list((fields | changes).values()))
+
+
+def micro_batch(**changes: Any) -> dict[str, Any]:
+    return {"cache_id": 1, "tokens": [2], "samples": [], **changes}
 
 
 def spec(dtype: Any = "float32", shape: Any = (1,), sent: Any = True) -> dict[str, Any]:
     return {"dtype": dtype, "shape": shape, "sent": sent}
 
 
-def test_the_header_of_the_table_below_is_sound() -> None:
+def test_the_headers_of_the_tables_below_are_sound() -> None:
+    assert decode_result([result_header()]) == Result(1, 1)
     assert decode_step([step_header()]) == Step(1, 1)
+    chunk = decode_step([step_header(micro_batch=micro_batch())])
+    assert chunk.micro_batch == MicroBatch(1, (2,))
     framed = decode_step([step_header(tensors=[spec()]), b"1234"])
     assert framed.boundary == Boundary(None, [Tensor(TensorSpec("float32", (1,)), b"1234")])
 
@@ -191,7 +224,17 @@ NESTED = step_header(structure="XX").replace(b"\xa2XX", b"\x91" * 100_000 + b"\x
         pytest.param([step_header(operations=[["fork", 1]])], id="an unknown operation"),
         pytest.param([step_header(operations=[["new"]])], id="an operation without a cache"),
         pytest.param([step_header(micro_batch={"cache_id": 1})], id="a micro-batch of no tokens"),
-        pytest.param([step_header(compute_us=[None])], id="a missing time"),
+        pytest.param([step_header(micro_batch=micro_batch(samples=None))], id="no samples"),
+        pytest.param([step_header(micro_batch=micro_batch(samples=[None]))], id="no sample"),
+        pytest.param(
+            [step_header(micro_batch=micro_batch(samples=[{"position": 1}]))],
+            id="a sample of no parameters",
+        ),
+        pytest.param([step_header(micro_batch=micro_batch(tokens=["a"]))], id="a text for a token"),
+        pytest.param([step_header(timings=None)], id="no timings"),
+        pytest.param([step_header(timings=[None])], id="a missing timing"),
+        pytest.param([step_header(timings=[{"compute_us": 1}])], id="half a timing"),
+        pytest.param([step_header(timings=[7])], id="a number for a timing"),
         pytest.param([step_header(tensors=[{"dtype": "float32"}])], id="a spec without a shape"),
         pytest.param([step_header(tensors=[spec("float64")]), b"12345678"], id="unknown dtype"),
         pytest.param([step_header(tensors=[spec(None)]), b"1234"], id="no dtype"),
@@ -218,14 +261,12 @@ def test_what_is_no_step_is_refused(frames: list[Buffer]) -> None:
         pytest.param([RESULT_FRAMES[0][:-1]], id="a truncated header"),
         pytest.param([*RESULT_FRAMES, b""], id="an extra frame"),
         pytest.param(STEP_FRAMES[:1], id="a step"),
-        pytest.param(
-            [msgspec.msgpack.encode(["result", PROTOCOL_VERSION + 1, 1, 1, None, None, []])],
-            id="a later version",
-        ),
-        pytest.param(
-            [msgspec.msgpack.encode(["result", PROTOCOL_VERSION, 1, 1, {"token": "a"}, None, []])],
-            id="a text for a token",
-        ),
+        pytest.param([result_header(version=PROTOCOL_VERSION + 1)], id="a later version"),
+        pytest.param([result_header(sampled=[{"token": "a"}])], id="a text for a token"),
+        pytest.param([result_header(sampled=None)], id="no tuple of tokens"),
+        pytest.param([result_header(sampled={"token": 1})], id="a token without a tuple"),
+        pytest.param([result_header(sampled=[None])], id="a row without a token"),
+        pytest.param([result_header(timings=[1])], id="a number for a timing"),
     ],
 )
 def test_what_is_no_result_is_refused(frames: list[Buffer]) -> None:
@@ -234,7 +275,9 @@ def test_what_is_no_result_is_refused(frames: list[Buffer]) -> None:
 
 
 def test_a_wrong_version_says_what_to_do() -> None:
-    with pytest.raises(WireError, match=r"version 7 .* speaks 1.* same tbcluster version"):
+    with pytest.raises(
+        WireError, match=rf"version 7 .* speaks {PROTOCOL_VERSION}: .* same tbcluster version"
+    ):
         decode_step([step_header(version=7)])
 
 

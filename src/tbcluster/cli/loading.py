@@ -8,6 +8,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.stages import StageStatus
 
 # Answers go to standard output; everything about them to standard error.
@@ -15,7 +16,9 @@ console = Console(stderr=True, highlight=False)
 
 
 @contextmanager
-def running_cluster(model: str | None, stages: int | None) -> Iterator[Cluster]:
+def running_cluster(
+    model: str | None, stages: int | None, kv: KvOptions | None = None
+) -> Iterator[Cluster]:
     """A loaded cluster, with one progress bar per stage while it loads."""
     bars = Progress(
         TextColumn("{task.description}"),
@@ -38,7 +41,7 @@ def running_cluster(model: str | None, stages: int | None) -> Iterator[Cluster]:
                 total=status.total_bytes or None,
             )
 
-    cluster = Cluster(model, stages=stages, on_progress=show, on_note=console.print)
+    cluster = Cluster(model, stages=stages, kv=kv, on_progress=show, on_note=console.print)
     try:
         with bars:
             cluster.start()

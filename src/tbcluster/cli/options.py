@@ -1,8 +1,26 @@
 """Arguments that several commands share."""
 
+import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from tbcluster.cluster.kv_options import DEFAULT_DISK_BYTES
+
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+BINARY_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
+
+
+def byte_count(text: str | int) -> int:
+    """`8GB`, `512 MiB`, `1.5g` or a plain number, in bytes."""
+    found = SIZE.fullmatch(str(text).strip())
+    if found is None:
+        raise typer.BadParameter(f"{text!r} is no size: write 8GB, 512MB or 2GiB")
+    units = BINARY_UNITS if found[3] else UNITS
+    return int(float(found[1]) * units[found[2].lower()])
+
 
 Model = Annotated[
     str | None,
@@ -17,6 +35,42 @@ Stages = Annotated[
         min=1,
         help="Cut the model into this many stage processes (two, where its layers allow).",
         show_default=False,
+    ),
+]
+KvMemory = Annotated[
+    int | None,
+    typer.Option(
+        "--kv-memory",
+        parser=byte_count,
+        metavar="SIZE",
+        help="Memory of each stage for KV caches, such as 8GB (a share of what is left).",
+        show_default=False,
+    ),
+]
+KvBits = Annotated[
+    int | None,
+    typer.Option(
+        "--kv-bits", help="Quantize KV caches to 8 or 4 bits; such sequences decode one by one."
+    ),
+]
+PrefixCache = Annotated[
+    bool, typer.Option(help="Start prompts from the KV caches of known prefixes.")
+]
+PrefixFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Keep known prefixes in this folder too, so that they survive a restart. It then "
+        "holds what users wrote.",
+        show_default=False,
+    ),
+]
+PrefixDisk = Annotated[
+    int,
+    typer.Option(
+        parser=byte_count,
+        metavar="SIZE",
+        help="How much they may take there.",
+        show_default=f"{DEFAULT_DISK_BYTES // 10**9}GB",
     ),
 ]
 MaxTokens = Annotated[int, typer.Option(min=1, help="Most tokens to generate.")]

@@ -10,8 +10,17 @@ from typing import Annotated
 import typer
 
 from tbcluster.cli.loading import console, running_cluster, stage_table
-from tbcluster.cli.options import Model, Stages
+from tbcluster.cli.options import (
+    KvBits,
+    KvMemory,
+    Model,
+    PrefixCache,
+    PrefixDisk,
+    PrefixFolder,
+    Stages,
+)
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.kv_options import DEFAULT_DISK_BYTES, KvOptions
 
 DEFAULT_PORT = 8080
 # The exit status of a program that SIGTERM ended, as shells count it.
@@ -25,10 +34,16 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = DEFAULT_PORT,
+    kv_memory: KvMemory = None,
+    kv_bits: KvBits = None,
+    prefix_cache: PrefixCache = True,
+    prefix_folder: PrefixFolder = None,
+    prefix_disk: PrefixDisk = DEFAULT_DISK_BYTES,
 ) -> None:
     """Serve a model over HTTP until Ctrl-C."""
     from tbcluster.server import app  # the web framework takes half a second to import
 
+    kv = KvOptions(kv_memory, kv_bits, prefix_cache, prefix_folder, prefix_disk)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     with app.listen(host, port) as listener:
         if not is_loopback(host):
@@ -36,7 +51,7 @@ def serve(
                 f"[yellow]{host} can be reached from other machines and the endpoint asks for no "
                 "key: anyone who can connect can use it[/yellow]"
             )
-        with running_cluster(model, stages) as cluster:
+        with running_cluster(model, stages, kv) as cluster:
             announce(cluster, listener)
             app.run(cluster, listener)
 

@@ -18,25 +18,31 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
+from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.parity_check import ParityCheck
+from tbcluster.cluster.prefix_folder import open_prefix_disk, stage_folder
 from tbcluster.cluster.served_model import ServedModel, model_name, open_served_model
 from tbcluster.cluster.stages import OnProgress, StageExited, StageSet, StageStatus
 from tbcluster.cluster.watcher import StageWatcher, tell_requests
 from tbcluster.core import Request, SamplingParams, TokenId
+from tbcluster.engine.caches import CacheBook
 from tbcluster.engine.engine import Engine
+from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.engine.limits import clipped_max_tokens
+from tbcluster.engine.pace import Pace
 from tbcluster.engine.pipeline import Pipeline
-from tbcluster.engine.scheduler import Scheduler
+from tbcluster.engine.prefix_disk import PrefixDisk
+from tbcluster.engine.prefix_index import PrefixIndex
+from tbcluster.engine.scheduler import UNLIMITED, Scheduler, Shape
 from tbcluster.engine.sequence import Listener
+from tbcluster.engine.statistics import EngineStatistics
 from tbcluster.errors import ClusterClosedError, PlanError, RequestError, TbclusterError
 from tbcluster.model.source import ModelFolder
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
 
 logger = logging.getLogger(__name__)
 
-# mlx-lm's own step: equal chunks do equal arithmetic.
-PREFILL_CHUNK_TOKENS = 2048
-UNLIMITED = 1 << 30
+MAX_LANE_ROWS = 256
 FIRST_EPOCH = 1
 
 OnNote = Callable[[str], None]
@@ -94,6 +100,7 @@ class Cluster:
     Args:
         model: A folder, a Hugging Face id, or None for the bundled model.
         stages: How many; None for two, or as many as the model's layers allow.
+        kv: How the KV caches are kept.
         on_progress: Called while stages load, with the state of each.
         on_note: Called with each line a user should see.
 
@@ -108,6 +115,7 @@ class Cluster:
         model: str | Path | None = None,
         *,
         stages: int | None = None,
+        kv: KvOptions | None = None,
         on_progress: OnProgress = lambda _: None,
         on_note: OnNote = lambda _: None,
     ) -> None:
@@ -117,6 +125,7 @@ class Cluster:
         self.created_at = time.time()
         self._source = model
         self._num_stages = stages
+        self._kv = kv or KvOptions()
         self._on_progress = on_progress
         self._on_note = on_note
         self._state = ClusterState.STARTING
@@ -132,7 +141,7 @@ class Cluster:
             raise ClusterClosedError("a cluster can be started once: make another one")
         atexit.register(self.close)
         try:
-            model = open_served_model(self._source, self._num_stages)
+            model = open_served_model(self._source, self._num_stages, self._kv)
             for note in model.notes:
                 self._on_note(note)
             self._parts = self._assemble(model)
@@ -176,9 +185,10 @@ class Cluster:
         max_tokens: int,
         sampling: SamplingParams | None = None,
         stop: Sequence[str] = (),
+        cache_prompt: bool = True,
     ) -> Request:
         """A request that ends at the model's own end-of-text tokens; `max_tokens` is lowered to
-        what the context leaves.
+        what the context and the KV memory leave.
 
         Raises:
             RequestError: The prompt holds something else than token ids.
@@ -196,6 +206,7 @@ class Cluster:
             sampling=sampling or SamplingParams(),
             stop=tuple(stop),
             stop_tokens=frozenset(self.tokenizer.eos_token_ids),
+            cache_prompt=cache_prompt and self._kv.prefix_cache,
         )
 
     def submit(self, request: Request, listener: Listener) -> None:
@@ -233,6 +244,14 @@ class Cluster:
         """Longest prompt plus answer in tokens, where the model names one."""
         return self._running.model.limits.context_length
 
+    def statistics(self) -> EngineStatistics:
+        """What the engine counted since `reset_statistics`."""
+        return self._running.engine.statistics
+
+    def reset_statistics(self) -> None:
+        """Let the engine count from zero again."""
+        self._running.engine.reset_statistics()
+
     @property
     def peak_memory_bytes(self) -> int:
         """The most memory any one stage held while it loaded."""
@@ -260,7 +279,14 @@ class Cluster:
     def _assemble(self, model: ServedModel) -> _Parts:
         """Everything but the stage workers, which `_bring_up` starts."""
         with ExitStack() as cleanup:
-            stages = StageSet(model.folder.path, model.ranges, self._on_progress, self._on_loss)
+            stages = StageSet(
+                model.folder.path,
+                model.ranges,
+                self._on_progress,
+                self._on_loss,
+                model.kv.bits,
+                lambda stage: stage_folder(model, stage),
+            )
             cleanup.callback(stages.close)
             receiver = ZmqReceiver(stages.results)
             cleanup.callback(receiver.close)
@@ -269,7 +295,11 @@ class Cluster:
             parity = ParityCheck(model, lambda: bool(stages.dead_stages()))
             cleanup.callback(parity.close)
             pipeline = Pipeline(sender, receiver, FIRST_EPOCH)
-            engine = _make_engine(model, pipeline, self._note_failure)
+            caches = _new_caches(model)
+            disk = open_prefix_disk(model, caches)
+            if disk is not None:
+                cleanup.callback(disk.close)
+            engine = _make_engine(model, pipeline, caches, disk, self._note_failure)
             parts = _Parts(model, stages, engine, parity, cleanup.pop_all())
         parts.cleanup.callback(parts.stop_threads)
         return parts
@@ -315,19 +345,30 @@ class Cluster:
             return True
 
 
+def _new_caches(model: ServedModel) -> CacheBook:
+    memory = KvMemory(model.caches.costs, model.kv_budgets)
+    return CacheBook(memory, PrefixIndex(model.caches.max_trimmable_tokens))
+
+
 def _make_engine(
-    model: ServedModel, pipeline: Pipeline, on_failure: Callable[[TbclusterError], None]
+    model: ServedModel,
+    pipeline: Pipeline,
+    caches: CacheBook,
+    disk: PrefixDisk | None,
+    on_failure: Callable[[TbclusterError], None],
 ) -> Engine:
-    looped = model.facts.num_visits > 1
-    scheduler = Scheduler(
-        max_in_flight=len(model.ranges) + 1,
-        chunk_tokens=PREFILL_CHUNK_TOKENS,
-        max_per_sequence=1 if looped else UNLIMITED,
+    num_stages = len(model.ranges)
+    shape = Shape(
+        num_stages,
+        max_rows=MAX_LANE_ROWS if model.caches.can_batch else 1,
+        max_per_sequence=1 if model.facts.num_visits > 1 else UNLIMITED,
     )
     return Engine(
         pipeline,
-        scheduler,
+        Scheduler(shape, caches, Pace(num_stages)),
+        caches,
         new_detokenizer=lambda: model.tokenizer.detokenizer,
         limits=model.limits,
+        disk=disk,
         on_failure=on_failure,
     )

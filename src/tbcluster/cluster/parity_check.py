@@ -29,11 +29,13 @@ def probe_prompt(tokenizer: Any, vocab_size: int) -> tuple[TokenId, ...]:
 class ReferenceRun:
     """The unsharded model's continuation of a prompt, computed beside the loading of the stages."""
 
-    def __init__(self, model_path: Path, prompt: tuple[TokenId, ...]) -> None:
+    def __init__(
+        self, model_path: Path, prompt: tuple[TokenId, ...], kv_bits: int | None = None
+    ) -> None:
         self._answer: Future[Reference] = Future()
         self._worker = Worker(
             "tbcluster.stage.reference",
-            ReferenceSpec(str(model_path), prompt, NUM_PROBE_TOKENS),
+            ReferenceSpec(str(model_path), prompt, NUM_PROBE_TOKENS, kv_bits),
             on_report=self._on_report,
             on_exit=self._on_exit,
         )
@@ -102,7 +104,7 @@ class ParityCheck:
         self._has_lost_one = has_lost_one
         self._prompt = probe_prompt(model.tokenizer, model.facts.vocab_size)
         self._tolerance = TOLERANCE["half" if model.device.compute_dtype is None else "float32"]
-        self._reference = ReferenceRun(model.folder.path, self._prompt)
+        self._reference = ReferenceRun(model.folder.path, self._prompt, model.kv.bits)
 
     def run(self, engine: Engine) -> None:
         """Check once.

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tbcluster.core import StageRange
+from tbcluster.cluster.kv_options import KvOptions, kv_budgets
+from tbcluster.core import CacheFacts, StageRange
 from tbcluster.demo import MODEL_PATH
+from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.engine.limits import Limits
-from tbcluster.model.device import Device, current_device
-from tbcluster.model.facts import ModelFacts, model_facts
+from tbcluster.model.device import Device, current_device, memory_limit_bytes
+from tbcluster.model.facts import InspectedModel, ModelFacts
 from tbcluster.model.source import ModelFolder, find_model, local_path
 from tbcluster.model.tokenizer import open_tokenizer
 from tbcluster.planner.partition import even_split
@@ -25,6 +27,7 @@ class ServedModel:
         name: What clients call it.
         tokenizer: mlx-lm's TokenizerWrapper.
         ranges: The layers of each stage.
+        kv_budgets: Bytes of KV memory of each stage.
         notes: Lines that a user should see.
     """
 
@@ -35,10 +38,15 @@ class ServedModel:
     limits: Limits
     device: Device
     ranges: tuple[StageRange, ...]
+    caches: CacheFacts
+    kv_budgets: tuple[int, ...]
+    kv: KvOptions
     notes: tuple[str, ...]
 
 
-def open_served_model(source: str | Path | None, num_stages: int | None) -> ServedModel:
+def open_served_model(
+    source: str | Path | None, num_stages: int | None, kv: KvOptions
+) -> ServedModel:
     """Find, check and cut a model.
 
     Args:
@@ -47,26 +55,53 @@ def open_served_model(source: str | Path | None, num_stages: int | None) -> Serv
 
     Raises:
         ModelError: It cannot be found, read or run.
-        PlanError: It cannot be cut into so many stages.
+        PlanError: It cannot be cut into so many stages, or has too little KV memory.
     """
     device = current_device()
     folder = find_model(str(source or MODEL_PATH))
-    facts = model_facts(folder, device)
+    inspected = InspectedModel(folder, device)
+    facts = inspected.facts
     name = model_name(source)
     notes = [device.note] if device.note else []
     wanted = num_stages or min(DEFAULT_NUM_STAGES, len(facts.legal_cuts) + 1)
     if facts.uncuttable_because is not None:
         notes.append(f"{name} is served unsplit: {facts.uncuttable_because}")
         wanted = 1
+    ranges = tuple(even_split(facts.num_layers, facts.legal_cuts, wanted))
+    caches = inspected.cache_facts(ranges, kv.bits)
+    budgets = _budgets(caches, kv, facts)
     return ServedModel(
         name=name,
         folder=folder,
         facts=facts,
         tokenizer=open_tokenizer(folder),
-        limits=Limits(facts.vocab_size, folder.context_length),
+        limits=_limits(facts, folder, caches, budgets),
         device=device,
-        ranges=tuple(even_split(facts.num_layers, facts.legal_cuts, wanted)),
+        ranges=ranges,
+        caches=caches,
+        kv_budgets=budgets,
+        kv=kv,
         notes=tuple(notes),
+    )
+
+
+def _budgets(caches: CacheFacts, kv: KvOptions, facts: ModelFacts) -> tuple[int, ...]:
+    limit_bytes = memory_limit_bytes() if kv.memory_bytes is None else 0
+    return kv_budgets(caches.costs, kv.memory_bytes, limit_bytes, facts.weight_bytes)
+
+
+def _limits(
+    facts: ModelFacts, folder: ModelFolder, caches: CacheFacts, budgets: tuple[int, ...]
+) -> Limits:
+    memory = KvMemory(caches.costs, budgets)
+    capacity = memory.capacity_tokens()
+    stage = memory.tightest_stage(capacity)
+    return Limits(
+        facts.vocab_size,
+        folder.context_length,
+        kv_tokens=capacity,
+        kv_note=f"stage {stage} has {budgets[stage] / 2**20:,.1f} MiB; more: --kv-memory, "
+        "smaller: --kv-bits",
     )
 
 

@@ -66,6 +66,8 @@ class StageSet:
     """One worker for each range of layers, connected over ipc sockets in a private folder.
 
     Args:
+        kv_bits: 8 or 4 for quantized KV caches.
+        saved_folder: Stage -> where it keeps prefixes on disk.
         on_progress: Called with the state of all stages whenever one of them changes.
         on_loss: Called at once when a worker ends, in a thread of its own; `next_exit` tells the
             same to whoever follows the stages.
@@ -77,8 +79,12 @@ class StageSet:
         ranges: Sequence[StageRange],
         on_progress: OnProgress,
         on_loss: OnLoss,
+        kv_bits: int | None = None,
+        saved_folder: Callable[[int], Path | None] = lambda _: None,
     ) -> None:
         self._model_path = model_path
+        self._kv_bits = kv_bits
+        self._saved_folder = saved_folder
         self._on_progress = on_progress
         self._on_loss = on_loss
         self._run_dir = make_run_dir()
@@ -183,6 +189,7 @@ class StageSet:
         return None
 
     def _spec(self, status: StageStatus, epoch: int) -> StageSpec:
+        saved_folder = self._saved_folder(status.index)
         following = (status.index + 1) % len(self.statuses)
         return StageSpec(
             index=status.index,
@@ -194,6 +201,8 @@ class StageSet:
             next_stage=self._endpoint(f"stage-{following}"),
             results=self.results,
             run_dir=str(self._run_dir),
+            kv_bits=self._kv_bits,
+            saved_folder=None if saved_folder is None else str(saved_folder),
         )
 
     def _endpoint(self, name: str) -> str:

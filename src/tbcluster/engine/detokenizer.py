@@ -35,6 +35,8 @@ class TextStream:
             self._detokenizer.add_token(token)
         if finish is not None:
             self._detokenizer.finalize()
+        if not self._stop:
+            return self._detokenizer.last_segment, False
         self._held += self._detokenizer.last_segment
         end = first_stop(self._held, self._stop)
         if end is not None:

@@ -6,22 +6,18 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import islice
 
-from tbcluster.core import (
-    DropCache,
-    FinishReason,
-    NewCache,
-    Output,
-    Request,
-    SampledToken,
-    StepResult,
-)
+from tbcluster.core import Request, SampledToken, StepResult
+from tbcluster.engine.caches import CacheBook
 from tbcluster.engine.detokenizer import Detokenizer, TextStream
+from tbcluster.engine.emission import Emitter, tell
 from tbcluster.engine.limits import Limits, validate
 from tbcluster.engine.pipeline import Pipeline
+from tbcluster.engine.prefix_disk import PrefixDisk
 from tbcluster.engine.scheduler import Scheduler
 from tbcluster.engine.sequence import Listener, Sequence
+from tbcluster.engine.statistics import Counters, EngineStatistics
 from tbcluster.errors import (
     ClusterClosedError,
     QueueFullError,
@@ -32,21 +28,15 @@ from tbcluster.errors import (
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class _Emission:
-    """A token that was appended and must still be turned into text."""
-
-    sequence: Sequence
-    sampled: SampledToken
-    count: int
-    finish: FinishReason | None
+# How many of those that wait are looked at in one turn.
+MAX_LOOK_AHEAD = 16
 
 
 class Engine:
     """Turns requests into outputs by way of the pipeline.
 
     Args:
+        disk: Where known prefixes are kept beyond memory, if anywhere.
         on_failure: Called, in the engine's thread, when its loop has failed for good.
     """
 
@@ -54,24 +44,29 @@ class Engine:
         self,
         pipeline: Pipeline,
         scheduler: Scheduler,
+        caches: CacheBook,
         new_detokenizer: Callable[[], Detokenizer],
         limits: Limits,
+        disk: PrefixDisk | None = None,
         on_failure: Callable[[TbclusterError], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pipeline = pipeline
         self._scheduler = scheduler
+        self._caches = caches
         self._new_detokenizer = new_detokenizer
         self._limits = limits
+        self._disk = disk
         self._on_failure = on_failure
         self._clock = clock
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._num_open = 0
         self._open_lock = threading.Lock()
-        self._waiting: deque[tuple[Request, Listener]] = deque()
+        self._waiting: deque[Sequence] = deque()
         self._running: dict[int, Sequence] = {}
-        self._emissions: list[_Emission] = []
-        self._next_cache_id = 0
+        self._emitter = Emitter(self._end, clock)
+        self._counters = Counters(caches.num_stages)
+        self._num_arrivals = 0
         self._is_held = True
         self._is_stopped = False
         self._closed_by: TbclusterError | None = None
@@ -133,10 +128,21 @@ class Engine:
         """Leave `run`; open requests end with ClusterClosedError."""
         self._post(self._stop)
 
+    def reset_statistics(self) -> None:
+        """Count from zero again."""
+        self._post(self._reset_statistics)
+
     @property
     def num_open(self) -> int:
         """Requests that have not ended."""
         return self._num_open
+
+    @property
+    def statistics(self) -> EngineStatistics:
+        """What was counted since the last reset; a number or two may be of the turn before."""
+        memory = self._caches.memory
+        num_prefixes = len(self._caches.prefixes)
+        return self._counters.snapshot(num_prefixes, memory.used, memory.budgets)
 
     # The engine's thread
 
@@ -155,84 +161,140 @@ class Engine:
 
     def step(self, timeout_s: float | None = None) -> None:
         """One turn. Text is made while the stages compute the next tokens."""
+        started = self._clock()
         self._take_inbox()
         if self._is_stopped:
             return
         self._admit()
-        while micro_batch := self._scheduler.schedule():
-            self._pipeline.submit(micro_batch)
-        self._pipeline.flush()
-        self._emit()
+        self._schedule()
+        self._emitter.emit()
+        asked = self._clock()
         result = self._pipeline.collect(timeout_s)
-        if result is not None:
+        answered = self._clock()
+        while result is not None:
             self._update(result)
+            result = self._pipeline.collect(0)
+        self._counters.own_s += asked - started + self._clock() - answered
 
     def _admit(self) -> None:
-        while self._waiting and not self._is_held:
+        if self._is_held or not self._waiting:
+            return
+        self._scheduler.settle()
+        for sequence in list(islice(self._waiting, MAX_LOOK_AHEAD)):
             if len(self._running) >= self._limits.max_running:
                 return
-            self._start(*self._waiting[0])
-            self._waiting.popleft()
+            if self._may_share(sequence):
+                continue
+            if not self._start(sequence):
+                return
+            self._waiting.remove(sequence)
 
-    def _start(self, request: Request, listener: Listener) -> None:
-        text = TextStream(self._new_detokenizer(), request.stop)
-        sequence = Sequence(request, self._next_cache_id, listener, text, self._clock())
-        self._next_cache_id += 1
-        self._running[sequence.cache_id] = sequence
-        self._pipeline.operate(NewCache(sequence.cache_id))
+    def _may_share(self, sequence: Sequence) -> bool:
+        """Whether it is better to wait for a prompt that is being computed now."""
+        if not sequence.uses_prefixes:
+            return False
+        num_known = self._caches.prefixes.would_cover(sequence.tokens)
+        return self._scheduler.is_computing_prefix(sequence.tokens, num_known)
+
+    def _start(self, sequence: Sequence) -> bool:
+        """Give a sequence a cache and let it take part; False when there is no room."""
+        started = self._caches.start(sequence.tokens, uses_prefixes=sequence.uses_prefixes)
+        if started is None:
+            return False
+        if sequence.text is None:
+            sequence.text = TextStream(self._new_detokenizer(), sequence.request.stop)
+            sequence.started_at = self._clock()
+            sequence.num_cached_tokens = started.num_tokens
+            self._counters.num_prompt_tokens += len(sequence.request.prompt)
+            self._counters.num_cached_tokens += started.num_tokens
+        sequence.cache_id, sequence.num_scheduled = started.cache_id, started.num_tokens
+        sequence.started_from = started.prefix
+        self._running[sequence.arrival] = sequence
         self._scheduler.add(sequence)
+        return True
+
+    def _schedule(self) -> None:
+        while micro_batch := self._scheduler.schedule():
+            self._pipeline.submit(micro_batch, self._caches.take_operations())
+        if operations := self._caches.take_operations():
+            self._pipeline.submit(None, operations)
+        self._take_back_preempted()
+        if self._disk is not None:
+            self._save_prefixes(self._disk)
+
+    def _save_prefixes(self, disk: PrefixDisk) -> None:
+        disk.forget(self._caches.take_forgotten())
+        is_idle = not self._running and not self._is_held
+        if is_idle and (operations := disk.next_operations()):
+            disk.sent(self._pipeline.submit(None, operations), operations)
+
+    def _take_back_preempted(self) -> None:
+        # Newest first, each put before the others: they start again in the order they came.
+        for sequence in self._scheduler.take_preempted():
+            del self._running[sequence.arrival]
+            self._waiting.appendleft(sequence)
+            self._counters.num_preemptions += 1
 
     def _update(self, result: StepResult) -> None:
+        self._counters.count_step(result)
+        if self._disk is not None:
+            self._disk.completed(result.step_id, result.error)
         if result.micro_batch is None:
+            if result.error is not None:
+                logger.warning("cache operations failed: %s", result.error)
             return
-        sequence = self._running.get(result.micro_batch.cache_id)
-        self._scheduler.completed(sequence)
+        failed = result.error is not None
+        sequences = self._scheduler.completed(result.micro_batch, result.timings, failed=failed)
+        if result.error is not None:
+            for sequence in sequences:
+                self._fail(sequence, result.error)
+            return
+        for sequence, sampled in zip(sequences, result.sampled, strict=False):
+            if sequence is not None:
+                self._append(sequence, sampled)
+
+    def _fail(self, sequence: Sequence | None, reason: str) -> None:
         if sequence is None:
             return
-        if result.error is not None:
-            self._end(sequence)
-            _tell(sequence.listener, StageError(result.error))
-        elif result.sampled is not None:
-            self._append(sequence, result.sampled)
+        if sequence.started_from is not None:
+            # The prefix may be at fault (a file that is gone): once more, without it.
+            logger.warning("a request starts again without its known prefix: %s", reason)
+            self._caches.forget_prefix(sequence.started_from)
+            self._start_over(sequence)
+            return
+        self._end(sequence, keeps_prefix=False)
+        tell(sequence.listener, StageError(reason))
+
+    def _start_over(self, sequence: Sequence) -> None:
+        self._scheduler.remove(sequence)
+        del self._running[sequence.arrival]
+        sequence.start_over()
+        sequence.started_from = None
+        self._waiting.appendleft(sequence)
 
     def _append(self, sequence: Sequence, sampled: SampledToken) -> None:
         if sequence.num_generated == 0:
             sequence.first_token_at = self._clock()
         sequence.tokens.append(sampled.token)
+        self._counters.num_generated_tokens += 1
         finish = sequence.finish_reason_after(sampled.token)
+        self._emitter.add(sequence, sampled, finish)
         if finish is not None:
             self._end(sequence)
-        self._emissions.append(_Emission(sequence, sampled, sequence.num_generated, finish))
 
-    def _emit(self) -> None:
-        # Taken out first: one that fails must not be tried again while the engine stops.
-        emissions, self._emissions = self._emissions, []
-        for item in emissions:
-            self._emit_one(item)
-
-    def _emit_one(self, item: _Emission) -> None:
-        sequence, finish = item.sequence, item.finish
-        try:
-            text, stopped = sequence.text.add(item.sampled.token, finish)
-        except (LookupError, TypeError, ValueError) as error:
-            # A tokenizer that lacks the token must not take the other requests down.
-            self._end(sequence)
-            reason = f"token {item.sampled.token} has no text in this tokenizer: {error}"
-            _tell(sequence.listener, StageError(reason))
+    def _end(self, sequence: Sequence, *, keeps_prefix: bool = True) -> None:
+        """Free a sequence's row or cache on all stages; later results of it are ignored."""
+        if self._running.pop(sequence.arrival, None) is None:
+            self._discard_waiting(sequence)
             return
-        if stopped:
-            finish = FinishReason.STOP
-            self._end(sequence)
-        now = self._clock()
-        _tell(sequence.listener, sequence.output(text, item.sampled, now, finish, item.count))
-
-    def _end(self, sequence: Sequence) -> None:
-        """Free a sequence's caches on all stages; later results of its steps are ignored."""
-        if self._running.pop(sequence.cache_id, None) is None:
-            return
-        self._scheduler.remove(sequence)
-        self._pipeline.operate(DropCache(sequence.cache_id))
+        self._scheduler.remove(sequence, keeps_prefix=keeps_prefix and sequence.uses_prefixes)
         self._close_one()
+
+    def _discard_waiting(self, sequence: Sequence) -> None:
+        # A sequence that was preempted after its last token was appended.
+        if sequence in self._waiting:
+            self._waiting.remove(sequence)
+            self._close_one()
 
     # What other threads asked for
 
@@ -251,36 +313,37 @@ class Engine:
     def _enqueue(self, request: Request, listener: Listener, while_held: bool) -> None:
         if self._closed_by is not None:
             self._close_one()
-            _tell(listener, self._closed_by)
-        elif while_held:
-            self._start(request, listener)
-        else:
-            self._waiting.append((request, listener))
+            tell(listener, self._closed_by)
+            return
+        sequence = Sequence(request, listener, self._num_arrivals)
+        self._num_arrivals += 1
+        if not (while_held and self._start(sequence)):
+            self._waiting.append(sequence)
 
     def _cancel(self, request_id: str) -> None:
-        for sequence in list(self._running.values()):
+        for sequence in [*self._running.values(), *self._waiting]:
             if sequence.request.request_id == request_id:
                 self._end(sequence)
-        kept = [item for item in self._waiting if item[0].request_id != request_id]
-        for _ in range(len(self._waiting) - len(kept)):
-            self._close_one()
-        self._waiting = deque(kept)
-        self._emissions = [
-            item for item in self._emissions if item.sequence.request.request_id != request_id
-        ]
+        self._emitter.discard(request_id)
 
     def _set_held(self, is_held: bool) -> None:
         self._is_held = is_held
 
+    def _reset_statistics(self) -> None:
+        self._counters = Counters(self._caches.num_stages)
+
     def _fail_running(self, error: TbclusterError) -> None:
-        self._emit()
+        self._emitter.emit()
         ended = list(self._running.values())
         self._running.clear()
         self._scheduler.reset()
+        self._caches.clear()
         self._pipeline.forget()
+        if self._disk is not None:
+            self._disk.clear()
         for sequence in ended:
             self._close_one()
-            _tell(sequence.listener, error)
+            tell(sequence.listener, error)
 
     def _begin_epoch(self, epoch: int) -> None:
         # As `hold` and `fail_running`, once more: the loss may have come just before an `open`.
@@ -293,9 +356,9 @@ class Engine:
             self._closed_by = error
         self._fail_running(error)
         while self._waiting:
-            _, listener = self._waiting.popleft()
+            sequence = self._waiting.popleft()
             self._close_one()
-            _tell(listener, error)
+            tell(sequence.listener, error)
 
     def _stop(self) -> None:
         self._is_stopped = True
@@ -304,11 +367,3 @@ class Engine:
     def _close_one(self) -> None:
         with self._open_lock:
             self._num_open -= 1
-
-
-def _tell(listener: Listener, message: Output | TbclusterError) -> None:
-    """A listener belongs to a caller: its failure is logged and stays its own."""
-    try:
-        listener(message)
-    except Exception:  # the caller's code may raise anything, and other requests must go on
-        logger.exception("a request's listener failed")

@@ -20,12 +20,22 @@ class Limits:
         context_length: Longest prompt plus answer, in tokens; None where the model names none.
         max_running: Sequences with caches in the stages.
         max_waiting: Requests beyond those; more are refused.
+        kv_tokens: Longest sequence that the KV memory holds; None for no limit.
+        kv_note: The numbers behind it, for the user.
     """
 
     vocab_size: int
     context_length: int | None
-    max_running: int = 64
+    max_running: int = 256
     max_waiting: int = 1024
+    kv_tokens: int | None = None
+    kv_note: str = ""
+
+    @property
+    def longest(self) -> int | None:
+        """Longest prompt plus answer that can be served, in tokens."""
+        known = [n for n in (self.context_length, self.kv_tokens) if n is not None]
+        return min(known, default=None)
 
 
 def validate(request: Request, limits: Limits) -> None:
@@ -51,16 +61,23 @@ def validate(request: Request, limits: Limits) -> None:
             "prompt",
         )
     _check_integer("max_tokens", request.max_tokens, 1, MAX_INTEGER)
+    length = len(request.prompt) + request.max_tokens
+    if limits.kv_tokens is not None and length > limits.kv_tokens:
+        raise ContextLengthError(
+            f"{len(request.prompt)} prompt tokens and up to {request.max_tokens} new ones do not "
+            f"fit the KV memory, which holds {limits.kv_tokens} of one sequence ({limits.kv_note})",
+            "prompt",
+        )
     if "" in request.stop:
         raise RequestError("a stop text is empty", "stop")
     _validate_sampling(request.sampling, limits.vocab_size)
 
 
 def clipped_max_tokens(prompt: tuple[TokenId, ...], wanted: int, limits: Limits) -> int:
-    """`wanted`, or what the context leaves after the prompt if that is less."""
-    if limits.context_length is None:
+    """`wanted`, or what context and KV memory leave after the prompt if that is less."""
+    if limits.longest is None:
         return wanted
-    return min(wanted, max(1, limits.context_length - len(prompt)))
+    return min(wanted, max(1, limits.longest - len(prompt)))
 
 
 def _validate_sampling(params: SamplingParams, vocab_size: int) -> None:

@@ -9,10 +9,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tbcluster.core import CacheOperation, MicroBatch, StepResult
+from tbcluster.core import MicroBatch, StepResult
 from tbcluster.errors import WireError
 from tbcluster.transport.channel import Receiver, Sender
 from tbcluster.wire.messages import Result, Step, decode_result, encode_step
+from tbcluster.wire.operations import CacheOperation
 
 logger = logging.getLogger(__name__)
 
@@ -43,28 +44,19 @@ class Pipeline:
         self._clock = clock
         self._epoch = epoch
         self._next_step_id = 0
-        self._operations: list[CacheOperation] = []
         self._in_flight: dict[int, _InFlight] = {}
         self.num_dropped_messages = 0
 
-    def operate(self, operation: CacheOperation) -> None:
-        """Let a cache operation travel with the next step."""
-        self._operations.append(operation)
-
-    def submit(self, micro_batch: MicroBatch | None) -> int:
-        """Send a micro-batch (None: cache operations alone) on its way and return its step id."""
+    def submit(
+        self, micro_batch: MicroBatch | None, operations: tuple[CacheOperation, ...] = ()
+    ) -> int:
+        """Send a micro-batch (None: cache operations alone) on its way and return its step id. The
+        stages apply the operations first."""
         step_id = self._next_step_id
         self._next_step_id += 1
-        step = Step(self._epoch, step_id, tuple(self._operations), micro_batch)
-        self._operations.clear()
         self._in_flight[step_id] = _InFlight(micro_batch, self._clock())
-        self._sender.send(encode_step(step))
+        self._sender.send(encode_step(Step(self._epoch, step_id, operations, micro_batch)))
         return step_id
-
-    def flush(self) -> None:
-        """Send cache operations that no micro-batch has taken along."""
-        if self._operations:
-            self.submit(None)
 
     def collect(self, timeout_s: float | None) -> StepResult | None:
         """The next result, or None when the time is up or someone called `wake`."""
@@ -88,7 +80,6 @@ class Pipeline:
     def forget(self) -> None:
         """Give up what is in flight; its results are dropped should they still come."""
         self._in_flight.clear()
-        self._operations.clear()
 
     def begin_epoch(self, epoch: int) -> None:
         """Forget everything in flight; stages drop their caches when they see the new number."""
@@ -102,7 +93,7 @@ class Pipeline:
             micro_batch=was.micro_batch,
             sampled=result.sampled,
             error=result.error,
-            compute_us=result.compute_us,
+            timings=result.timings,
             round_trip_us=round((self._clock() - was.submitted_at) * 1e6),
         )
 

@@ -1,73 +1,286 @@
 """Which micro-batch goes next. Pure: no clock, no socket, no thread.
 
-Sequences take turns, one micro-batch each; prompt chunks of one sequence may follow one another
-through the stages, a decode step waits for the token before it.
+Decode steps go first, a lane at a time; what they leave of the stages' time goes to prompt chunks
+(`Pace`). Chunks of several prompts fill the pipeline: each prompt is due once as many prompt tokens
+as its own length have been computed since it came, and the one that is due first goes first. So a
+short prompt need not wait for a long one, and the long one for no more others than its own length.
 """
 
-from collections import deque
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
 
-from tbcluster.core import MicroBatch
+from tbcluster.core import MicroBatch, TokenId, VisitTiming
+from tbcluster.engine.caches import CacheBook
+from tbcluster.engine.lanes import Lane, Lanes
+from tbcluster.engine.pace import Pace
+from tbcluster.engine.prefix_index import common_length
 from tbcluster.engine.sequence import Sequence
 
+# Prompt tokens that must be new for a copy of a prompt's cache to be worth its memory.
+MIN_NEW_PREFIX = 64
+UNLIMITED = 1 << 30
 
-class Scheduler:
-    """Keeps at most `max_in_flight` micro-batches in the pipeline.
 
-    Args:
-        max_in_flight: At least the number of stages, or some stage would always wait.
-        chunk_tokens: Most prompt tokens in one micro-batch.
-        max_per_sequence: Most micro-batches of one sequence in flight (1 for looped models, whose
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the scheduler must know of the pipeline.
+
+    Attributes:
+        max_rows: Most sequences that decode together; 1 for models that cannot.
+        max_per_sequence: Most prompt chunks of one sequence in flight (1 for looped models, whose
             second visit must come before the next chunk's first).
     """
 
-    def __init__(self, max_in_flight: int, chunk_tokens: int, max_per_sequence: int) -> None:
-        self._max_in_flight = max_in_flight
-        self._chunk_tokens = chunk_tokens
-        self._max_per_sequence = max_per_sequence
-        self._turns: deque[Sequence] = deque()
-        self._num_in_flight = 0
+    num_stages: int
+    max_rows: int = 256
+    max_per_sequence: int = UNLIMITED
+
+    @property
+    def max_in_flight(self) -> int:
+        """One more than there are stages: it is there when the first stage comes free."""
+        return self.num_stages + 1
+
+
+class Scheduler:
+    """Turns sequences into micro-batches, and keeps as many on their way as fill the pipeline."""
+
+    def __init__(self, shape: Shape, caches: CacheBook, pace: Pace) -> None:
+        self._shape = shape
+        self._caches = caches
+        self._pace = pace
+        self._lanes = Lanes(caches, shape.num_stages, shape.max_rows)
+        self._sequences: dict[int, Sequence] = {}
+        self._prefilling: dict[int, Sequence] = {}
+        self._decodes: dict[int, tuple[Lane, list[Sequence | None]]] = {}
+        self._chunks: dict[int, Sequence] = {}
+        self._num_chunks_in_flight = 0
+        self._num_prefilled = 0
+        self._just_sent: Sequence | None = None
+        self._preempted: list[Sequence] = []
 
     @property
     def num_sequences(self) -> int:
-        return len(self._turns)
+        return len(self._sequences)
+
+    @property
+    def num_in_flight(self) -> int:
+        """Micro-batches on their way."""
+        return len(self._decodes) + self._num_chunks_in_flight
+
+    @property
+    def lane_sizes(self) -> list[int]:
+        """How many sequences each lane has."""
+        return [len(lane.sequences) for lane in self._lanes.lanes]
 
     def add(self, sequence: Sequence) -> None:
-        """Let a sequence take part."""
-        self._turns.append(sequence)
+        """Let a sequence take part; it has a cache that holds `num_scheduled` of its tokens."""
+        sequence.due = self._num_prefilled + sequence.num_ready
+        sequence.fork = self._caches.fork_of(sequence.tokens) if sequence.uses_prefixes else None
+        self._sequences[sequence.arrival] = sequence
+        self._prefilling[sequence.arrival] = sequence
+        self._go_on(sequence)
 
-    def remove(self, sequence: Sequence) -> None:
+    def remove(self, sequence: Sequence, *, keeps_prefix: bool = False) -> None:
         """Take a sequence out; what it has in flight still comes back."""
-        self._turns.remove(sequence)
+        del self._sequences[sequence.arrival]
+        self._prefilling.pop(sequence.arrival, None)
+        self._chunks = {i: other for i, other in self._chunks.items() if other is not sequence}
+        self._lanes.leave(sequence, keeps_prefix=keeps_prefix)
 
     def schedule(self) -> MicroBatch | None:
         """The next micro-batch, counted as in flight from now on; None when there is nothing to
         send or the pipeline is full."""
-        if self._num_in_flight >= self._max_in_flight:
-            return None
-        for _ in range(len(self._turns)):
-            sequence = self._turns[0]
-            self._turns.rotate(-1)
-            if self._is_ready(sequence):
-                return self._take(sequence)
-        return None
+        self._follow_chunk()
+        self.settle()
+        return self._next_decode() or self._next_chunk()
 
-    def completed(self, sequence: Sequence | None) -> None:
-        """A micro-batch came back; `sequence` is None when its sequence is gone."""
-        self._num_in_flight -= 1
-        if sequence is not None:
-            sequence.num_in_flight -= 1
+    def settle(self) -> None:
+        """Free the memory of whatever has left, as far as its lane is not on its way."""
+        self._lanes.settle_idle()
+        self._caches.evict_while_over()
+
+    def completed(
+        self, micro_batch: MicroBatch, timings: tuple[VisitTiming, ...], *, failed: bool = False
+    ) -> list[Sequence | None]:
+        """A micro-batch came back. Returns whose rows it held, None for those that have left."""
+        slowest_us = max((timing.compute_us for timing in timings), default=0)
+        if micro_batch.samples:
+            self._pace.observe_decode(micro_batch.num_rows, slowest_us)
+            return self._decode_completed(micro_batch)
+        self._pace.observe_chunk(len(micro_batch.tokens), slowest_us)
+        return [self._chunk_completed(micro_batch, failed)]
+
+    def take_preempted(self) -> list[Sequence]:
+        """Those that had to give up their caches since the last time, newest first. Whoever takes
+        them adds them again when there is room."""
+        preempted, self._preempted = self._preempted, []
+        return preempted
 
     def reset(self) -> None:
         """Forget everything in flight and every sequence (a new epoch begins)."""
-        self._turns.clear()
-        self._num_in_flight = 0
+        self._sequences.clear()
+        self._prefilling.clear()
+        self._decodes.clear()
+        self._chunks.clear()
+        self._just_sent = None
+        self._lanes.clear()
+        self._num_chunks_in_flight = 0
+        self._preempted.clear()
 
-    def _is_ready(self, sequence: Sequence) -> bool:
-        return sequence.num_ready > 0 and sequence.num_in_flight < self._max_per_sequence
+    def is_computing_prefix(self, tokens: Items[TokenId], num_known: int) -> bool:
+        """Whether a prompt is on its way that these tokens begin with, and will be a known prefix
+        sooner than they could be computed."""
+        return any(
+            leader.uses_prefixes
+            and (shared := common_length(leader.tokens, tokens)) >= num_known + MIN_NEW_PREFIX
+            and leader.num_prefill <= shared - num_known
+            for leader in self._prefilling.values()
+        )
 
-    def _take(self, sequence: Sequence) -> MicroBatch:
-        micro_batch = sequence.next_micro_batch(self._chunk_tokens)
-        sequence.num_scheduled += len(micro_batch.tokens)
+    # Decode steps
+
+    def _next_decode(self) -> MicroBatch | None:
+        if len(self._decodes) >= self._shape.max_in_flight:
+            return None
+        for _ in range(len(self._lanes) + 1):
+            lane = self._lanes.next_turn()
+            if lane is None:
+                return None
+            if self._prepare(lane):
+                return self._decode(lane)
+            if not self._lanes.close_if_empty(lane):
+                self._lanes.end_turn(lane)
+        return None
+
+    def _prepare(self, lane: Lane) -> bool:
+        """Whether the lane has rows, and room for one more token in each; if need be the newest
+        sequences give up theirs."""
+        while True:
+            self._lanes.fill(lane)
+            if lane.rows and self._lanes.grow(lane):
+                return True
+            if not lane.rows and not self._lanes.has_ready(lane):
+                return False
+            self._lanes.settle_idle()
+            # What leaves a lane that is on its way comes free when that is back.
+            if self._lanes.num_leaving or not self._preempt_newest():
+                return False
+
+    def _decode(self, lane: Lane) -> MicroBatch:
+        sequences = lane.sequences
+        lane.is_in_flight = True
+        self._decodes[lane.lane_id] = lane, list(sequences)
+        self._pace.decode_scheduled(len(self._lanes))
+        tokens = tuple(sequence.tokens[-1] for sequence in sequences)
+        samples = tuple(sequence.next_sample() for sequence in sequences)
+        for sequence in sequences:
+            sequence.num_scheduled += 1
+        return MicroBatch(lane.lane_id, tokens, samples)
+
+    def _decode_completed(self, micro_batch: MicroBatch) -> list[Sequence | None]:
+        lane, sequences = self._decodes.pop(micro_batch.cache_id)
+        still_there = set(lane.rows)
+        self._lanes.end_turn(lane)
+        return [sequence if sequence in still_there else None for sequence in sequences]
+
+    def _preempt_newest(self) -> bool:
+        if len(self._sequences) < 2:
+            return False
+        newest = self._sequences[max(self._sequences)]
+        self.remove(newest)
+        newest.start_over()
+        self._preempted.append(newest)
+        return True
+
+    # Prompt chunks
+
+    def _next_chunk(self) -> MicroBatch | None:
+        if self._num_chunks_in_flight >= self._shape.max_in_flight:
+            return None
+        waiting = [
+            sequence
+            for sequence in self._prefilling.values()
+            if sequence.num_prefill > 0 and sequence.num_in_flight < self._shape.max_per_sequence
+        ]
+        if not waiting:
+            return None
+        sequence = min(waiting, key=lambda s: (s.due, s.arrival))
+        size = self._chunk_size(sequence)
+        return self._chunk(sequence, size) if size else None
+
+    def _chunk_size(self, sequence: Sequence) -> int:
+        is_paced = self._lanes.has_streams
+        if is_paced:
+            most = self._pace.paced_chunk(
+                sequence.num_prefill, len(self._lanes), self.num_in_flight
+            )
+        else:
+            others = sum(other.num_prefill for other in self._prefilling.values())
+            most = self._pace.filling_chunk(others - sequence.num_prefill + len(sequence.tokens))
+        if not most:
+            return 0
+        size = _even_part(sequence.num_prefill, most)
+        if sequence.fork is not None and sequence.fork > sequence.num_scheduled:
+            size = min(size, sequence.fork - sequence.num_scheduled)
+        if is_paced:
+            self._pace.chunk_scheduled(size)
+        return size
+
+    def _chunk(self, sequence: Sequence, size: int) -> MicroBatch:
+        assert sequence.cache_id is not None  # noqa: S101 - it has one until it joins a lane
+        start = sequence.num_scheduled
+        chunk = MicroBatch(sequence.cache_id, tuple(sequence.tokens[start : start + size]))
+        sequence.num_scheduled += size
         sequence.num_in_flight += 1
-        self._num_in_flight += 1
-        return micro_batch
+        self._chunks[chunk.cache_id] = sequence
+        self._num_chunks_in_flight += 1
+        self._num_prefilled += size
+        self._just_sent = sequence
+        return chunk
+
+    def _follow_chunk(self) -> None:
+        """What comes after the chunk that was sent last: operations noted before it was sent would
+        be applied before it."""
+        sequence, self._just_sent = self._just_sent, None
+        if sequence is None or sequence.arrival not in self._prefilling:
+            return
+        if sequence.num_scheduled == sequence.fork and sequence.cache_id is not None:
+            tokens = sequence.tokens[: sequence.num_scheduled]
+            self._caches.copy_as_prefix(sequence.cache_id, tokens)
+        self._go_on(sequence)
+
+    def _chunk_completed(self, micro_batch: MicroBatch, failed: bool) -> Sequence | None:
+        self._num_chunks_in_flight -= 1
+        sequence = self._chunks.get(micro_batch.cache_id)
+        if sequence is None:
+            return None
+        sequence.num_in_flight -= 1
+        if sequence.num_in_flight == 0:
+            del self._chunks[micro_batch.cache_id]
+        if not failed:
+            if sequence.started_from is not None:
+                sequence.started_from.is_proven = True
+            self._go_on(sequence)
+        return sequence
+
+    def _go_on(self, sequence: Sequence) -> None:
+        """Once only its last token is left, a sequence decodes: the step may follow the last chunk
+        at once, since all stages see them in this order."""
+        if sequence.arrival not in self._prefilling or sequence.num_prefill > 0:
+            return
+        prefix = sequence.started_from
+        may_fail = prefix is not None and not prefix.is_proven
+        if may_fail or sequence.num_in_flight >= self._shape.max_per_sequence:
+            return
+        del self._prefilling[sequence.arrival]
+        num_new = len(sequence.request.prompt) - sequence.num_cached_tokens
+        if sequence.uses_prefixes and num_new >= MIN_NEW_PREFIX and sequence.cache_id is not None:
+            tokens = sequence.tokens[: sequence.num_scheduled]
+            self._caches.copy_as_prefix(sequence.cache_id, tokens)
+        self._lanes.enter(sequence)
+
+
+def _even_part(total: int, most: int) -> int:
+    """Equal chunks fill a pipeline better than some large ones and a rest."""
+    num_parts = -(-total // most)
+    return -(-total // num_parts)

@@ -3,44 +3,53 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tbcluster.core import (
-    FinishReason,
-    MicroBatch,
-    Output,
-    Request,
-    Sample,
-    SampledToken,
-    TokenId,
-)
+from tbcluster.core import FinishReason, Output, Request, Sample, SampledToken, TokenId
 from tbcluster.engine.detokenizer import TextStream
+from tbcluster.engine.prefix_index import PrefixEntry
 from tbcluster.errors import TbclusterError
 
 # Called in the engine's thread with each output, and at most once, last, with an error.
 Listener = Callable[[Output | TbclusterError], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Sequence:
     """A request's tokens so far and how far they have been handed to the pipeline.
 
     Attributes:
+        arrival: Smaller for those that came earlier.
+        text: None until it starts.
         tokens: The prompt, then what was generated.
-        num_scheduled: How many of them the pipeline has been given.
+        cache_id: Its own cache on the stages; None while it waits, and as the row of a lane.
+        num_scheduled: How many tokens its cache holds, counting steps on their way.
         num_in_flight: Micro-batches of this sequence that have not come back.
+        fork: Where other prompts are known to differ from this one, if a copy of its cache is to be
+            kept there.
+        due: Prompt chunks go in this order (see `Scheduler`).
+        num_cached_tokens: How much of the prompt a known prefix spared.
+        uses_prefixes: Whether it may start from a known prefix, and become one.
+        started_from: The known prefix that it started from.
     """
 
     request: Request
-    cache_id: int
     listener: Listener
-    text: TextStream
-    started_at: float
+    arrival: int
+    text: TextStream | None = None
     tokens: list[TokenId] = field(default_factory=list)
+    cache_id: int | None = None
     num_scheduled: int = 0
     num_in_flight: int = 0
+    fork: int | None = None
+    due: int = 0
+    started_at: float = 0.0
     first_token_at: float = 0.0
+    num_cached_tokens: int = 0
+    uses_prefixes: bool = True
+    started_from: PrefixEntry | None = None
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)
+        self.uses_prefixes = self.request.cache_prompt
 
     @property
     def num_generated(self) -> int:
@@ -51,14 +60,21 @@ class Sequence:
         """Tokens that are known and not yet handed to the pipeline."""
         return len(self.tokens) - self.num_scheduled
 
-    def next_micro_batch(self, chunk_tokens: int) -> MicroBatch:
-        """A chunk of the prompt, or its last token alone as the first decode step (as in mlx-lm,
-        so that both do the same arithmetic); later the newest token."""
-        size = min(chunk_tokens, self.num_ready - 1) or 1
-        chunk = tuple(self.tokens[self.num_scheduled : self.num_scheduled + size])
-        if self.num_ready > 1:
-            return MicroBatch(self.cache_id, chunk)
-        return MicroBatch(self.cache_id, chunk, Sample(self.request.sampling, len(self.tokens)))
+    @property
+    def num_prefill(self) -> int:
+        """Tokens to compute before the one that the next token is sampled after (which is a decode
+        step, as in mlx-lm, so that both do the same arithmetic)."""
+        return self.num_ready - 1
+
+    def start_over(self) -> None:
+        """Its cache is gone: all its tokens have to be computed again."""
+        self.cache_id = None
+        self.num_scheduled = 0
+        self.num_in_flight = 0
+
+    def next_sample(self) -> Sample:
+        """What to ask of the step that takes its newest token."""
+        return Sample(self.request.sampling, len(self.tokens))
 
     def finish_reason_after(self, token: TokenId) -> FinishReason | None:
         """Whether `token`, just appended, ends the sequence."""
@@ -80,5 +96,6 @@ class Sequence:
             started_at=self.started_at,
             first_token_at=self.first_token_at,
             emitted_at=now,
+            num_cached_tokens=self.num_cached_tokens,
             finish_reason=finish,
         )

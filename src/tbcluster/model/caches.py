@@ -5,6 +5,7 @@ layer is on another stage. Such an entry is an alias of an owned cache of the sa
 "ghost": a one-element cache of that class, advanced after each step by the class's own bookkeeping.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import mlx.core as mx
@@ -44,6 +45,15 @@ def advance_ghost(cache: Cache, num_sequences: int, num_tokens: int) -> None:
         cache.update_and_fetch(nothing, nothing)
     elif hasattr(cache, "offset"):
         cache.offset += num_tokens
+
+
+def leaves(cache: Iterable[Cache]) -> Iterator[Cache]:
+    """The entries of a cache, with those of a `CacheList` in its place."""
+    for entry in cache:
+        if isinstance(entry, CacheList):
+            yield from leaves(entry.caches)
+        else:
+            yield entry
 
 
 def state_arrays(cache: Cache) -> list[mx.array]:

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from tbcluster.errors import StageError
+from tbcluster.hardware.memory import available_bytes
+
 CPU = "CPU"
 
 
@@ -49,6 +52,22 @@ def prepare_device() -> Device:
     elif device.backend == CPU:
         mx.disable_compile()
     return device
+
+
+def memory_limit_bytes() -> int:
+    """Memory that models on this machine should stay within, weights and caches together.
+
+    Raises:
+        StageError: This system does not say.
+    """
+    if mx.metal.is_available():
+        return int(mx.device_info()["max_recommended_working_set_size"])
+    if mx.default_device() == mx.Device(mx.gpu):
+        return int(mx.device_info()["total_memory"])
+    available = available_bytes()
+    if available is None:
+        raise StageError("this system does not tell how much memory is free: set --kv-memory")
+    return available
 
 
 def peak_memory_bytes() -> int:

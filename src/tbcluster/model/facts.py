@@ -1,11 +1,18 @@
 """What the coordinator must know of a model before anything is loaded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from tbcluster.core import CacheFacts, StageRange
 from tbcluster.errors import CorruptModelError
+from tbcluster.model.cache_facts import cache_facts
 from tbcluster.model.device import Device
 from tbcluster.model.loading import open_model
 from tbcluster.model.source import ModelFolder
+from tbcluster.model.trace import ModelTrace
 from tbcluster.model.tracer import trace
 
 
@@ -15,6 +22,7 @@ class ModelFacts:
 
     Attributes:
         num_visits: How often one step passes through the stages (looped models: more than once).
+        weight_bytes: All parameters, in the type they are computed in.
         uncuttable_because: One sentence, or None for a model that can be cut.
     """
 
@@ -22,17 +30,33 @@ class ModelFacts:
     legal_cuts: tuple[int, ...]
     num_visits: int
     vocab_size: int
+    weight_bytes: int
     uncuttable_because: str | None
 
 
-def model_facts(folder: ModelFolder, device: Device) -> ModelFacts:
-    """Inspect a checked model folder.
+class InspectedModel:
+    """A checked model folder, opened without reading weights.
 
     Raises:
         UnsupportedModelError: mlx-lm does not know the architecture.
         CorruptModelError: The weights do not fit the config.
     """
-    traced = trace(open_model(folder.path, device))
+
+    def __init__(self, folder: ModelFolder, device: Device) -> None:
+        self._model = open_model(folder.path, device)
+        self._trace = trace(self._model)
+        self.facts = _facts(folder, self._model, self._trace)
+
+    def cache_facts(self, ranges: Sequence[StageRange], kv_bits: int | None) -> CacheFacts:
+        """What is known of the KV caches of stages with these layers.
+
+        Raises:
+            UnsupportedModelError: The architecture does not allow quantized KV caches.
+        """
+        return cache_facts(self._model, self._trace, ranges, kv_bits)
+
+
+def _facts(folder: ModelFolder, model: nn.Module, traced: ModelTrace) -> ModelFacts:
     text_config = folder.config.get("text_config") or {}
     vocab_size = traced.vocab_size or text_config.get("vocab_size", folder.config.get("vocab_size"))
     if not isinstance(vocab_size, int):
@@ -42,5 +66,6 @@ def model_facts(folder: ModelFolder, device: Device) -> ModelFacts:
         legal_cuts=traced.legal_cuts,
         num_visits=max(1, traced.num_visits),
         vocab_size=vocab_size,
+        weight_bytes=sum(array.nbytes for _, array in tree_flatten(model.parameters())),
         uncuttable_because=traced.uncuttable_because,
     )

@@ -48,19 +48,24 @@ def open_model(path: Path, device: Device) -> nn.Module:
 
 
 def load_stage(
-    path: Path, layers: StageRange, device: Device, on_progress: Progress = lambda *_: None
+    path: Path,
+    layers: StageRange,
+    device: Device,
+    on_progress: Progress = lambda *_: None,
+    kv_bits: int | None = None,
 ) -> StageModel:
     """Load the weights of one stage.
 
     Args:
         on_progress: Called with (bytes loaded, bytes in all) after each layer.
+        kv_bits: 8 or 4 for quantized KV caches, None for plain ones.
     """
     model = open_model(path, device)
     traced = trace(model)
     needed = needed_parameters(model, traced, layers.start, layers.end)
     keep_only(model, needed)
     read_weights(model, traced, needed, on_progress)
-    return StageModel(model, traced, layers.start, layers.end)
+    return StageModel(model, traced, layers.start, layers.end, kv_bits)
 
 
 def keep_only(model: nn.Module, needed: set[str]) -> None:

@@ -14,7 +14,6 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
-from mlx_lm.models.cache import make_prompt_cache
 
 from tbcluster.errors import ParityError
 from tbcluster.model.boundary import mutable_arguments
@@ -22,6 +21,7 @@ from tbcluster.model.caches import Cache, state_arrays
 from tbcluster.model.device import Device
 from tbcluster.model.hooks import call_layer, hooked
 from tbcluster.model.loading import open_model
+from tbcluster.model.quantized import fresh_caches
 from tbcluster.model.tracer import trace
 from tbcluster.wire.control import Reference
 
@@ -29,9 +29,16 @@ MAX_MARGIN = 1e9
 
 
 def reference_continuation(
-    path: Path, device: Device, prompt: list[int], num_tokens: int
+    path: Path,
+    device: Device,
+    prompt: list[int],
+    num_tokens: int,
+    kv_bits: int | None = None,
 ) -> Reference:
     """Continue `prompt` greedily by `num_tokens` tokens.
+
+    Args:
+        kv_bits: As the stages' caches, so that like is compared with like.
 
     Raises:
         ParityError: The unsharded model itself gives numbers that are not finite.
@@ -43,7 +50,7 @@ def reference_continuation(
     steps = [prompt[:-1], prompt[-1:]] if len(prompt) > 1 else [prompt]
     while len(tokens) < num_tokens:
         model = open_model(path, device)
-        cache = cache if cache is not None else make_prompt_cache(model)
+        cache = cache if cache is not None else fresh_caches(model, kv_bits)
         step = steps.pop(0) if steps else tokens[-1:]
         logits = _forward(model, step, cache)
         if steps:

@@ -17,6 +17,7 @@ from tbcluster.errors import PlanError, WireError
 from tbcluster.model.boundary import Structure, flatten, mutable_arguments, unflatten
 from tbcluster.model.caches import Cache, Signature, advance_ghost, signature, state_arrays
 from tbcluster.model.hooks import call_layer, hook
+from tbcluster.model.quantized import fresh_caches
 from tbcluster.model.trace import ModelTrace, Segment
 
 
@@ -38,13 +39,24 @@ class StageModel:
     """Layers [start, end) of `model`, which must not be used otherwise from then on.
 
     A stage that owns all layers runs the model as it is, without hooks.
+
+    Args:
+        kv_bits: 8 or 4 for quantized KV caches (see `quantized.check_quantized`), None for plain.
     """
 
-    def __init__(self, model: nn.Module, traced: ModelTrace, start: int, end: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        traced: ModelTrace,
+        start: int,
+        end: int,
+        kv_bits: int | None = None,
+    ) -> None:
         if not 0 <= start < end <= traced.num_layers:
             raise PlanError(f"no layers [{start}, {end}) in a model of {traced.num_layers}")
         self._model = model
         self._trace = traced
+        self._kv_bits = kv_bits
         self._is_whole = start == 0 and end == traced.num_layers
         self._layer_index = {id(layer): i for i, layer in enumerate(model.layers)}
         self.segments = self._find_segments(start, end)
@@ -58,8 +70,16 @@ class StageModel:
 
     def make_cache(self) -> list[Cache]:
         """Empty caches for one sequence, for this stage's calls."""
-        caches = make_prompt_cache(self._model)
-        return caches if self._layout is None else [caches[i] for i in self._layout.kept]
+        caches = fresh_caches(self._model, self._kv_bits)
+        if self._layout is None:
+            return caches
+        kept = [caches[i] for i in self._layout.kept]
+        if self._layout.ghosts:
+            # Their one-element arrays cannot be quantized, and only their bookkeeping is read.
+            plain = fresh_caches(self._model)
+            for ghost in self._layout.ghosts:
+                kept[ghost] = plain[self._layout.kept[ghost]]
+        return kept
 
     def forward(
         self,
@@ -110,6 +130,9 @@ class StageModel:
         if call < self._segment.start:
             return self._return_incoming(args, kwargs)
         output = call_layer(layer, args, kwargs)
+        if call == self._segment.start:
+            # MLX computes the first layer while Python builds the graph of the others.
+            mx.async_eval(output)  # type: ignore[no-untyped-call]
         if call == self._segment.end - 1 and self._segment.end < len(self._trace.calls):
             self._outgoing = output, mutable_arguments(args, kwargs)
             raise _ForwardLeft

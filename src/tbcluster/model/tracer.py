@@ -19,6 +19,7 @@ from tbcluster.model.boundary import Structure, classes_in, flatten, mutable_arg
 from tbcluster.model.caches import state_arrays
 from tbcluster.model.graph import DependencyGraph
 from tbcluster.model.hooks import call_layer, hooked
+from tbcluster.model.placeholders import EvaluationNeededError, left_as_it_was, refusing_evaluation
 from tbcluster.model.trace import TRACED_LENGTHS, BoundaryValue, LayerCall, ModelTrace, value_name
 
 
@@ -34,7 +35,7 @@ def trace(model: nn.Module, fine_layers: Iterable[int] = ()) -> ModelTrace:
     tracer = _Tracer(model, frozenset(fine_layers))
     try:
         tracer.run()
-    except _EvaluationNeededError:
+    except EvaluationNeededError:
         return tracer.result_by_structure()
     return tracer.result()
 
@@ -45,14 +46,6 @@ def needed_parameters(model: nn.Module, traced: ModelTrace, start: int, end: int
     if foreign:
         needed, _ = trace(model, fine_layers=foreign).needed(start, end)
     return needed
-
-
-class _EvaluationNeededError(Exception):
-    """The forward pass looks at values, so it cannot be traced."""
-
-
-class _TracedError(Exception):
-    """Leaves MLX's tracing context, whose result is of no use."""
 
 
 @dataclass(slots=True)
@@ -87,22 +80,14 @@ class _Tracer:
     def run(self) -> None:
         tokens = sorted({self._token_of(path) for path in self._parameters})
 
-        def traced(*scalars: mx.array) -> mx.array:
+        def traced(*scalars: mx.array) -> None:
             self._trace(dict(zip(tokens, scalars, strict=True)))
-            raise _TracedError
 
         try:
-            with hooked(self._layers, self):
-                # Inside this context MLX refuses to evaluate, which is all it is used for.
-                mx.export_function(lambda _: None, traced, *(mx.zeros(()) for _ in tokens))
-        except _TracedError:
-            pass
+            with left_as_it_was(self._model), hooked(self._layers, self):
+                refusing_evaluation(traced, len(tokens))
         except ValueError as error:
-            if "eval" in str(error):
-                raise _EvaluationNeededError from error
             raise UnsupportedModelError(f"mlx-lm's forward pass fails: {error}") from error
-        finally:
-            self._model.update(tree_unflatten(list(self._parameters.items())))
 
     def on_call(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         output = call_layer(layer, args, kwargs)

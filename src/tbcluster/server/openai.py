@@ -132,6 +132,7 @@ class Answer:
     num_choices: int
     created: int = field(default_factory=lambda: int(time.time()))
     num_generated: dict[int, int] = field(default_factory=dict)
+    num_cached: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.answer_id = self.dialect.id_prefix + secrets.token_hex(12)
@@ -143,15 +144,20 @@ class Answer:
     def count(self, index: int, output: Output) -> None:
         """Note how far a choice is."""
         self.num_generated[index] = output.num_generated_tokens
+        self.num_cached[index] = output.num_cached_tokens
 
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> dict[str, Any]:
         """Token counts; each prompt counts once, however many choices it has."""
-        num_prompt = sum(len(request.prompt) for request in self.requests[:: self.num_choices])
+        firsts = range(0, len(self.requests), self.num_choices)
+        num_prompt = sum(len(self.requests[first].prompt) for first in firsts)
         num_generated = sum(self.num_generated.values())
         return {
             "prompt_tokens": num_prompt,
             "completion_tokens": num_generated,
             "total_tokens": num_prompt + num_generated,
+            "prompt_tokens_details": {
+                "cached_tokens": sum(self.num_cached.get(first, 0) for first in firsts)
+            },
         }
 
     def envelope(self, name: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -204,7 +210,7 @@ async def stream_events(
     """The answer as server-sent events."""
     dialect = state.dialect
 
-    def chunk(choices: list[dict[str, Any]], usage: dict[str, int] | None = None) -> bytes:
+    def chunk(choices: list[dict[str, Any]], usage: dict[str, Any] | None = None) -> bytes:
         body = state.envelope(dialect.chunk_name, choices)
         return event({**body, "usage": usage} if options.include_usage else body)
 

@@ -40,6 +40,7 @@ def make_requests(
             max_tokens=max_tokens or MAX_INTEGER,
             sampling=_sampling(cluster, body, seed + index),
             stop=body.stops,
+            cache_prompt=body.cache_prompt,
         )
         for prompt in prompts
         for index in range(body.n)

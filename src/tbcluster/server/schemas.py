@@ -65,6 +65,7 @@ class GenerationFields(BaseModel):
     min_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-MAX_SEED, le=MAX_SEED - MAX_CHOICES)
     stop: str | list[str] | None = None
+    cache_prompt: bool = True
 
     @model_validator(mode="after")
     def _refuse_by_name(self) -> Self:

@@ -1,23 +1,49 @@
-"""What a stage does with a step. MLX, no sockets: a step in, a step or a result out."""
+"""What a stage does with a step. MLX, no sockets: a step in, a step or a result out.
+
+A step is begun (its graph is built), started (handed to MLX, which computes in a thread of its own)
+and finished (its output is waited for), so that the next step can be begun meanwhile.
+"""
 
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import mlx.core as mx
 
-from tbcluster.core import CacheOperation, DropCache, MicroBatch, NewCache, SampledToken
+from tbcluster.core import MicroBatch, SampledToken, VisitTiming
 from tbcluster.errors import StageError, TbclusterError
 from tbcluster.model.arrays import from_boundary, to_boundary
-from tbcluster.model.caches import Cache
-from tbcluster.model.sampling import sample_token
-from tbcluster.model.slicing import HiddenStates, StageModel, evaluate
+from tbcluster.model.caches import Cache, state_arrays
+from tbcluster.model.sampling import PendingSamples, sample_tokens
+from tbcluster.model.slicing import HiddenStates, StageModel
+from tbcluster.stage.cache_store import CacheStore
 from tbcluster.wire.messages import Boundary, Result, Step
 
 logger = logging.getLogger(__name__)
 
 # As often as mlx-lm: MLX keeps freed buffers, and growing caches leave ever new sizes behind.
+TOKENS_BETWEEN_CLEARS = 2048
 STEPS_BETWEEN_CLEARS = 256
+
+T = TypeVar("T")
+Clock = Callable[[], float]
+# What a step waits for.
+Output = HiddenStates | PendingSamples | mx.array | None
+# What goes on from here: hidden states, or sampled tokens.
+Sent = tuple[Boundary | None, tuple[SampledToken, ...]]
+NOTHING: Sent = None, ()
+
+
+@dataclass(slots=True)
+class BegunStep:
+    """A step whose graph is built: `output` is what to wait for, `cache` what it changes."""
+
+    step: Step
+    output: Output
+    cache: list[Cache]
+    error: str | None
 
 
 class StageExecutor:
@@ -27,82 +53,156 @@ class StageExecutor:
         epoch: Steps of earlier epochs are dropped. A later one clears all caches and takes over.
     """
 
-    def __init__(self, model: StageModel, index: int, num_stages: int, epoch: int) -> None:
+    def __init__(
+        self,
+        model: StageModel,
+        caches: CacheStore,
+        index: int,
+        num_stages: int,
+        epoch: int,
+        clock: Clock = time.perf_counter,
+    ) -> None:
         self._model = model
+        self._caches = caches
         self._index = index
         self._is_last = index == num_stages - 1
         self._epoch = epoch
-        self._caches: dict[int, list[Cache]] = {}
+        self._clock = clock
+        self._finished_at = clock()
+        self._waited_s = 0.0
         self._num_steps = 0
+        self._num_tokens = 0
 
     @property
     def num_caches(self) -> int:
-        return len(self._caches)
+        return self._caches.num_caches
+
+    def waited(self, seconds: float) -> None:
+        """The stage had nothing to do for so long."""
+        self._waited_s += seconds
 
     def run(self, step: Step) -> Step | Result | None:
-        """Do this stage's part and return what to send on; None for a step of a past epoch."""
+        """Begin, start and finish a step; None for a step of a past epoch."""
+        begun = self.begin(step)
+        if begun is None:
+            return None
+        self.start(begun)
+        return self.finish(begun)
+
+    def begin(self, step: Step) -> BegunStep | None:
+        """Apply the step's cache operations and build its graph; None for a past epoch."""
         if step.epoch < self._epoch:
             return None
         if step.epoch > self._epoch:
             self._caches.clear()
             self._epoch = step.epoch
-        started = time.perf_counter()
-        boundary, sampled, error = self._compute(step)
-        compute_us = (*step.compute_us, round((time.perf_counter() - started) * 1e6))
+        cache: list[Cache] = []
+        output, error = self._guarded(step, lambda: self._begin(step, cache))
+        return BegunStep(step, output, cache, step.error or error)
+
+    def start(self, begun: BegunStep) -> None:
+        """Let MLX compute. No reference to the caches' arrays is kept: the next step could not
+        write in place then."""
+        if begun.error is None and begun.output is not None:
+            arrays = [*_awaited(begun.output), *_states(begun.cache)]
+            _, begun.error = self._guarded(begun.step, lambda: _compute(arrays))
+
+    def finish(self, begun: BegunStep) -> Step | Result:
+        """Wait for a step's output and return what to send on."""
+        step, error = begun.step, begun.error
+        sent: Sent | None = None
+        if error is None:
+            sent, error = self._guarded(step, lambda: _wait_for(begun.output))
+        boundary, sampled = sent or NOTHING
+        self._clear_now_and_then(step.micro_batch)
+        timings = (*step.timings, self._timing())
         is_over = error or step.micro_batch is None or step.visit == self._num_visits - 1
         if self._is_last and is_over:
-            return Result(step.epoch, step.step_id, sampled, error, compute_us)
+            return Result(step.epoch, step.step_id, sampled, error, timings)
         visit = step.visit + self._is_last
-        return replace(step, boundary=boundary, error=error, compute_us=compute_us, visit=visit)
+        return replace(step, boundary=boundary, error=error, timings=timings, visit=visit)
 
     @property
     def _num_visits(self) -> int:
         return len(self._model.segments)
 
-    def _apply(self, operation: CacheOperation) -> None:
-        match operation:
-            case NewCache(cache_id=cache_id):
-                self._caches[cache_id] = self._model.make_cache()
-            case DropCache(cache_id=cache_id):
-                self._caches.pop(cache_id, None)
-
-    def _compute(self, step: Step) -> tuple[Boundary | None, SampledToken | None, str | None]:
+    def _guarded(self, step: Step, action: Callable[[], T]) -> tuple[T | None, str | None]:
         try:
-            if step.visit == 0:
-                for operation in step.operations:
-                    self._apply(operation)
-            if step.error is not None or step.micro_batch is None:
-                return None, None, step.error
-            return *self._forward(step, step.micro_batch), None
+            return action(), None
         except TbclusterError as error:
-            return None, None, f"stage {self._index}: {error}"
+            return None, f"stage {self._index}: {error}"
         except Exception as error:  # whatever a bad step makes a model raise ends that request
             logger.exception("stage %d failed in step %d", self._index, step.step_id)
-            return None, None, f"stage {self._index} failed: {type(error).__name__}: {error}"
+            return None, f"stage {self._index} failed: {type(error).__name__}: {error}"
 
-    def _forward(
-        self, step: Step, micro_batch: MicroBatch
-    ) -> tuple[Boundary | None, SampledToken | None]:
-        cache = self._caches.get(micro_batch.cache_id)
-        if cache is None:
-            raise StageError(f"no cache {micro_batch.cache_id} on this stage")
+    def _begin(self, step: Step, cache: list[Cache]) -> Output:
+        if step.visit == 0:
+            self._apply_operations(step)
+        if step.error is not None or step.micro_batch is None:
+            return None
+        cache += self._caches.get(step.micro_batch.cache_id)
+        return self._forward(step, step.micro_batch, cache)
+
+    def _apply_operations(self, step: Step) -> None:
+        """All of them, even when one fails: the log goes on."""
+        failure: TbclusterError | None = None
+        for operation in step.operations:
+            try:
+                self._caches.apply(operation)
+            except TbclusterError as error:
+                failure = failure or error
+        if failure is not None:
+            raise failure
+
+    def _forward(self, step: Step, micro_batch: MicroBatch, cache: list[Cache]) -> Output:
         if not 0 <= step.visit < self._num_visits:
             raise StageError(f"no visit {step.visit} on this stage")
         incoming = from_boundary(step.boundary) if step.boundary is not None else None
-        tokens = mx.array([micro_batch.tokens], dtype=mx.int32)
-        output = self._model.forward(tokens, cache, incoming, step.visit)
-        boundary = sampled = None
-        if isinstance(output, HiddenStates):
-            evaluate(output, cache)
-            boundary = to_boundary(output)
-        else:
-            if micro_batch.sample is not None:
-                sampled = sample_token(output, micro_batch.sample)
-            evaluate(None, cache)
-        self._clear_now_and_then(is_prefill=micro_batch.sample is None)
-        return boundary, sampled
+        tokens = mx.array(micro_batch.tokens, dtype=mx.int32).reshape(micro_batch.num_rows, -1)
+        result = self._model.forward(tokens, cache, incoming, step.visit)
+        if isinstance(result, HiddenStates):
+            return result
+        if micro_batch.samples:
+            return sample_tokens(result, micro_batch.samples)
+        # Nothing of a prompt chunk leaves the last stage, which is spared its head.
+        done: mx.array = mx.depends(mx.zeros(()), _states(cache))
+        return done
 
-    def _clear_now_and_then(self, *, is_prefill: bool) -> None:
+    def _timing(self) -> VisitTiming:
+        now = self._clock()
+        waited_s, self._waited_s = self._waited_s, 0.0
+        busy_s = max(0.0, now - self._finished_at - waited_s)
+        self._finished_at = now
+        return VisitTiming(round(busy_s * 1e6), round(waited_s * 1e6))
+
+    def _clear_now_and_then(self, micro_batch: MicroBatch | None) -> None:
         self._num_steps += 1
-        if is_prefill or self._num_steps % STEPS_BETWEEN_CLEARS == 0:
+        if micro_batch is not None and not micro_batch.samples:
+            self._num_tokens += len(micro_batch.tokens)
+        if self._num_steps >= STEPS_BETWEEN_CLEARS or self._num_tokens >= TOKENS_BETWEEN_CLEARS:
+            self._num_steps = self._num_tokens = 0
             mx.clear_cache()
+
+
+def _awaited(output: Output) -> list[mx.array]:
+    """The arrays that a step's output is made of."""
+    if isinstance(output, HiddenStates):
+        return [array for i, array in enumerate(output.arrays) if i in output.live]
+    if isinstance(output, PendingSamples):
+        return output.arrays
+    return [] if output is None else [output]
+
+
+def _compute(arrays: list[mx.array]) -> None:
+    mx.async_eval(arrays)  # type: ignore[no-untyped-call]
+
+
+def _states(cache: list[Cache]) -> list[mx.array]:
+    return [array for entry in cache for array in state_arrays(entry)]
+
+
+def _wait_for(output: Output) -> Sent:
+    if isinstance(output, PendingSamples):
+        return None, output.result()
+    mx.eval(_awaited(output))
+    return (to_boundary(output), ()) if isinstance(output, HiddenStates) else NOTHING

@@ -22,7 +22,9 @@ def main() -> int:
     follow_parent(stdin, None)
     try:
         path, prompt = Path(spec.model_path), list(spec.prompt)
-        report(reference_continuation(path, prepare_device(), prompt, spec.num_tokens))
+        report(
+            reference_continuation(path, prepare_device(), prompt, spec.num_tokens, spec.kv_bits)
+        )
     except (TbclusterError, OSError, RuntimeError, MemoryError) as error:
         report(Failed(type(error).__name__, str(error)))
         return 1

@@ -9,14 +9,17 @@ import os
 import shutil
 import sys
 import threading
+import time
 from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from tbcluster.errors import TbclusterError, WireError
 from tbcluster.model.device import peak_memory_bytes, prepare_device
 from tbcluster.model.loading import load_stage
-from tbcluster.stage.executor import StageExecutor
+from tbcluster.stage.cache_store import CacheStore
+from tbcluster.stage.executor import BegunStep, StageExecutor
+from tbcluster.transport.channel import Receiver, Sender
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
 from tbcluster.wire.control import (
     STOP_LINE,
@@ -28,7 +31,7 @@ from tbcluster.wire.control import (
     decode_spec,
     encode_line,
 )
-from tbcluster.wire.messages import Result, decode_step, encode_result, encode_step
+from tbcluster.wire.messages import Result, Step, decode_step, encode_result, encode_step
 
 logger = logging.getLogger(__name__)
 
@@ -92,24 +95,73 @@ def serve(spec: StageSpec, report: Reporter) -> None:
         spec.layers,
         device,
         lambda loaded, total: report(Loading(loaded, total)),
+        spec.kv_bits,
     )
-    executor = StageExecutor(model, spec.index, spec.num_stages, spec.epoch)
-    to_next = ZmqSender(spec.next_stage)
-    to_coordinator = ZmqSender(spec.results)
+    saved = Path(spec.saved_folder) if spec.saved_folder is not None else None
+    caches = CacheStore(model.make_cache, saved)
+    executor = StageExecutor(model, caches, spec.index, spec.num_stages, spec.epoch)
+    outbound = Outbound(ZmqSender(spec.next_stage), ZmqSender(spec.results))
     report(Ready(peak_memory_bytes(), device.backend, device.note))
-    num_dropped = 0
-    while True:
-        frames = receiver.receive(None)
-        if frames is None:
-            continue
-        try:
-            output = executor.run(decode_step(frames))
-        except WireError as error:
-            num_dropped += 1
-            if num_dropped <= MAX_LOGGED_DROPS:
-                logger.warning("stage %d dropped message %d: %s", spec.index, num_dropped, error)
-            continue
+    run_steps(executor, receiver, outbound, spec.index)
+
+
+class Outbound:
+    """Where finished steps go."""
+
+    def __init__(self, to_next: Sender, to_coordinator: Sender) -> None:
+        self._to_next = to_next
+        self._to_coordinator = to_coordinator
+
+    def send(self, output: Step | Result) -> None:
+        """Send a step on, or a result back."""
         if isinstance(output, Result):
-            to_coordinator.send(encode_result(output))
-        elif output is not None:
-            to_next.send(encode_step(output))
+            self._to_coordinator.send(encode_result(output))
+        else:
+            self._to_next.send(encode_step(output))
+
+
+def run_steps(
+    executor: StageExecutor, receiver: Receiver, outbound: Outbound, index: int
+) -> NoReturn:
+    """Receive, compute, send. The graph of a step that is there already is built while MLX still
+    computes the one before it; it is started only once that one is sent on, because handing MLX a
+    graph can take until most of it is computed."""
+    steps = StepReader(receiver, executor, index)
+    begun: BegunStep | None = None
+    while True:
+        step = steps.next(waits=begun is None)
+        following = executor.begin(step) if step is not None else None
+        if begun is not None:
+            outbound.send(executor.finish(begun))
+        if following is not None:
+            executor.start(following)
+        begun = following
+
+
+class StepReader:
+    """Takes steps from a receiver; what does not parse is dropped, counted and logged."""
+
+    def __init__(self, receiver: Receiver, executor: StageExecutor, index: int) -> None:
+        self._receiver = receiver
+        self._executor = executor
+        self._index = index
+        self._num_dropped = 0
+
+    def next(self, *, waits: bool) -> Step | None:
+        """The next step; None when there is none now, or it did not parse."""
+        frames = self._receiver.receive(0)
+        if frames is None and waits:
+            started = time.perf_counter()
+            frames = self._receiver.receive(None)
+            self._executor.waited(time.perf_counter() - started)
+        if frames is None:
+            return None
+        try:
+            return decode_step(frames)
+        except WireError as error:
+            self._num_dropped += 1
+            if self._num_dropped <= MAX_LOGGED_DROPS:
+                logger.warning(
+                    "stage %d dropped message %d: %s", self._index, self._num_dropped, error
+                )
+            return None

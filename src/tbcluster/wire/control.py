@@ -22,6 +22,8 @@ class StageSpec(msgspec.Struct, frozen=True):
         next_stage: Endpoint that steps go on to (from the last stage, stage 0: for looped models).
         results: Endpoint of the coordinator; only the last stage sends there.
         run_dir: Folder of the sockets, removed by a worker whose parent has died.
+        kv_bits: 8 or 4 for quantized KV caches, None for plain ones.
+        saved_folder: Where this stage keeps prefixes on disk; None for nowhere.
     """
 
     index: int
@@ -33,14 +35,18 @@ class StageSpec(msgspec.Struct, frozen=True):
     next_stage: str
     results: str
     run_dir: str
+    kv_bits: int | None = None
+    saved_folder: str | None = None
 
 
 class ReferenceSpec(msgspec.Struct, frozen=True):
-    """Asks for the unsharded model's greedy continuation of `prompt`."""
+    """Asks for the unsharded model's greedy continuation of `prompt`, with `kv_bits` as in
+    `StageSpec`."""
 
     model_path: str
     prompt: tuple[int, ...]
     num_tokens: int
+    kv_bits: int | None = None
 
 
 class Loading(msgspec.Struct, frozen=True, tag="loading"):

@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from tbcluster.core import CacheOperation, MicroBatch, SampledToken
+from tbcluster.core import MicroBatch, SampledToken, VisitTiming
 from tbcluster.errors import WireError
+from tbcluster.wire.operations import CacheOperation
 from tbcluster.wire.tensors import Buffer, Tensor, TensorSpec, attach_buffers
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +44,18 @@ class Step:
     visit: int = 0
     boundary: Boundary | None = None
     error: str | None = None
-    compute_us: tuple[int, ...] = ()
+    timings: tuple[VisitTiming, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the last stage sends back: a token id, never logits."""
+    """What the last stage sends back: token ids, one for each row, never logits."""
 
     epoch: int
     step_id: int
-    sampled: SampledToken | None = None
+    sampled: tuple[SampledToken, ...] = ()
     error: str | None = None
-    compute_us: tuple[int, ...] = ()
+    timings: tuple[VisitTiming, ...] = ()
 
 
 class _StepHeader(msgspec.Struct, tag="step", array_like=True):
@@ -67,16 +68,16 @@ class _StepHeader(msgspec.Struct, tag="step", array_like=True):
     structure: Any
     tensors: list[TensorSpec] | None
     error: str | None
-    compute_us: tuple[int, ...]
+    timings: tuple[VisitTiming, ...]
 
 
 class _ResultHeader(msgspec.Struct, tag="result", array_like=True):
     version: int
     epoch: int
     step_id: int
-    sampled: SampledToken | None
+    sampled: tuple[SampledToken, ...]
     error: str | None
-    compute_us: tuple[int, ...]
+    timings: tuple[VisitTiming, ...]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -97,7 +98,7 @@ def encode_step(step: Step) -> list[Buffer]:
         structure=boundary.structure if boundary else None,
         tensors=[tensor.spec for tensor in boundary.tensors] if boundary else None,
         error=step.error,
-        compute_us=step.compute_us,
+        timings=step.timings,
     )
     buffers = [t.data for t in boundary.tensors if t.data is not None] if boundary else []
     return [_encoder.encode(header), *buffers]
@@ -124,7 +125,7 @@ def decode_step(frames: list[Buffer]) -> Step:
         visit=header.visit,
         boundary=boundary,
         error=header.error,
-        compute_us=header.compute_us,
+        timings=header.timings,
     )
 
 
@@ -136,7 +137,7 @@ def encode_result(result: Result) -> list[Buffer]:
         step_id=result.step_id,
         sampled=result.sampled,
         error=result.error,
-        compute_us=result.compute_us,
+        timings=result.timings,
     )
     return [_encoder.encode(header)]
 
@@ -155,7 +156,7 @@ def decode_result(frames: list[Buffer]) -> Result:
         step_id=header.step_id,
         sampled=header.sampled,
         error=header.error,
-        compute_us=header.compute_us,
+        timings=header.timings,
     )
 
 

@@ -1,0 +1,82 @@
+"""How the KV caches are kept, and how much memory they get. Pure."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tbcluster.core import CacheCost
+from tbcluster.engine.kv_memory import BLOCK_TOKENS, KvMemory
+from tbcluster.errors import PlanError
+
+# What is left after the weights also holds activations, and copies while lanes are regrouped.
+KV_SHARE = 0.7
+# Stages get memory in proportion to what a sequence of this length takes on each.
+REFERENCE_TOKENS = 4096
+DEFAULT_DISK_BYTES = 20 * 10**9
+QUANTIZED_BITS = (4, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class KvOptions:
+    """How the KV caches are kept.
+
+    Attributes:
+        memory_bytes: KV memory of each stage; None shares out what this machine has left.
+        bits: 8 or 4 for quantized KV caches; None keeps the model's own type.
+        prefix_cache: Whether prompts start from known prefixes.
+        prefix_folder: Where prefixes are kept on disk as well; None for nowhere.
+        prefix_disk_bytes: How much they may take there.
+
+    Raises:
+        PlanError: A number is out of range.
+    """
+
+    memory_bytes: int | None = None
+    bits: int | None = None
+    prefix_cache: bool = True
+    prefix_folder: Path | None = None
+    prefix_disk_bytes: int = DEFAULT_DISK_BYTES
+
+    def __post_init__(self) -> None:
+        if self.bits is not None and self.bits not in QUANTIZED_BITS:
+            raise PlanError(f"KV caches of {self.bits} bits: ask for 8 or 4, or leave it out")
+        if self.memory_bytes is not None and self.memory_bytes <= 0:
+            raise PlanError(f"{self.memory_bytes} bytes of KV memory: ask for more than 0")
+        if self.prefix_disk_bytes <= 0:
+            raise PlanError(f"{self.prefix_disk_bytes} bytes for prefixes on disk: ask for more")
+        if self.prefix_folder is not None and not self.prefix_cache:
+            raise PlanError("a folder for prefixes is of no use without the prefix cache")
+
+
+def kv_budgets(
+    costs: Sequence[Sequence[CacheCost]],
+    memory_bytes: int | None,
+    limit_bytes: int,
+    weight_bytes: int,
+) -> tuple[int, ...]:
+    """Bytes of KV memory for each stage on one machine.
+
+    Args:
+        memory_bytes: What each stage is to have; None shares out what `limit_bytes` leaves after
+            `weight_bytes`.
+
+    Raises:
+        PlanError: It is too little for the shortest sequence.
+    """
+    if memory_bytes is not None:
+        budgets = (memory_bytes,) * len(costs)
+    else:
+        room = max(0, int((limit_bytes - weight_bytes) * KV_SHARE))
+        sizes = KvMemory(costs, (0,) * len(costs)).bytes_for(REFERENCE_TOKENS)
+        total = max(1, sum(sizes))
+        budgets = tuple(room * size // total for size in sizes)
+    memory = KvMemory(costs, budgets)
+    if memory.capacity_tokens() == 0:
+        stage = memory.tightest_stage(BLOCK_TOKENS)
+        needed = memory.bytes_for(BLOCK_TOKENS)[stage]
+        raise PlanError(
+            f"stage {stage} has {budgets[stage]:,} bytes of KV memory, and {BLOCK_TOKENS} tokens "
+            f"take {needed:,}: give it more (--kv-memory), use fewer bits (--kv-bits), or free "
+            "memory on this machine"
+        )
+    return budgets

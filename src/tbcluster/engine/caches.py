@@ -1,0 +1,237 @@
+"""The coordinator's account of every cache that the stages hold. Pure.
+
+Each change is noted here as bytes and as an operation; the operations travel with the next step, in
+the order they were noted, so that all stages hold the same caches at the same step.
+"""
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, replace
+
+from tbcluster.core import TokenId
+from tbcluster.engine.kv_memory import KvMemory
+from tbcluster.engine.prefix_index import MIN_MATCH, PrefixEntry, PrefixIndex, PrefixMatch
+from tbcluster.wire.operations import (
+    CacheOperation,
+    CopyCache,
+    DropCache,
+    ForgetSaved,
+    JoinLane,
+    KeepRows,
+    LoadCache,
+    NewCache,
+    TakeRow,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StartedCache:
+    """A cache for a sequence that starts: it holds `num_tokens` already, from `prefix`."""
+
+    cache_id: int
+    num_tokens: int
+    prefix: PrefixEntry | None
+
+
+class CacheBook:
+    """Notes caches of sequences, lanes and prefixes, and makes room by letting go of the prefixes
+    that were not used for longest."""
+
+    def __init__(self, memory: KvMemory, prefixes: PrefixIndex) -> None:
+        self.memory = memory
+        self.prefixes = prefixes
+        self._operations: list[CacheOperation] = []
+        self._forgotten: list[str] = []
+        self._next_id = 0
+
+    @property
+    def num_stages(self) -> int:
+        return len(self.memory.budgets)
+
+    def take_operations(self) -> tuple[CacheOperation, ...]:
+        """What the stages have yet to be told."""
+        operations = tuple(self._operations)
+        self._operations.clear()
+        return operations
+
+    def take_forgotten(self) -> list[str]:
+        """Names that the stages were told to delete from their disks since the last time."""
+        forgotten, self._forgotten = self._forgotten, []
+        return forgotten
+
+    def clear(self) -> None:
+        """The stages have lost or dropped everything they held in memory."""
+        self._operations.clear()
+        self.memory.clear()
+        for entry in list(self.prefixes):
+            self._leave_memory(entry)
+
+    # Sequences
+
+    def start(self, tokens: Items[TokenId], *, uses_prefixes: bool) -> StartedCache | None:
+        """A cache with room for `tokens` and one more block, from the best known prefix; None when
+        it has no room now."""
+        match = self._find_prefix(tokens) if uses_prefixes else None
+        source = match.entry if match is not None else None
+        if not self._make_room(len(tokens) + 1, source):
+            return None
+        cache_id = self._new_id()
+        if match is not None:
+            self._copy_prefix(match, cache_id)
+        else:
+            self._operations.append(NewCache(cache_id))
+        self.memory.hold(cache_id, len(tokens) + 1)
+        self.evict_while_over()
+        return StartedCache(cache_id, match.num_tokens if match is not None else 0, source)
+
+    def drop(self, cache_id: int) -> None:
+        """A sequence or a lane is over."""
+        self._operations.append(DropCache(cache_id))
+        self.memory.release(cache_id)
+
+    # Lanes
+
+    def new_lane(self) -> int:
+        """The id of a lane; its first join makes it."""
+        return self._new_id()
+
+    def grow(self, lane: int, num_rows: int, num_tokens: int) -> bool:
+        """Note a lane's size, if that has room."""
+        if not self._make_room(num_tokens, None, num_rows, instead_of=lane):
+            return False
+        self.memory.hold(lane, num_tokens, num_rows)
+        return True
+
+    def join(self, lane: int, sources: Items[int], num_rows: int, num_tokens: int) -> bool:
+        """Let the caches become rows of a lane, which then has `num_rows`, if that has room."""
+        held = {source: self.memory.release(source) for source in sources}
+        if not self._make_room(num_tokens, None, num_rows, instead_of=lane):
+            for source, size in held.items():
+                self.memory.restore(source, size)
+            return False
+        self.memory.hold(lane, num_tokens, num_rows)
+        self._operations.append(JoinLane(lane, tuple(sources)))
+        return True
+
+    def take_row(self, lane: int, row: int, num_tokens: int) -> int:
+        """A cache equal to one row."""
+        cache_id = self._new_id()
+        self._operations.append(TakeRow(cache_id, lane, row))
+        self.memory.hold(cache_id, num_tokens)
+        return cache_id
+
+    def keep_rows(self, lane: int, rows: Items[int], num_tokens: int) -> None:
+        """Drop all other rows of a lane."""
+        self._operations.append(KeepRows(lane, tuple(rows)))
+        self.memory.hold(lane, num_tokens, len(rows))
+
+    # Prefixes
+
+    def keep_prefix(self, cache_id: int, tokens: Items[TokenId]) -> None:
+        """A cache is nobody's any more: it stays as a prefix for others."""
+        if len(tokens) < MIN_MATCH:
+            self.drop(cache_id)
+            return
+        self.memory.hold(cache_id, len(tokens))
+        for entry in self.prefixes.add(PrefixEntry(tuple(tokens), cache_id)):
+            self._forget(entry)
+
+    def fork_of(self, tokens: Items[TokenId]) -> int | None:
+        """Where other prompts that begin like this one went on differently, if known prefixes are
+        of no use to them there because caches cannot be trimmed: a prefix worth keeping."""
+        shared = self.prefixes.shared_with_any(tokens)
+        return shared if self.prefixes.would_cover(tokens) < shared >= MIN_MATCH else None
+
+    def copy_as_prefix(self, cache_id: int, tokens: Items[TokenId]) -> None:
+        """Keep what a running sequence's cache holds now."""
+        copy = self._new_id()
+        self._operations.append(CopyCache(copy, cache_id, 0))
+        self.keep_prefix(copy, tokens)
+
+    def forget_prefix(self, entry: PrefixEntry) -> None:
+        """It turned out to be of no use."""
+        if entry in self.prefixes:
+            self.prefixes.remove(entry)
+            self._forget(entry)
+
+    def leave_disk(self, entry: PrefixEntry) -> None:
+        """It is deleted from the stages' disks."""
+        entry.saved_as = None
+        entry.is_savable = False
+        if entry.cache_id is None and entry in self.prefixes:
+            self.prefixes.remove(entry)
+
+    def _find_prefix(self, tokens: Items[TokenId]) -> PrefixMatch | None:
+        """The best known prefix. What comes from disk may fail to load: such a prefix leaves two
+        tokens at least, so that a prompt chunk tells before the sequence joins others in a lane."""
+        match = self.prefixes.find(tokens)
+        if match is None or (match.entry.cache_id is not None and match.entry.is_proven):
+            return match
+        if match.num_tokens < len(tokens) - 1:
+            return match
+        can_leave_more = self.prefixes.can_trim(match.entry)
+        return replace(match, num_tokens=match.num_tokens - 1) if can_leave_more else None
+
+    def _copy_prefix(self, match: PrefixMatch, cache_id: int) -> None:
+        entry = match.entry
+        if entry.cache_id is None:
+            assert entry.saved_as is not None  # noqa: S101 - an entry is in one place at least
+            entry.cache_id = self._new_id()
+            entry.is_proven = False
+            self._operations.append(LoadCache(entry.cache_id, entry.saved_as))
+            self.memory.hold(entry.cache_id, len(entry.tokens))
+        num_trimmed = len(entry.tokens) - match.num_tokens
+        self._operations.append(CopyCache(cache_id, entry.cache_id, num_trimmed))
+
+    # Room
+
+    def _make_room(
+        self,
+        num_tokens: int,
+        spared: PrefixEntry | None,
+        num_rows: int = 1,
+        instead_of: int | None = None,
+    ) -> bool:
+        """Let go of prefixes, the longest unused first and `spared` not at all, until such a cache
+        fits. (`spared` may be in the way itself: it goes once it was copied.)"""
+        if self.memory.fits(num_tokens, num_rows, instead_of):
+            return True
+        if not self.memory.fits_without(self._prefix_ids(), num_tokens, num_rows, instead_of):
+            return False
+        for entry in list(self.prefixes):
+            if entry is not spared and entry.cache_id is not None:
+                self._evict(entry)
+                if self.memory.fits(num_tokens, num_rows, instead_of):
+                    break
+        return True
+
+    def evict_while_over(self) -> None:
+        """Let go of prefixes, the longest unused first, until no stage holds more than it may."""
+        for entry in list(self.prefixes):
+            if not self.memory.is_over:
+                return
+            if entry.cache_id is not None:
+                self._evict(entry)
+
+    def _evict(self, entry: PrefixEntry) -> None:
+        if entry.cache_id is not None:
+            self.drop(entry.cache_id)
+        self._leave_memory(entry)
+
+    def _forget(self, entry: PrefixEntry) -> None:
+        if entry.cache_id is not None:
+            self.drop(entry.cache_id)
+        if entry.saved_as is not None:
+            self._operations.append(ForgetSaved(entry.saved_as))
+            self._forgotten.append(entry.saved_as)
+
+    def _leave_memory(self, entry: PrefixEntry) -> None:
+        entry.cache_id = None
+        if entry.saved_as is None:
+            self.prefixes.remove(entry)
+
+    def _prefix_ids(self) -> list[int]:
+        return [entry.cache_id for entry in self.prefixes if entry.cache_id is not None]
+
+    def _new_id(self) -> int:
+        self._next_id += 1
+        return self._next_id

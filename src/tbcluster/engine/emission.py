@@ -1,0 +1,78 @@
+"""From appended tokens to what listeners are told. Text is made while the stages compute."""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tbcluster.core import FinishReason, Output, SampledToken
+from tbcluster.engine.sequence import Listener, Sequence
+from tbcluster.errors import StageError, TbclusterError
+
+logger = logging.getLogger(__name__)
+
+
+class _Emission(NamedTuple):
+    """A token that was appended and must still be turned into text. (There is one per token of
+    every stream: a frozen dataclass would take ten times as long to make.)"""
+
+    sequence: Sequence
+    sampled: SampledToken
+    num_generated: int
+    finish: FinishReason | None
+
+
+class Emitter:
+    """Holds tokens until there is time to turn them into text.
+
+    Args:
+        end: Called with a sequence that its text has ended (a stop text, a tokenizer's failure).
+    """
+
+    def __init__(self, end: Callable[[Sequence], None], clock: Callable[[], float]) -> None:
+        self._end = end
+        self._clock = clock
+        self._emissions: list[_Emission] = []
+
+    def add(self, sequence: Sequence, sampled: SampledToken, finish: FinishReason | None) -> None:
+        """A token was appended to a sequence."""
+        self._emissions.append(_Emission(sequence, sampled, sequence.num_generated, finish))
+
+    def discard(self, request_id: str) -> None:
+        """Say no more about a request."""
+        self._emissions = [
+            item for item in self._emissions if item.sequence.request.request_id != request_id
+        ]
+
+    def emit(self) -> None:
+        """Tell the listeners of everything that was added."""
+        # Taken out first: one that fails must not be tried again while the engine stops.
+        emissions, self._emissions = self._emissions, []
+        for item in emissions:
+            self._emit_one(item)
+
+    def _emit_one(self, item: _Emission) -> None:
+        sequence, finish = item.sequence, item.finish
+        assert sequence.text is not None  # noqa: S101 - it has started
+        try:
+            text, stopped = sequence.text.add(item.sampled.token, finish)
+        except (LookupError, TypeError, ValueError) as error:
+            # A tokenizer that lacks the token must not take the other requests down.
+            self._end(sequence)
+            reason = f"token {item.sampled.token} has no text in this tokenizer: {error}"
+            tell(sequence.listener, StageError(reason))
+            return
+        if stopped:
+            finish = FinishReason.STOP
+            self._end(sequence)
+        now = self._clock()
+        tell(
+            sequence.listener, sequence.output(text, item.sampled, now, finish, item.num_generated)
+        )
+
+
+def tell(listener: Listener, message: Output | TbclusterError) -> None:
+    """A listener belongs to a caller: its failure is logged and stays its own."""
+    try:
+        listener(message)
+    except Exception:  # the caller's code may raise anything, and other requests must go on
+        logger.exception("a request's listener failed")

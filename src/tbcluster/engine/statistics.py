@@ -1,0 +1,96 @@
+"""What the engine counts about itself, since the last reset. Pure."""
+
+from dataclasses import dataclass, field
+
+from tbcluster.core import StepResult
+
+
+@dataclass(frozen=True, slots=True)
+class StageStatistics:
+    """How one stage spent its time while steps were on their way, in microseconds."""
+
+    compute_us: int
+    idle_us: int
+
+    @property
+    def idle_share(self) -> float:
+        """Share of the time that the stage had nothing to do, 0..1."""
+        total = self.compute_us + self.idle_us
+        return self.idle_us / total if total else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatistics:
+    """A snapshot.
+
+    Attributes:
+        own_us: The coordinator's own time: the engine's turns less its waiting for results.
+        num_cached_tokens: Prompt tokens that known prefixes spared.
+        num_prefixes: Prefixes that are kept now.
+        kv_used_bytes: Per stage, what the KV caches hold now, prefixes included.
+    """
+
+    stages: tuple[StageStatistics, ...]
+    num_steps: int
+    own_us: int
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    num_generated_tokens: int
+    num_preemptions: int
+    num_prefixes: int
+    kv_used_bytes: tuple[int, ...]
+    kv_budget_bytes: tuple[int, ...]
+
+    @property
+    def idle_share(self) -> float:
+        """Idle share of the busiest stage, 0..1."""
+        return min((stage.idle_share for stage in self.stages), default=0.0)
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the engine adds up as it goes; `num_stages` long where it is per stage."""
+
+    num_stages: int
+    compute_us: list[int] = field(default_factory=list)
+    idle_us: list[int] = field(default_factory=list)
+    num_steps: int = 0
+    own_s: float = 0.0
+    num_prompt_tokens: int = 0
+    num_cached_tokens: int = 0
+    num_generated_tokens: int = 0
+    num_preemptions: int = 0
+
+    def __post_init__(self) -> None:
+        self.compute_us = [0] * self.num_stages
+        self.idle_us = [0] * self.num_stages
+
+    def count_step(self, result: StepResult) -> None:
+        """Add a step that came back."""
+        self.num_steps += 1
+        for visit, timing in enumerate(result.timings):
+            stage = visit % self.num_stages
+            self.compute_us[stage] += timing.compute_us
+            # Waiting from before the step was submitted may have been for want of any work.
+            self.idle_us[stage] += min(timing.wait_us, result.round_trip_us)
+
+    def snapshot(
+        self,
+        num_prefixes: int,
+        kv_used_bytes: tuple[int, ...],
+        kv_budget_bytes: tuple[int, ...],
+    ) -> EngineStatistics:
+        """What was counted so far, with what the engine holds now."""
+        pairs = zip(self.compute_us, self.idle_us, strict=True)
+        return EngineStatistics(
+            stages=tuple(StageStatistics(compute, idle) for compute, idle in pairs),
+            num_steps=self.num_steps,
+            own_us=round(self.own_s * 1e6),
+            num_prompt_tokens=self.num_prompt_tokens,
+            num_cached_tokens=self.num_cached_tokens,
+            num_generated_tokens=self.num_generated_tokens,
+            num_preemptions=self.num_preemptions,
+            num_prefixes=num_prefixes,
+            kv_used_bytes=kv_used_bytes,
+            kv_budget_bytes=kv_budget_bytes,
+        )

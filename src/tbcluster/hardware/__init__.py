@@ -1,0 +1,1 @@
+"""What this machine is: probes behind one seam for macOS and Linux."""

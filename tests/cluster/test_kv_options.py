@@ -1,0 +1,143 @@
+"""Options that make no sense are refused, and budgets follow what sequences take."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tbcluster.cluster.kv_options import (
+    DEFAULT_DISK_BYTES,
+    KV_SHARE,
+    REFERENCE_TOKENS,
+    KvOptions,
+    kv_budgets,
+)
+from tbcluster.core import CacheCost
+from tbcluster.engine.kv_memory import BLOCK_TOKENS, KvMemory
+from tbcluster.errors import PlanError
+
+ATTENTION = CacheCost(0, 100)
+COSTS = ([ATTENTION] * 3, [ATTENTION])
+
+
+def smallest(costs: Any, num_tokens: int = BLOCK_TOKENS) -> tuple[int, ...]:
+    return KvMemory(costs, [0] * len(costs)).bytes_for(num_tokens)
+
+
+def test_the_defaults() -> None:
+    options = KvOptions()
+    assert (options.memory_bytes, options.bits, options.prefix_folder) == (None, None, None)
+    assert options.prefix_cache
+    assert options.prefix_disk_bytes == DEFAULT_DISK_BYTES
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"bits": 8},
+        {"bits": 4},
+        {"memory_bytes": 1},
+        {"prefix_cache": False},
+        {"prefix_folder": Path("/somewhere"), "prefix_disk_bytes": 1},
+    ],
+)
+def test_allowed(fields: dict[str, Any]) -> None:
+    options = KvOptions(**fields)
+    assert {name: getattr(options, name) for name in fields} == fields
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"bits": 3}, "caches of 3 bits: ask for 8 or 4"),
+        ({"bits": 0}, "0 bits"),
+        ({"bits": 16}, "16 bits"),
+        ({"memory_bytes": 0}, "0 bytes of KV memory"),
+        ({"memory_bytes": -5}, "-5 bytes of KV memory"),
+        ({"prefix_disk_bytes": 0}, "0 bytes for prefixes on disk"),
+        ({"prefix_disk_bytes": -1}, "-1 bytes for prefixes"),
+        ({"prefix_folder": Path("/somewhere"), "prefix_cache": False}, "without the prefix cache"),
+    ],
+)
+def test_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        KvOptions(**fields)
+
+
+def test_what_is_asked_for_is_given_to_each_stage() -> None:
+    assert kv_budgets(COSTS, 10**6, limit_bytes=0, weight_bytes=10**12) == (10**6, 10**6)
+
+
+def test_what_is_left_is_shared_out_by_need() -> None:
+    budgets = kv_budgets(COSTS, None, limit_bytes=10**9, weight_bytes=2 * 10**8)
+    room = 8 * 10**8 * KV_SHARE
+    assert sum(budgets) == pytest.approx(room, abs=2)
+    assert budgets[0] == pytest.approx(3 * budgets[1], abs=3)
+
+
+@given(
+    st.lists(
+        st.lists(
+            st.builds(
+                CacheCost,
+                st.integers(0, 10**6),
+                st.integers(0, 10**4),
+                st.none() | st.integers(1, 8192),
+            ),
+            max_size=3,
+        ),
+        min_size=1,
+        max_size=5,
+    ),
+    st.integers(0, 10**10),
+    st.integers(0, 10**10),
+)
+def test_no_more_is_shared_out_than_there_is(
+    costs: list[list[CacheCost]], limit_bytes: int, weight_bytes: int
+) -> None:
+    room = max(0, limit_bytes - weight_bytes) * KV_SHARE
+    try:
+        budgets = kv_budgets(costs, None, limit_bytes, weight_bytes)
+    except PlanError:
+        # Then even the shortest sequence has no room, once each stage has its share.
+        needed = smallest(costs, 1)
+        shares = smallest(costs, REFERENCE_TOKENS)
+        assert any(
+            need > room * share / max(1, sum(shares)) - 1
+            for need, share in zip(needed, shares, strict=True)
+        )
+        return
+    assert len(budgets) == len(costs)
+    assert sum(budgets) <= room
+    assert KvMemory(costs, budgets).capacity_tokens() > 0
+
+
+@pytest.mark.parametrize(
+    ("memory_bytes", "limit_bytes", "weight_bytes"),
+    [
+        (100, 0, 0),
+        (None, 10**6, 10**6),
+        (None, 10**6, 10**7),
+        (None, 1000, 0),
+    ],
+)
+def test_too_little_names_the_stage_and_what_to_do(
+    memory_bytes: int | None, limit_bytes: int, weight_bytes: int
+) -> None:
+    with pytest.raises(PlanError) as caught:
+        kv_budgets(COSTS, memory_bytes, limit_bytes, weight_bytes)
+    needed = smallest(COSTS)[0]
+    message = str(caught.value)
+    assert "stage 0 has" in message
+    assert f"take {needed:,}" in message
+    for option in ("--kv-memory", "--kv-bits"):
+        assert option in message
+
+
+def test_the_least_that_is_enough() -> None:
+    needed = max(smallest(COSTS, 1))
+    assert kv_budgets(COSTS, needed, 0, 0) == (needed, needed)
+    with pytest.raises(PlanError):
+        kv_budgets(COSTS, needed - 1, 0, 0)

@@ -1,0 +1,167 @@
+"""Known prefixes through the whole engine: what they spare, and that they change no answer."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tbcluster.core import Output, Request, TokenId
+from tbcluster.engine.pipeline import Pipeline
+from tbcluster.engine.saved_prefixes import SavedPrefixes
+from tbcluster.errors import TbclusterError
+from tests.doubles.engines import Settings, new_caches, new_engine
+from tests.doubles.stage_double import StageDouble, continuation
+
+SYSTEM = tuple(map(ord, "You answer briefly, kindly, and in the language of the question. " * 2))
+QUESTIONS = [
+    tuple(map(ord, text + " " * 70)) for text in ("what is up?", "how are you?", "do you?")
+]
+MAX_TURNS = 1000
+
+
+class Bench:
+    """An engine, the stage that answers it, and what each request was told."""
+
+    def __init__(self, saved: SavedPrefixes | None = None, **settings: Any) -> None:
+        self.stage = StageDouble()
+        self.caches = new_caches(Settings(**settings))
+        pipeline = Pipeline(self.stage.inbound, self.stage.results)
+        self.engine = new_engine(pipeline, Settings(**settings), self.caches, saved=saved)
+        self.engine.open()
+        self._num_requests = 0
+
+    def submit(self, prompt: tuple[TokenId, ...], **fields: Any) -> list[Output]:
+        outputs: list[Output] = []
+
+        def listen(item: Output | TbclusterError) -> None:
+            assert isinstance(item, Output), item
+            outputs.append(item)
+
+        fields = {"request_id": str(self._num_requests), "max_tokens": 8, **fields}
+        self._num_requests += 1
+        self.engine.submit(Request(prompt=prompt, **fields), listen)
+        return outputs
+
+    def finish(self) -> None:
+        for _ in range(MAX_TURNS):
+            self.engine.step(0)
+            self.stage.work()
+            if self.engine.num_open == 0:
+                break
+        for _ in range(20):  # what is written to disk goes out when nothing runs
+            self.engine.step(0)
+            self.stage.work()
+        assert self.engine.num_open == 0
+
+    def ask(self, prompt: tuple[TokenId, ...], **fields: Any) -> tuple[list[TokenId], int]:
+        """The answer, checked, and how much of the prompt was known."""
+        outputs = self.submit(prompt, **fields)
+        self.finish()
+        return self.checked(prompt, outputs)
+
+    def checked(
+        self, prompt: tuple[TokenId, ...], outputs: list[Output]
+    ) -> tuple[list[TokenId], int]:
+        tokens = [output.sampled.token for output in outputs]
+        assert tokens == continuation(prompt, 8)
+        return tokens, outputs[-1].num_cached_tokens
+
+
+def test_a_second_turn_starts_from_the_first_and_its_answer() -> None:
+    bench = Bench()
+    first = SYSTEM + QUESTIONS[0]
+    answer, num_known = bench.ask(first)
+    assert num_known == 0
+    second = (*first, *answer, *QUESTIONS[1])
+    # The newest token of the answer was never computed.
+    assert bench.ask(second)[1] == len(first) + len(answer) - 1
+    assert bench.ask(second)[1] == len(second) - 1
+
+
+def test_a_request_may_opt_out() -> None:
+    bench = Bench()
+    bench.ask(SYSTEM, cache_prompt=False)
+    assert len(bench.caches.prefixes) == 0
+    bench.ask(SYSTEM)
+    assert bench.ask(SYSTEM, cache_prompt=False)[1] == 0
+    assert bench.ask(SYSTEM)[1] == len(SYSTEM) - 1
+
+
+@pytest.mark.parametrize("max_trimmable_tokens", [None, 0])
+def test_prompts_that_share_a_beginning(max_trimmable_tokens: int | None) -> None:
+    bench = Bench(max_trimmable_tokens=max_trimmable_tokens)
+    known = [bench.ask(SYSTEM + question)[1] for question in QUESTIONS]
+    # Recurrent caches cannot be cut back to the fork: the second prompt leaves a copy there.
+    assert known == [0, 0 if max_trimmable_tokens == 0 else len(SYSTEM), len(SYSTEM)]
+
+
+def test_choices_of_one_prompt_compute_it_once() -> None:
+    bench = Bench()
+    prompt = SYSTEM + QUESTIONS[0]
+    choices = [bench.submit(prompt) for _ in range(4)]
+    bench.finish()
+    known = [bench.checked(prompt, outputs)[1] for outputs in choices]
+    assert known == [0, *[len(prompt) - 1] * 3]
+
+
+def test_memory_is_bounded_and_the_longest_unused_goes_first() -> None:
+    bench = Bench(kv_tokens=2048)
+    prompts = [question + SYSTEM for question in QUESTIONS]
+    for prompt in prompts:
+        bench.ask(prompt)
+    assert bench.ask(prompts[0])[1] == len(prompts[0]) - 1
+    bench.ask(tuple(reversed(SYSTEM)))
+    # Four at most fit, with the one that was asked last.
+    assert bench.ask(prompts[1])[1] == 0
+    assert bench.stage.num_tokens <= 2048
+
+
+def test_saved_prefixes_survive_a_restart(tmp_path: Path) -> None:
+    saved = SavedPrefixes(tmp_path, "model", 10**9)
+    before = Bench(saved)
+    prompt = SYSTEM + QUESTIONS[0]
+    before.ask(prompt)
+    saved.close()
+    again = SavedPrefixes(tmp_path, "model", 10**9)
+    after = Bench(again)
+    after.stage.saved = before.stage.saved
+    assert after.stage.saved
+    # One token is left to compute, besides the last: it tells whether the file was there.
+    assert after.ask(prompt)[1] == len(prompt) - 2
+    assert after.ask(prompt)[1] == len(prompt) - 1
+    again.close()
+
+
+def test_saved_prefixes_survive_eviction(tmp_path: Path) -> None:
+    saved = SavedPrefixes(tmp_path, "model", 10**9)
+    bench = Bench(saved, kv_tokens=1024)
+    prompts = [question + SYSTEM for question in QUESTIONS]
+    for prompt in prompts:
+        bench.ask(prompt)
+    assert all(bench.ask(prompt)[1] >= len(prompt) - 2 for prompt in prompts)
+    assert bench.stage.num_tokens <= 1024
+    saved.close()
+
+
+def test_a_lost_file_costs_time_but_no_answer(tmp_path: Path) -> None:
+    saved = SavedPrefixes(tmp_path, "model", 10**9)
+    before = Bench(saved)
+    prompt = SYSTEM + QUESTIONS[0]
+    before.ask(prompt)
+    saved.close()
+    again = SavedPrefixes(tmp_path, "model", 10**9)
+    after = Bench(again)
+    # The stage's files are gone.
+    after.ask(prompt)
+    assert after.ask(prompt)[1] == len(prompt) - 1
+    again.close()
+
+
+def test_the_disk_is_bounded(tmp_path: Path) -> None:
+    saved = SavedPrefixes(tmp_path, "model", 1200)
+    bench = Bench(saved)
+    for question in QUESTIONS:
+        bench.ask(question + SYSTEM)
+    assert saved.num_bytes <= 1200
+    assert len(bench.stage.saved) == len(saved.entries()) == 2
+    saved.close()

@@ -1,0 +1,102 @@
+"""What is counted, step by step, and what a snapshot says of it."""
+
+import dataclasses
+
+import pytest
+
+from tbcluster.core import MicroBatch, StepResult, VisitTiming
+from tbcluster.engine.statistics import Counters, EngineStatistics, StageStatistics
+
+
+def step(*timings: tuple[int, int], round_trip_us: int = 10**9) -> StepResult:
+    """A step that came back; each timing is (compute, wait)."""
+    visits = tuple(VisitTiming(*timing) for timing in timings)
+    return StepResult(0, MicroBatch(1, (2,)), (), None, visits, round_trip_us)
+
+
+def snapshot(counters: Counters) -> EngineStatistics:
+    return counters.snapshot(0, (0,) * counters.num_stages, (0,) * counters.num_stages)
+
+
+def test_nothing_yet() -> None:
+    counted = snapshot(Counters(3))
+    assert counted.stages == (StageStatistics(0, 0),) * 3
+    assert counted.idle_share == 0.0
+    assert (counted.num_steps, counted.own_us, counted.num_generated_tokens) == (0, 0, 0)
+
+
+def test_each_stage_adds_up_its_own_time() -> None:
+    counters = Counters(2)
+    counters.count_step(step((10, 1), (20, 2)))
+    counters.count_step(step((30, 3), (40, 4)))
+    counted = snapshot(counters)
+    assert counted.stages == (StageStatistics(40, 4), StageStatistics(60, 6))
+    assert counted.num_steps == 2
+
+
+def test_the_visits_of_a_looped_model_go_to_their_stages() -> None:
+    counters = Counters(2)
+    counters.count_step(step((1, 10), (2, 20), (3, 30), (4, 40)))
+    assert snapshot(counters).stages == (StageStatistics(4, 40), StageStatistics(6, 60))
+
+
+def test_a_step_that_failed_on_its_way_counts_as_far_as_it_came() -> None:
+    counters = Counters(3)
+    counters.count_step(step((1, 10)))
+    counters.count_step(step())
+    counted = snapshot(counters)
+    assert counted.stages == (StageStatistics(1, 10), StageStatistics(0, 0), StageStatistics(0, 0))
+    assert counted.num_steps == 2
+
+
+def test_waiting_for_want_of_requests_is_not_idling() -> None:
+    """A stage that waited longer than the step was on its way had nothing to wait for before."""
+    counters = Counters(2)
+    counters.count_step(step((5, 10**9), (5, 30), round_trip_us=100))
+    assert snapshot(counters).stages == (StageStatistics(5, 100), StageStatistics(5, 30))
+
+
+@pytest.mark.parametrize(
+    ("compute_us", "idle_us", "share"), [(0, 0, 0.0), (10, 0, 0.0), (0, 10, 1.0), (30, 10, 0.25)]
+)
+def test_the_idle_share_of_a_stage(compute_us: int, idle_us: int, share: float) -> None:
+    assert StageStatistics(compute_us, idle_us).idle_share == share
+
+
+def test_the_idle_share_is_that_of_the_busiest_stage() -> None:
+    counters = Counters(3)
+    counters.count_step(step((50, 50), (90, 10), (60, 40)))
+    assert snapshot(counters).idle_share == pytest.approx(0.1)
+
+
+def test_a_snapshot_holds_what_was_counted_and_what_is_held_now() -> None:
+    counters = Counters(2, num_preemptions=3)
+    counters.num_prompt_tokens += 40
+    counters.num_cached_tokens += 16
+    counters.num_generated_tokens += 5
+    counters.own_s += 0.0123456
+    before = counters.snapshot(2, (10, 20), (100, 200))
+    counters.num_generated_tokens += 1
+    counters.count_step(step((1, 1), (1, 1)))
+    assert before == EngineStatistics(
+        stages=(StageStatistics(0, 0), StageStatistics(0, 0)),
+        num_steps=0,
+        own_us=12_346,
+        num_prompt_tokens=40,
+        num_cached_tokens=16,
+        num_generated_tokens=5,
+        num_preemptions=3,
+        num_prefixes=2,
+        kv_used_bytes=(10, 20),
+        kv_budget_bytes=(100, 200),
+    )
+
+
+def test_two_counters_share_nothing() -> None:
+    first, second = Counters(2), Counters(2)
+    first.count_step(step((1, 2), (3, 4)))
+    assert snapshot(second).stages == (StageStatistics(0, 0),) * 2
+    # Every number of a snapshot is one that the counters or the engine know.
+    names = {field.name for field in dataclasses.fields(EngineStatistics)}
+    known = {field.name for field in dataclasses.fields(Counters)}
+    assert {name for name in names if name.startswith("num_")} - known == {"num_prefixes"}
