@@ -51,7 +51,6 @@ def test_the_probe_passes_requests_that_are_held() -> None:
     assert probe(stage, new_engine(stage)) == continuation(PROMPT, NUM_PROBE_TOKENS)
 
 
-@pytest.mark.xfail(strict=True, reason="the probe's request does not say cache_prompt=False")
 def test_the_probe_computes_all_of_its_prompt() -> None:
     """A known prefix could hide that a stage computes something else."""
     stage = StageDouble()

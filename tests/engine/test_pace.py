@@ -194,7 +194,7 @@ observations = st.lists(
     st.one_of(
         st.tuples(
             st.sampled_from(["decode", "chunk"]),
-            st.integers(0, 5000),
+            st.integers(1, 5000),
             st.sampled_from([0.0, 0.4, 1.0, 1e12]) | st.floats(0, 1e7),
         ),
         st.tuples(st.just("scheduled"), st.integers(0, 300), st.just(0.0)),

@@ -580,7 +580,6 @@ def test_the_first_operation_that_fails_is_the_one_that_is_told(chain: Chain) ->
     assert failed.error == "stage 0: no cache 8 on this stage"
 
 
-@pytest.mark.xfail(strict=True, reason="the later operations of the step are not applied")
 def test_an_operation_that_fails_unforeseen_does_not_keep_the_later_ones(chain: Chain) -> None:
     """Stages would hold different caches from then on, were it one stage's failure."""
     for cache_id in range(4):

@@ -78,7 +78,8 @@ def run_probe(
     """
     outputs: queue.SimpleQueue[Output | TbclusterError] = queue.SimpleQueue()
     sampling = SamplingParams(num_logprobs=0)
-    request = Request("parity-probe", prompt, NUM_PROBE_TOKENS, sampling)
+    # A known prefix could hide that a stage computes something else.
+    request = Request("parity-probe", prompt, NUM_PROBE_TOKENS, sampling, cache_prompt=False)
     engine.submit(request, outputs.put, while_held=True)
     if has_lost_one():
         engine.cancel(request.request_id)

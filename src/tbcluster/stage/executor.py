@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import mlx.core as mx
@@ -96,9 +97,12 @@ class StageExecutor:
         if step.epoch > self._epoch:
             self._caches.clear()
             self._epoch = step.epoch
-        cache: list[Cache] = []
-        output, error = self._guarded(step, lambda: self._begin(step, cache))
-        return BegunStep(step, output, cache, step.error or error)
+        failure = self._apply_operations(step) if step.visit == 0 else None
+        begun = BegunStep(step, None, [], step.error or failure)
+        batch = step.micro_batch
+        if begun.error is None and batch is not None:
+            begun.output, begun.error = self._guarded(step, lambda: self._forward(begun, batch))
+        return begun
 
     def start(self, begun: BegunStep) -> None:
         """Let MLX compute. No reference to the caches' arrays is kept: the next step could not
@@ -135,26 +139,17 @@ class StageExecutor:
             logger.exception("stage %d failed in step %d", self._index, step.step_id)
             return None, f"stage {self._index} failed: {type(error).__name__}: {error}"
 
-    def _begin(self, step: Step, cache: list[Cache]) -> Output:
-        if step.visit == 0:
-            self._apply_operations(step)
-        if step.error is not None or step.micro_batch is None:
-            return None
-        cache += self._caches.get(step.micro_batch.cache_id)
-        return self._forward(step, step.micro_batch, cache)
+    def _apply_operations(self, step: Step) -> str | None:
+        """All of them, even when one fails, since the log goes on; the first failure is told."""
+        results = [
+            self._guarded(step, partial(self._caches.apply, operation))
+            for operation in step.operations
+        ]
+        return next((error for _, error in results if error is not None), None)
 
-    def _apply_operations(self, step: Step) -> None:
-        """All of them, even when one fails: the log goes on."""
-        failure: TbclusterError | None = None
-        for operation in step.operations:
-            try:
-                self._caches.apply(operation)
-            except TbclusterError as error:
-                failure = failure or error
-        if failure is not None:
-            raise failure
-
-    def _forward(self, step: Step, micro_batch: MicroBatch, cache: list[Cache]) -> Output:
+    def _forward(self, begun: BegunStep, micro_batch: MicroBatch) -> Output:
+        step = begun.step
+        begun.cache = cache = self._caches.get(micro_batch.cache_id)
         if not 0 <= step.visit < self._num_visits:
             raise StageError(f"no visit {step.visit} on this stage")
         incoming = from_boundary(step.boundary) if step.boundary is not None else None
