@@ -33,11 +33,11 @@ class PacedExecutor(StageExecutor):
         self._busy_until = 0.0
         self._ends: dict[int, float] = {}
 
-    def begin(self, step: Step) -> BegunStep | None:
+    def begin(self, step: Step, *, is_alone: bool = True) -> BegunStep | None:
         if step.micro_batch is not None:
             self._busy_until = max(self._busy_until, time.perf_counter()) + self._step_s
             self._ends[step.step_id] = self._busy_until
-        return super().begin(step)
+        return super().begin(step, is_alone=is_alone)
 
     def finish(self, begun: BegunStep) -> Step | Result:
         left_s = self._ends.pop(begun.step.step_id, 0.0) - time.perf_counter()

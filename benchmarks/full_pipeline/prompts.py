@@ -56,18 +56,11 @@ class Chat:
 
 def measure_prompts(report: Report, settings: PromptSettings) -> None:
     """Add the rows on prompts."""
-    prefills: list[Prefill] = []
-    disturbances: list[Disturbance] = []
-    chats: list[Chat] = []
-    with random_model(settings.model) as path:
-        for start in range(1, settings.num_starts + 1):
-            note(f"start {start} of {settings.num_starts}")
-            source = random.Random(start)
-            with started_sides(path) as sides:
-                new_prompt = _new_prompts(source, settings.model.vocab_size)
-                prefills += _prefills(sides, settings, new_prompt)
-                disturbances += _disturbances(sides.cluster, settings, new_prompt)
-                chats += _chats(sides.cluster, settings, new_prompt)
+    new_prompt = _new_prompts(random.Random(1), settings.model.vocab_size)
+    with random_model(settings.model) as path, started_sides(path) as sides:
+        prefills = _prefills(sides, settings, new_prompt)
+        disturbances = _disturbances(sides.cluster, settings, new_prompt)
+        chats = _chats(sides.cluster, settings, new_prompt)
     _report_prefills(report, settings, prefills)
     _report_disturbances(report, settings, disturbances)
     _report_chats(report, settings, chats)
@@ -92,7 +85,7 @@ def _prefills(sides: Sides, settings: PromptSettings, new_prompt: NewPrompt) -> 
         request = plain_request(sides.cluster, new_prompt(settings.num_tokens), 1)
         return answer(sides.cluster, request).waiting.seconds
 
-    pairs = interleaved_pairs(theirs, ours, settings.pairs_per_start)
+    pairs = interleaved_pairs(theirs, ours, settings.num_pairs)
     return [Prefill(*theirs, ours) for theirs, ours in pairs]
 
 
@@ -123,7 +116,7 @@ def _disturbances(
     with running(cluster, prompts) as streams:
         return [
             _disturb(cluster, streams, settings, new_prompt)
-            for _ in range(1 + settings.arrivals_per_start)
+            for _ in range(1 + settings.num_arrivals)
         ][1:]
 
 
@@ -163,7 +156,7 @@ def p95(values: Sequence[float]) -> float:
 
 def _chats(cluster: Cluster, settings: PromptSettings, new_prompt: NewPrompt) -> list[Chat]:
     note(f"second turn after {settings.num_history_tokens} tokens")
-    return [_chat(cluster, settings, new_prompt) for _ in range(1 + settings.chats_per_start)][1:]
+    return [_chat(cluster, settings, new_prompt) for _ in range(1 + settings.num_chats)][1:]
 
 
 def _chat(cluster: Cluster, settings: PromptSettings, new_prompt: NewPrompt) -> Chat:

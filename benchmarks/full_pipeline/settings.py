@@ -54,26 +54,28 @@ class PromptSettings:
     """For the rows on prompts.
 
     Attributes:
+        num_pairs: Rounds of the prompt alone that are measured, after one that is not.
         num_tokens: Of the long prompt.
+        num_arrivals: Of it beside the streams, likewise.
         num_streams: That decode while it comes.
         num_stream_prompt_tokens: Of their own prompts.
         num_undisturbed_steps: That are measured before it comes.
         num_steps_between: From one such prompt to what is measured before the next.
+        num_chats: Likewise.
         num_history_tokens: Of a chat's first prompt.
         num_answer_tokens: Of the answer to that.
         num_new_tokens: That the second turn adds to both.
     """
 
     model: LlamaSizes = PROMPT_MODEL
-    num_starts: int = 2
-    pairs_per_start: int = 3
+    num_pairs: int = 5
     num_tokens: int = 1500
+    num_arrivals: int = 5
     num_streams: int = 8
     num_stream_prompt_tokens: int = 16
-    arrivals_per_start: int = 3
     num_undisturbed_steps: int = 30
     num_steps_between: int = 5
-    chats_per_start: int = 3
+    num_chats: int = 5
     num_history_tokens: int = 800
     num_answer_tokens: int = 8
     num_new_tokens: int = 20
@@ -126,15 +128,7 @@ FULL = Settings()
 # To see that everything runs; the figures mean nothing.
 QUICK = Settings(
     decode=DecodeSettings(model=TINY_MODEL, num_starts=1, pairs_per_start=5, num_steps=8),
-    prompts=PromptSettings(
-        model=TINY_MODEL,
-        num_starts=1,
-        pairs_per_start=5,
-        arrivals_per_start=5,
-        chats_per_start=5,
-        num_tokens=300,
-        num_history_tokens=150,
-    ),
+    prompts=PromptSettings(model=TINY_MODEL, num_tokens=300, num_history_tokens=150),
     stages=StageSettings(num_steps=10),
     coordinator=CoordinatorSettings(num_steps=50),
     correctness=CorrectnessSettings(num_requests=60),

@@ -12,6 +12,9 @@ from enum import StrEnum
 
 TokenId = int
 
+# Most prompt tokens in one micro-batch: mlx-lm's own step.
+MAX_CHUNK_TOKENS = 2048
+
 
 class FinishReason(StrEnum):
     """Why a sequence ended, in OpenAI's words."""
@@ -189,8 +192,11 @@ class CacheFacts:
         can_batch: Whether sequences can decode together, as rows of a lane.
         max_trimmable_tokens: Caches of fewer tokens than this can give up their newest ones
             exactly; 0 for recurrent layers, None for no limit.
+        fixed_chunks: Whether prompts must be cut as mlx-lm cuts them, because the architecture's
+            output depends on it.
     """
 
     costs: tuple[tuple[CacheCost, ...], ...]
     can_batch: bool
     max_trimmable_tokens: int | None
+    fixed_chunks: bool = False

@@ -109,8 +109,13 @@ def test_requests_at_once_do_not_disturb_one_another(
 def test_statistics_count_since_the_last_reset(prompts: list[list[int]]) -> None:
     long = max(prompts, key=len)
     with Cluster(stages=2) as cluster:
-        cluster.reset_statistics()
-        wait_until(lambda: cluster.statistics().num_steps == 0, "the probe is no longer counted")
+
+        def is_reset() -> bool:
+            # Again and again: the probe's last step may come back after a reset.
+            cluster.reset_statistics()
+            return cluster.statistics().num_steps == 0
+
+        wait_until(is_reset, "the probe is no longer counted")
         for _ in range(2):
             tokens_of(cluster, cluster.tokenizer, long)
         counted = cluster.statistics()
@@ -160,14 +165,15 @@ def test_without_a_prefix_cache_nothing_is_known(prompts: list[list[int]]) -> No
         for _ in range(2):
             tokens_of(cluster, cluster.tokenizer, long)
         assert cluster.statistics().num_cached_tokens == 0
+        assert cluster.statistics().num_prefixes == 0
 
 
 def test_little_kv_memory_lets_requests_wait_and_refuses_what_never_fits(
     prompts: list[list[int]], expected: list[list[int]]
 ) -> None:
     # Of 4,096 bytes a token: one of these prompts at a time, since caches grow by blocks.
-    with Cluster(stages=1, kv=KvOptions(memory_bytes=2**21)) as cluster:
-        with pytest.raises(ContextLengthError, match=r"stage 0 has 2\.0 MiB; more: --kv-memory"):
+    with Cluster(stages=1, kv=KvOptions(memory_bytes=3 * 2**20)) as cluster:
+        with pytest.raises(ContextLengthError, match=r"stage 0 has 3\.0 MiB; more: --kv-memory"):
             tbcluster.generate(cluster, cluster.tokenizer, [300] * 500)
         got: dict[int, list[int]] = {}
 
@@ -180,7 +186,7 @@ def test_little_kv_memory_lets_requests_wait_and_refuses_what_never_fits(
         for thread in threads:
             thread.join()
         assert [got[i] for i in range(6)] == expected[:6]
-        assert cluster.statistics().kv_used_bytes[0] <= 2**21
+        assert cluster.statistics().kv_used_bytes[0] <= 3 * 2**20
 
 
 @pytest.mark.parametrize("bits", [8, 4])

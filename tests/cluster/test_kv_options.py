@@ -10,19 +10,20 @@ from hypothesis import strategies as st
 from tbcluster.cluster.kv_options import (
     DEFAULT_DISK_BYTES,
     KV_SHARE,
+    MIN_CAPACITY_TOKENS,
     REFERENCE_TOKENS,
     KvOptions,
     kv_budgets,
 )
 from tbcluster.core import CacheCost
-from tbcluster.engine.kv_memory import BLOCK_TOKENS, KvMemory
+from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.errors import PlanError
 
 ATTENTION = CacheCost(0, 100)
 COSTS = ([ATTENTION] * 3, [ATTENTION])
 
 
-def smallest(costs: Any, num_tokens: int = BLOCK_TOKENS) -> tuple[int, ...]:
+def smallest(costs: Any, num_tokens: int = MIN_CAPACITY_TOKENS) -> tuple[int, ...]:
     return KvMemory(costs, [0] * len(costs)).bytes_for(num_tokens)
 
 
@@ -101,8 +102,8 @@ def test_no_more_is_shared_out_than_there_is(
     try:
         budgets = kv_budgets(costs, None, limit_bytes, weight_bytes)
     except PlanError:
-        # Then even the shortest sequence has no room, once each stage has its share.
-        needed = smallest(costs, 1)
+        # Then even a sequence that is just long enough has no room, once each stage has its share.
+        needed = smallest(costs)
         shares = smallest(costs, REFERENCE_TOKENS)
         assert any(
             need > room * share / max(1, sum(shares)) - 1
@@ -111,7 +112,7 @@ def test_no_more_is_shared_out_than_there_is(
         return
     assert len(budgets) == len(costs)
     assert sum(budgets) <= room
-    assert KvMemory(costs, budgets).capacity_tokens() > 0
+    assert KvMemory(costs, budgets).capacity_tokens() >= MIN_CAPACITY_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -137,7 +138,8 @@ def test_too_little_names_the_stage_and_what_to_do(
 
 
 def test_the_least_that_is_enough() -> None:
-    needed = max(smallest(COSTS, 1))
+    needed = max(smallest(COSTS))
+    assert KvMemory(COSTS, (needed, needed)).capacity_tokens() >= MIN_CAPACITY_TOKENS
     assert kv_budgets(COSTS, needed, 0, 0) == (needed, needed)
     with pytest.raises(PlanError):
         kv_budgets(COSTS, needed - 1, 0, 0)

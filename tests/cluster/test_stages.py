@@ -146,14 +146,14 @@ def test_each_stage_is_told_how_it_keeps_its_caches(bench: Bench, tmp_path: Path
         lambda _: None,
         lambda _: None,
         kv_bits=4,
-        saved_folder=lambda stage: tmp_path / str(stage) if stage else None,
+        saved_folders=[tmp_path / name for name in ("a", "b", "c")],
     )
     try:
         for stage in range(len(RANGES)):
             stage_set.start(stage, epoch=1)
         assert [worker.spec.kv_bits for worker in bench.workers] == [4, 4, 4]
         folders = [worker.spec.saved_folder for worker in bench.workers]
-        assert folders == [None, str(tmp_path / "1"), str(tmp_path / "2")]
+        assert folders == [str(tmp_path / name) for name in ("a", "b", "c")]
     finally:
         stage_set.close()
 

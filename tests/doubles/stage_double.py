@@ -12,11 +12,15 @@ from tbcluster.wire.operations import (
     ForgetSaved,
     JoinLane,
     KeepRows,
+    KeepSaved,
     LoadCache,
     NewCache,
     SaveCache,
     TakeRow,
 )
+
+# A failure of these leaves a lane that is not what it should be: nothing is computed with it.
+ON_LANES = (JoinLane, KeepRows)
 
 NextToken = Callable[[Sequence[TokenId]], TokenId]
 
@@ -88,19 +92,36 @@ class StageDouble:
         if step.epoch > self._epoch:
             self.contexts.clear()
             self._epoch = step.epoch
-        error: str | None = None
         sampled: tuple[SampledToken, ...] = ()
-        try:
-            for operation in step.operations:
-                self._apply(operation)
-            if step.micro_batch is not None:
+        error = self._apply_all(step)
+        if error is None and step.micro_batch is not None:
+            try:
                 sampled = self._compute(step.micro_batch)
-        except (LookupError, ValueError) as problem:
-            error = f"stage 0 failed: {problem}"
-            self.has_failed = True
+            except (LookupError, ValueError) as problem:
+                error = f"stage 0 failed: {problem}"
+        if error is not None:
+            self._note_failure(step.micro_batch)
         self.most_tokens = max(self.most_tokens, self.num_tokens)
         result = Result(step.epoch, step.step_id, sampled, error, (VisitTiming(1, 0),))
         self.results.send(encode_result(result))
+
+    def _apply_all(self, step: Step) -> str | None:
+        """Apply every operation, whatever one of them raises. The first failure is told, if it is a
+        reason not to compute the micro-batch or there is none."""
+        failure = None
+        for operation in step.operations:
+            try:
+                self._apply(operation)
+            except (LookupError, ValueError) as problem:
+                if step.micro_batch is None or isinstance(operation, ON_LANES):
+                    failure = failure or f"stage 0 failed: {problem}"
+        return failure
+
+    def _note_failure(self, micro_batch: MicroBatch | None) -> None:
+        """As real stages do, drop the cache that the step may have spoiled."""
+        self.has_failed = True
+        if micro_batch is not None:
+            self.contexts.pop(micro_batch.cache_id, None)
 
     def _apply(self, operation: CacheOperation) -> None:
         contexts = self.contexts
@@ -111,9 +132,10 @@ class StageDouble:
                 (row,) = contexts[source]
                 self._make(cache_id, row[: len(row) - num_trimmed])
             case JoinLane(cache_id, sources):
-                contexts.setdefault(cache_id, []).extend(
-                    row for source in sources for row in contexts.pop(source)
-                )
+                joined = [row for source in sources for row in contexts[source]]
+                for source in sources:
+                    del contexts[source]
+                contexts.setdefault(cache_id, []).extend(joined)
             case TakeRow(cache_id, lane, row_index):
                 self._make(cache_id, contexts[lane][row_index])
             case KeepRows(cache_id, rows):
@@ -124,11 +146,15 @@ class StageDouble:
                 if contexts.pop(cache_id, None) is None and not self.has_failed:
                     raise ValueError(f"no cache {cache_id} to drop")
             case SaveCache(cache_id, name):
-                (self.saved[name],) = contexts[cache_id]
+                (row,) = contexts[cache_id]
+                self.saved[name] = list(row)
             case LoadCache(cache_id, name):
                 self._make(cache_id, self.saved[name])
             case ForgetSaved(name):
                 self.saved.pop(name, None)
+            case KeepSaved(names):
+                for name in self.saved.keys() - set(names):
+                    del self.saved[name]
 
     def _make(self, cache_id: int, tokens: list[TokenId]) -> None:
         if cache_id in self.contexts:

@@ -195,9 +195,11 @@ def test_a_source_that_is_in_the_way_itself_goes_after_its_copy() -> None:
 
 def test_whatever_is_over_the_budget_is_let_go_of() -> None:
     book = book_of(2 * SMALL)
-    cache_id, _ = started(book, prompt(1, 40))
-    book.copy_as_prefix(cache_id, prompt(1, 40))
-    book.copy_as_prefix(cache_id, prompt(2, 40))
+    for number in (1, 2):
+        cache_id, _ = started(book, prompt(number, 40))
+        book.keep_prefix(cache_id, prompt(number, 40))
+    assert not book.memory.is_over
+    book.take_row(99, 0, 40)
     assert book.memory.is_over
     book.take_operations()
     book.evict_while_over()
@@ -267,7 +269,7 @@ def test_a_join_without_room_changes_nothing() -> None:
 
 
 def test_a_join_makes_room() -> None:
-    book = book_of(2 * LARGE)
+    book = book_of(3 * SMALL)
     ids = [started(book, prompt(kind))[0] for kind in (1, 2)]
     entry = known_prefix(book, prompt(3))
     assert entry.cache_id is not None
@@ -314,12 +316,106 @@ def test_a_running_sequence_lends_a_copy() -> None:
     book = book_of(MUCH)
     cache_id, _ = started(book, prompt(1))
     book.take_operations()
-    book.copy_as_prefix(cache_id, prompt(1, 39))
+    copy = book.copy_as_prefix(cache_id, prompt(1, 39))
     (entry,) = book.prefixes
+    assert entry is copy
     assert entry.tokens == prompt(1, 39)
+    assert not entry.is_proven  # the steps that it holds may yet fail
     assert entry.cache_id not in (None, cache_id)
     assert book.take_operations() == (CopyCache(entry.cache_id or 0, cache_id, 0),)
     assert used(book) == 2 * SMALL
+
+
+def test_no_copy_is_lent_without_room_or_use() -> None:
+    book = book_of(2 * SMALL)
+    (cache_id, _), (other, _) = (started(book, prompt(kind)) for kind in (1, 2))
+    book.take_operations()
+    assert book.copy_as_prefix(cache_id, prompt(1)) is None
+    assert (book.take_operations(), used(book), len(book.prefixes)) == ((), 2 * SMALL, 0)
+    book.drop(other)
+    book.take_operations()
+    assert book.copy_as_prefix(cache_id, prompt(1, MIN_MATCH - 1)) is None
+    assert book.take_operations() == ()
+    assert book.copy_as_prefix(cache_id, prompt(1, MIN_MATCH)) is not None
+
+
+def test_a_copy_takes_the_place_of_older_prefixes() -> None:
+    book = book_of(2 * SMALL)
+    old = known_prefix(book, prompt(1)).cache_id
+    assert old is not None
+    cache_id, _ = started(book, prompt(2))
+    book.take_operations()
+    entry = book.copy_as_prefix(cache_id, prompt(2))
+    assert entry is not None
+    assert book.take_operations() == (DropCache(old), CopyCache(entry.cache_id or 0, cache_id, 0))
+    assert list(book.prefixes) == [entry]
+    assert used(book) == 2 * SMALL
+
+
+def test_what_can_be_kept() -> None:
+    book = book_of(2 * SMALL)
+    running, _ = started(book, prompt(1))
+    assert not book.can_keep(MIN_MATCH - 1)
+    assert book.can_keep(MIN_MATCH)
+    assert not book.can_keep(SMALL_TOKENS + 1)
+    known_prefix(book, prompt(2))
+    assert not book.can_keep(SMALL_TOKENS + 1)
+    assert len(book.prefixes) == 1  # not let go of in vain
+    assert book.can_keep(SMALL_TOKENS)
+    assert len(book.prefixes) == 0
+    started(book, prompt(3))
+    assert not book.can_keep(MIN_MATCH)
+    book.drop(running)
+    assert book.can_keep(MIN_MATCH)
+
+
+def test_what_is_kept_is_told() -> None:
+    book = book_of(MUCH)
+    ids = [started(book, prompt(kind))[0] for kind in (1, 2)]
+    entry = book.keep_prefix(ids[0], prompt(1))
+    assert entry is not None
+    assert (entry.tokens, entry.cache_id, entry.is_proven) == (prompt(1), ids[0], True)
+    assert book.keep_prefix(ids[1], prompt(2, MIN_MATCH - 1)) is None
+
+
+def test_a_book_that_reuses_nothing() -> None:
+    with_prefixes = book_of(MUCH)
+    book = CacheBook(with_prefixes.memory, with_prefixes.prefixes, reuses_prefixes=False)
+    cache_id, _ = started(book, prompt(1))
+    assert not book.can_keep(40)
+    assert book.copy_as_prefix(cache_id, prompt(1)) is None
+    assert book.take_operations() == (NewCache(cache_id),)
+    assert book.keep_prefix(cache_id, prompt(1)) is None
+    assert book.take_operations() == (DropCache(cache_id),)
+    assert (used(book), len(book.prefixes)) == (0, 0)
+    # Not even of what is known.
+    known_prefix(with_prefixes, prompt(1))
+    again, num_tokens = started(book, (*prompt(1), 7))
+    assert num_tokens == 0
+    assert book.take_operations() == (NewCache(again),)
+
+
+def test_whoever_waits_for_room_is_told_when_there_may_be_more() -> None:
+    book = book_of(MUCH)
+    first, second, third = (started(book, prompt(kind))[0] for kind in (1, 2, 3))
+    lane = book.new_lane()
+    assert book.join(lane, [first, second], 2, 41)
+    assert book.grow(lane, 2, 42)
+    row = book.take_row(lane, 0, 42)
+    assert book.num_freed == 0
+    counts = []
+    for frees in (
+        lambda: book.keep_rows(lane, [1], 42),
+        lambda: book.drop(lane),
+        lambda: book.keep_prefix(row, prompt(1)),
+        lambda: book.keep_prefix(third, prompt(3, MIN_MATCH - 1)),
+        lambda: book.forget_prefix(next(iter(book.prefixes))),
+        book.clear,
+    ):
+        before = book.num_freed
+        frees()
+        counts.append(book.num_freed > before)
+    assert counts == [True] * 6
 
 
 def test_a_forgotten_prefix_is_gone_from_memory_and_disk() -> None:
@@ -437,6 +533,17 @@ def test_after_a_loss_only_the_disk_remains() -> None:
     assert cache_id > 3
 
 
+def test_a_loss_does_not_keep_files_from_being_deleted() -> None:
+    book = book_of(MUCH)
+    known_prefix(book, prompt(1)).saved_as = "aa"
+    started(book, prompt(2))
+    book.forget_prefix(next(iter(book.prefixes)))
+    book.delete_saved("bb")
+    book.clear()
+    assert book.take_operations() == (ForgetSaved("aa"), ForgetSaved("bb"))
+    assert book.take_forgotten() == ["aa"]
+
+
 def test_every_stage_counts() -> None:
     memory = KvMemory([[CacheCost(0, 1)], [CacheCost(0, 2)]], [10 * SMALL, 4 * SMALL])
     index = book_of(0).prefixes
@@ -520,7 +627,11 @@ class BookMachine(RuleBasedStateMachine):
     @rule(data=st.data(), saves=st.booleans())
     def lend(self, data: st.DataObject, saves: bool) -> None:
         cache_id = data.draw(st.sampled_from(sorted(self.running)))
-        self.book.copy_as_prefix(cache_id, self.running[cache_id])
+        tokens = self.running[cache_id]
+        entry = self.book.copy_as_prefix(cache_id, tokens)
+        taken = sum(size(len(other) + 1) for other in self.running.values()) + size(len(tokens))
+        assert (entry is not None) == (len(tokens) >= MIN_MATCH and taken <= self.num_bytes)
+        assert entry is None or not entry.is_proven
         if saves:
             self.save()
 

@@ -101,11 +101,12 @@ def test_choices_of_one_prompt_compute_it_once() -> None:
     choices = [bench.submit(prompt) for _ in range(4)]
     bench.finish()
     known = [bench.checked(prompt, outputs)[1] for outputs in choices]
-    assert known == [0, *[len(prompt) - 1] * 3]
+    # They start while the first one's last chunk may still fail: a chunk of theirs tells.
+    assert known == [0, *[len(prompt) - 2] * 3]
 
 
 def test_memory_is_bounded_and_the_longest_unused_goes_first() -> None:
-    bench = Bench(kv_tokens=2048)
+    bench = Bench(kv_tokens=3072)
     prompts = [question + SYSTEM for question in QUESTIONS]
     for prompt in prompts:
         bench.ask(prompt)
@@ -113,7 +114,7 @@ def test_memory_is_bounded_and_the_longest_unused_goes_first() -> None:
     bench.ask(tuple(reversed(SYSTEM)))
     # Four at most fit, with the one that was asked last.
     assert bench.ask(prompts[1])[1] == 0
-    assert bench.stage.num_tokens <= 2048
+    assert bench.stage.num_tokens <= 3072
 
 
 def test_saved_prefixes_survive_a_restart(tmp_path: Path) -> None:
@@ -134,12 +135,12 @@ def test_saved_prefixes_survive_a_restart(tmp_path: Path) -> None:
 
 def test_saved_prefixes_survive_eviction(tmp_path: Path) -> None:
     saved = SavedPrefixes(tmp_path, "model", 10**9)
-    bench = Bench(saved, kv_tokens=1024)
+    bench = Bench(saved, kv_tokens=1536)
     prompts = [question + SYSTEM for question in QUESTIONS]
     for prompt in prompts:
         bench.ask(prompt)
     assert all(bench.ask(prompt)[1] >= len(prompt) - 2 for prompt in prompts)
-    assert bench.stage.num_tokens <= 1024
+    assert bench.stage.num_tokens <= 1536
     saved.close()
 
 
@@ -158,10 +159,75 @@ def test_a_lost_file_costs_time_but_no_answer(tmp_path: Path) -> None:
 
 
 def test_the_disk_is_bounded(tmp_path: Path) -> None:
-    saved = SavedPrefixes(tmp_path, "model", 1200)
+    saved = SavedPrefixes(tmp_path, "model", 1600)
     bench = Bench(saved)
     for question in QUESTIONS:
         bench.ask(question + SYSTEM)
-    assert saved.num_bytes <= 1200
+    assert saved.num_bytes <= 1600
     assert len(bench.stage.saved) == len(saved.entries()) == 2
     saved.close()
+
+
+class Fault:
+    """Fails the first step that reaches so many tokens, and no other."""
+
+    def __init__(self, num_tokens: int) -> None:
+        self.num_tokens = num_tokens
+        self.is_over = False
+
+    def __call__(self, row: Any) -> bool:
+        fails = not self.is_over and len(row) >= self.num_tokens
+        self.is_over |= fails
+        return fails
+
+
+@pytest.mark.parametrize("max_per_sequence", [1, 1 << 30])
+@pytest.mark.parametrize("num_tokens", range(0, 216, 24))
+def test_a_step_that_fails_leaves_no_prefix_that_lacks_tokens(
+    num_tokens: int, max_per_sequence: int
+) -> None:
+    bench = Bench(chunk_tokens=50, max_per_sequence=max_per_sequence)
+    prompt = SYSTEM + QUESTIONS[0]
+    bench.stage.fails = Fault(num_tokens)
+    # Three of them, so that others start from what the first is about to leave.
+    choices = [bench.submit(prompt) for _ in range(3)]
+    bench.finish()
+    assert bench.stage.fails.is_over
+    for outputs in choices:
+        bench.checked(prompt, outputs)
+    assert bench.ask(prompt)[1] == len(prompt) - 1
+    kept = {entry.cache_id: [list(entry.tokens)] for entry in bench.caches.prefixes}
+    assert kept == bench.stage.contexts
+
+
+def test_a_lost_file_disturbs_no_other_stream(tmp_path: Path) -> None:
+    saved = SavedPrefixes(tmp_path, "model", 10**9)
+    before = Bench(saved)
+    prompt = SYSTEM + QUESTIONS[0]
+    before.ask(prompt)
+    saved.close()
+    again = SavedPrefixes(tmp_path, "model", 10**9)
+    after = Bench(again)
+    running = after.submit(QUESTIONS[1], max_tokens=8)
+    while len(running) < 3:
+        after.engine.step(0)
+        after.stage.work()
+    after.ask(prompt)
+    assert not any(isinstance(item, TbclusterError) for item in running)
+    after.checked(QUESTIONS[1], running)
+    again.close()
+
+
+@pytest.mark.parametrize("num_turns", range(3, 30))
+def test_what_a_cancelled_request_leaves_is_whole(num_turns: int) -> None:
+    bench = Bench(chunk_tokens=50)
+    prompt = SYSTEM + QUESTIONS[0]
+    bench.submit(prompt, request_id="x", max_tokens=100)
+    for _ in range(num_turns):
+        bench.engine.step(0)
+        bench.stage.work(1)
+    bench.engine.cancel("x")
+    bench.finish()
+    kept = {entry.cache_id: [list(entry.tokens)] for entry in bench.caches.prefixes}
+    assert kept == bench.stage.contexts
+    bench.ask(prompt)

@@ -67,8 +67,9 @@ def test_names_are_32_hexadecimal_characters() -> None:
 
 def test_nothing_is_saved_at_first(saved: SavedPrefixes, caplog: pytest.LogCaptureFixture) -> None:
     assert saved.entries() == []
-    assert saved.oldest() is None
+    assert saved.names == ()
     assert (saved.num_bytes, saved.max_bytes) == (0, 100)
+    assert saved.num_bytes_of(NAME) == 0
     assert not caplog.records
 
 
@@ -87,7 +88,8 @@ def test_entries_are_the_objects_recorded(saved: SavedPrefixes) -> None:
     entry = prefix(1)
     saved.record(entry, 10)
     assert saved.entries() == [entry]
-    assert saved.oldest() is entry
+    assert saved.names == (entry.saved_as,)
+    assert saved.num_bytes_of(entry.saved_as or "") == 10
 
 
 def test_recorded_again_is_newest(saved: SavedPrefixes, folder: Path) -> None:
@@ -95,21 +97,46 @@ def test_recorded_again_is_newest(saved: SavedPrefixes, folder: Path) -> None:
     for entry in (first, second, first):
         saved.record(entry, 10)
     assert saved.num_bytes == 20
-    assert saved.oldest() is second
+    assert saved.entries() == [second, first]
     saved.close()
     assert [tokens for tokens, _ in read_again(folder)] == [(2,), (1,)]
 
 
 def test_forgotten_is_gone(saved: SavedPrefixes, folder: Path) -> None:
-    first, second = prefix(1), prefix(2)
-    saved.record(first, 10)
-    saved.record(second, 20)
-    assert first.saved_as is not None
-    saved.forget(first.saved_as)
-    saved.forget(NAME)
-    assert saved.num_bytes == 20
+    first, second, third = prefix(1), prefix(2), prefix(3)
+    for entry in (first, second, third):
+        saved.record(entry, 10)
+    saved.forget(entry.saved_as or "" for entry in (first, third))
+    saved.forget([NAME])
+    assert saved.num_bytes == 10
     saved.close()
     assert read_again(folder) == [((2,), second.saved_as)]
+
+
+def test_changes_are_written_when_asked(saved: SavedPrefixes, folder: Path) -> None:
+    entry = prefix(1)
+    saved.record(entry, 10)
+    saved.forget([NAME])
+    assert not file_in(folder).exists()
+    saved.flush()
+    written = file_in(folder).read_bytes()
+    saved.forget(saved.names)
+    assert file_in(folder).read_bytes() == written
+    saved.flush()
+    assert file_in(folder).read_bytes() != written
+
+
+def test_nothing_is_written_without_a_change(saved: SavedPrefixes, folder: Path) -> None:
+    saved.flush()
+    saved.forget([NAME])
+    saved.flush()
+    assert not file_in(folder).exists()
+    saved.record(prefix(1), 10)
+    saved.flush()
+    file_in(folder).unlink()
+    saved.flush()
+    saved.close()
+    assert not file_in(folder).exists()
 
 
 @pytest.mark.parametrize(
@@ -195,17 +222,25 @@ def test_an_unreadable_file_means_starting_without(
         assert len(caplog.records) == 1
         # Nor can it be written: what is recorded holds until the end of this process.
         saved.record(prefix(1), 10)
+        saved.flush()
         assert [entry.tokens for entry in saved.entries()] == [(1,)]
         assert "could not be written" in caplog.records[1].getMessage()
 
 
 def test_a_write_that_fails_leaves_the_old_file(saved: SavedPrefixes, folder: Path) -> None:
     saved.record(prefix(1), 10)
+    saved.flush()
     (folder / "prefixes.tmp").mkdir()
     saved.record(prefix(2), 10)
+    saved.flush()
     (folder / "prefixes.tmp").rmdir()
+    written = file_in(folder).read_bytes()
+    saved.flush()
+    assert file_in(folder).read_bytes() == written
+    # The next change takes with it what could not be written.
+    saved.record(prefix(3), 10)
     saved.close()
-    assert [tokens for tokens, _ in read_again(folder)] == [(1,)]
+    assert [tokens for tokens, _ in read_again(folder)] == [(1,), (2,), (3,)]
 
 
 def test_two_coordinators_cannot_share_a_folder(saved: SavedPrefixes, folder: Path) -> None:
@@ -216,10 +251,11 @@ def test_two_coordinators_cannot_share_a_folder(saved: SavedPrefixes, folder: Pa
     SavedPrefixes(folder, "other", 100).close()
 
 
-def test_nothing_is_recorded_once_closed(saved: SavedPrefixes, folder: Path) -> None:
+def test_nothing_is_written_once_closed(saved: SavedPrefixes, folder: Path) -> None:
     saved.close()
-    with pytest.raises(PrefixFolderError, match="closed"):
-        saved.record(prefix(1), 10)
+    saved.record(prefix(1), 10)
+    saved.flush()
+    saved.close()
     assert read_again(folder) == []
 
 

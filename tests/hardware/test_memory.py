@@ -13,6 +13,13 @@ MemAvailable:    2000000 kB
 Buffers:          300000 kB
 """
 FREE = 2_000_000 * 1024
+STAT = """\
+anon 70
+file 50
+inactive_anon 30
+inactive_file 0
+active_file 20
+"""
 
 
 class System:
@@ -26,8 +33,9 @@ class System:
     def available(self) -> int | None:
         return available_bytes(self.meminfo, self.cgroup)
 
-    def limit(self, most: str | None, current: str | None) -> None:
-        for name, text in (("memory.max", most), ("memory.current", current)):
+    def limit(self, most: str | None, current: str | None, stat: str | None = STAT) -> None:
+        files = {"memory.max": most, "memory.current": current, "memory.stat": stat}
+        for name, text in files.items():
             if text is not None:
                 (self.cgroup / name).write_text(text)
 
@@ -70,6 +78,8 @@ def test_an_old_kernel_does_not_say(system: System, meminfo: str) -> None:
         (None, "1000\n", FREE),
         ("", "", FREE),
         ("1000\n", "some\n", FREE),
+        ("some\n", "1000\n", FREE),
+        ("1000 2000\n", "1000\n", FREE),
     ],
 )
 def test_a_containers_limit_counts_where_there_is_one(
@@ -78,6 +88,36 @@ def test_a_containers_limit_counts_where_there_is_one(
     system.meminfo.write_text(MEMINFO)
     system.limit(most, current)
     assert system.available() == expected
+
+
+@pytest.mark.parametrize(
+    ("most", "current", "inactive", "expected"),
+    [
+        ("1000\n", "400\n", 300, 900),
+        ("1000\n", "1000\n", 300, 300),  # all that is left was read from files
+        ("1000\n", "1400\n", 300, 0),
+        ("max\n", "400\n", 300, FREE),
+        ("4000000000\n", "1000\n", 1000, FREE),
+    ],
+)
+def test_files_that_were_read_are_given_back(
+    system: System, most: str, current: str, inactive: int, expected: int
+) -> None:
+    system.meminfo.write_text(MEMINFO)
+    system.limit(most, current, STAT.replace("inactive_file 0", f"inactive_file {inactive}"))
+    assert system.available() == expected
+
+
+@pytest.mark.parametrize("stat", ["", "anon 70\n", "total_inactive_file 300\n"])
+def test_a_container_that_names_no_files(system: System, stat: str) -> None:
+    system.limit("1000\n", "400\n", stat)
+    assert system.available() == 600
+
+
+@pytest.mark.parametrize("most", ["", "some\n", "-\n", "0x10\n"])
+def test_a_limit_that_is_no_number_is_none(system: System, most: str) -> None:
+    system.limit(most, "400\n")
+    assert system.available() is None
 
 
 def test_a_container_alone(system: System) -> None:

@@ -1,12 +1,14 @@
 """Costs that are predicted without computing anything, against the caches of real runs."""
 
 import time
+from dataclasses import replace
 
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
+from mlx_lm.models.cache import RotatingKVCache
 
-from tbcluster.core import CacheCost, StageRange
+from tbcluster.core import MAX_CHUNK_TOKENS, CacheCost, StageRange
 from tbcluster.model.cache_facts import cache_facts, stage_cache_costs
 from tbcluster.model.caches import Cache, state_arrays
 from tbcluster.model.quantized import fresh_caches
@@ -14,6 +16,7 @@ from tbcluster.model.tracer import trace
 from tests.doubles import architectures
 
 BLOCK = 256
+CHUNK_BESIDES = MAX_CHUNK_TOKENS - 1
 # Plain, sliding windows, recurrent (several kinds), latent attention, a list of caches, chunks, a
 # class of the model's own, and one that cannot be run without computing values.
 NAMES = [
@@ -64,15 +67,28 @@ def predicted(costs: tuple[CacheCost, ...], num_tokens: int) -> int:
     return sum(c.fixed_bytes + c.bytes_per_token * n for c, n in zip(costs, held, strict=True))
 
 
-def actual(name: str, num_tokens: int, kv_bits: int | None = None) -> int:
-    """Bytes after a prompt and one decode step, which drops what a window no longer shows."""
+def while_decoding(costs: tuple[CacheCost, ...]) -> tuple[CacheCost, ...]:
+    """The same, without the chunk that a `RotatingKVCache` holds besides after a prompt."""
+    return tuple(
+        replace(cost, window=cost.window - CHUNK_BESIDES)
+        if cost.window is not None and cost.window > CHUNK_BESIDES
+        else cost
+        for cost in costs
+    )
+
+
+def actual(name: str, num_tokens: int, kv_bits: int | None = None) -> tuple[int, int]:
+    """Bytes after a prompt, and after one decode step more, which drops what a window no longer
+    shows."""
     model = build(name)
     architectures.load(model, architectures.random_parameters(model))
     caches = fresh_caches(model, kv_bits)
+    sizes = []
     for length in (num_tokens - 1, 1):
         model(mx.zeros((1, length), mx.int32), cache=caches)
         mx.eval([state_arrays(cache) for cache in caches])
-    return num_bytes(caches)
+        sizes.append(num_bytes(caches))
+    return sizes[0], sizes[1]
 
 
 def num_bytes(caches: list[Cache]) -> int:
@@ -85,16 +101,26 @@ def test_a_real_run_takes_what_was_predicted(name: str, num_tokens: int) -> None
     if (name, num_tokens) == ("llama4", 20):
         pytest.skip("a chunk of 8 tokens is no whole number of blocks, unlike any real one")
     costs = costs_of_each(name)
-    taken = actual(name, num_tokens)
+    after_prompt, taken = actual(name, num_tokens)
+    assert after_prompt <= predicted(costs, num_tokens)
     block = BLOCK * sum(cost.bytes_per_token for cost in costs)
-    assert taken <= predicted(costs, num_tokens) <= taken + block
+    assert taken <= predicted(while_decoding(costs), num_tokens) <= taken + block
+
+
+def test_a_window_holds_a_prompts_last_chunk_besides() -> None:
+    (window,) = {cost.window for cost in costs_of_each("llama")} - {None}
+    cache = RotatingKVCache(max_size=8)
+    for _ in range(2):
+        cache.update_and_fetch(*(mx.zeros((1, 1, MAX_CHUNK_TOKENS, 1)),) * 2)
+        assert cache.keys.shape[2] <= window
+    assert cache.keys.shape[2] == window
 
 
 @pytest.mark.parametrize("kv_bits", [8, 4])
 @pytest.mark.parametrize("name", ["llama", "qwen3_next", "baichuan_m1"])
 def test_quantized_caches_take_what_was_predicted(name: str, kv_bits: int) -> None:
     quantized = costs_of_each(name, kv_bits)
-    assert actual(name, 20, kv_bits) == predicted(quantized, 20)
+    assert actual(name, 20, kv_bits)[1] == predicted(while_decoding(quantized), 20)
     # Of 32 bits a value; groups of 32 add a scale and a bias of 32 bits each.
     saved = [q.bytes_per_token / p.bytes_per_token for p, q in changed(name, quantized)]
     assert saved
@@ -108,7 +134,8 @@ def changed(name: str, quantized: tuple[CacheCost, ...]) -> list[tuple[CacheCost
 
 def test_known_costs() -> None:
     # Keys and values of 4 heads of 32 float32 values; three of four layers slide a window of 8.
-    assert set(costs_of_each("llama")) == {CacheCost(0, 1024, 8), CacheCost(0, 1024)}
+    sliding = CacheCost(0, 1024, 8 + CHUNK_BESIDES)
+    assert set(costs_of_each("llama")) == {sliding, CacheCost(0, 1024)}
 
 
 @pytest.mark.parametrize("name", ["llama", "nemotron_h", "longcat_flash_ngram", "gemma3n"])

@@ -17,11 +17,12 @@ from mlx_lm.models.cache import make_prompt_cache
 from tbcluster.model.arrays import from_boundary, to_boundary
 from tbcluster.model.bitnet import repack_bitlinear
 from tbcluster.model.caches import state_arrays
-from tbcluster.model.slicing import HiddenStates, StageModel, evaluate
+from tbcluster.model.slicing import HiddenStates, StageModel
 from tbcluster.model.trace import ModelTrace
 from tbcluster.model.tracer import needed_parameters, trace
 from tbcluster.wire.messages import Step, decode_step, encode_step
 from tests.doubles import architectures, muse_spark
+from tests.doubles.stages import evaluate
 
 STEP_LENGTHS = (7, 6, 3, 1, 1, 1, 1, 1)
 UNCUTTABLE = {"iquestloopcoder": "its forward pass never calls its layers as modules"}

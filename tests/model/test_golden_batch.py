@@ -29,9 +29,10 @@ from tbcluster.model.rows import (
     take_row,
     trim_cache,
 )
-from tbcluster.model.slicing import HiddenStates, StageModel, evaluate
+from tbcluster.model.slicing import HiddenStates, StageModel
 from tbcluster.model.tracer import trace
 from tests.doubles import architectures, muse_spark
+from tests.doubles.stages import evaluate
 
 NAMES = sorted(set(architectures.CONFIGS) - set(architectures.EXCLUDED))
 NOT_BATCHED = {*RUNS_ALONE, "deepseek_v41", "llama4"}

@@ -16,8 +16,9 @@ from tbcluster.core import StageRange
 from tbcluster.errors import CorruptModelError, PlanError, UnsupportedModelError
 from tbcluster.model.device import Device
 from tbcluster.model.loading import load_stage, open_model
-from tbcluster.model.slicing import HiddenStates, StageModel, evaluate
+from tbcluster.model.slicing import HiddenStates, StageModel
 from tests.doubles.checkpoints import LlamaSizes, write_llama
+from tests.doubles.stages import evaluate
 
 SIZES = LlamaSizes()
 CPU = Device("CPU", mx.float32)

@@ -19,10 +19,11 @@ from tbcluster.model.device import Device
 from tbcluster.model.loading import load_stage
 from tbcluster.model.quantized import check_quantized, fresh_caches, quantize_caches
 from tbcluster.model.reference import reference_continuation
-from tbcluster.model.slicing import HiddenStates, StageModel, evaluate
+from tbcluster.model.slicing import HiddenStates, StageModel
 from tbcluster.model.tracer import trace
 from tests.doubles import architectures
 from tests.doubles.checkpoints import LlamaSizes, write_llama
+from tests.doubles.stages import evaluate
 
 CPU = Device("CPU", mx.float32)
 STEP_LENGTHS = (7, 6, 1, 1, 1)

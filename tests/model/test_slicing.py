@@ -7,9 +7,10 @@ import pytest
 
 from tbcluster.errors import PlanError, WireError
 from tbcluster.model.boundary import flatten
-from tbcluster.model.slicing import HiddenStates, StageModel, evaluate
+from tbcluster.model.slicing import HiddenStates, StageModel
 from tbcluster.model.tracer import trace
 from tests.doubles import architectures
+from tests.doubles.stages import evaluate
 
 TOKENS = mx.array([[1, 2, 3]])
 

@@ -1,5 +1,7 @@
 """Cache operations on a stage's caches, and caches on disk."""
 
+import errno
+import os
 from pathlib import Path
 
 import mlx.core as mx
@@ -24,6 +26,7 @@ from tbcluster.wire.operations import (
     ForgetSaved,
     JoinLane,
     KeepRows,
+    KeepSaved,
     LoadCache,
     NewCache,
     SaveCache,
@@ -129,6 +132,8 @@ def test_a_lane_grows_shrinks_and_is_read() -> None:
         (KeepRows(1, ()), "in a lane of 1"),
         (SaveCache(1, NAME), "saves no caches"),
         (LoadCache(5, NAME), "saves no caches"),
+        (ForgetSaved(NAME), "saves no caches"),
+        (KeepSaved(()), "saves no caches"),
     ],
 )
 def test_what_cannot_be_done_changes_nothing(operation: CacheOperation, message: str) -> None:
@@ -197,12 +202,67 @@ def test_a_loaded_cache_outlives_its_file(tmp_path: Path) -> None:
     assert held(store.get(2)) == [1, 2]
 
 
-def saved(folder: Path) -> Path:
+def saved(folder: Path, name: str = NAME) -> Path:
     store = CacheStore(make_cache, folder)
     store.apply(NewCache(1))
     feed(store.get(1), 1, 2, 3)
-    store.apply(SaveCache(1, NAME))
-    return folder / f"{NAME}.safetensors"
+    store.apply(SaveCache(1, name))
+    return folder / f"{name}.safetensors"
+
+
+def test_all_but_some_are_deleted(tmp_path: Path) -> None:
+    store = CacheStore(make_cache, tmp_path / "saved")
+    store.apply(KeepSaved((NAME,)))
+    kept, other = saved(tmp_path / "saved"), saved(tmp_path / "saved", NAME[::-1])
+    (tmp_path / "saved" / "tmpabc.safetensors").write_bytes(b"of a writer that was killed")
+    (tmp_path / "saved" / "notes.txt").write_text("not ours")
+    store.apply(KeepSaved((NAME, "a" * 32)))
+    assert not other.exists()
+    assert {path.name for path in kept.parent.iterdir()} == {kept.name, "notes.txt"}
+    store.apply(LoadCache(1, NAME))
+    store.apply(KeepSaved(()))
+    assert not kept.exists()
+
+
+def test_a_bad_name_among_others_deletes_nothing(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    with pytest.raises(StageError, match="is no name of a saved cache"):
+        CacheStore(make_cache, tmp_path).apply(KeepSaved(("a" * 32, "..")))
+    assert path.exists()
+
+
+def test_what_cannot_be_deleted_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.safetensors").mkdir()
+    store = CacheStore(make_cache, tmp_path)
+    for operation in (ForgetSaved(NAME), KeepSaved(())):
+        with pytest.raises(StageError, match="cannot be deleted"):
+            store.apply(operation)
+
+
+def test_a_file_is_on_the_disk_before_its_name_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, bool]] = []
+
+    def fsync(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, path.exists()))
+
+    path = tmp_path / f"{NAME}.safetensors"
+    monkeypatch.setattr(os, "fsync", fsync)
+    saved(tmp_path)
+    assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
+
+
+def test_a_file_that_does_not_reach_the_disk_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(StageError, match=r"cannot be written to .* no space left"):
+        saved(tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("length", [0, 4, 100, 600, -1])
@@ -241,7 +301,8 @@ def test_a_file_of_another_model(tmp_path: Path) -> None:
 def test_names_that_are_none(tmp_path: Path, name: str) -> None:
     store = CacheStore(make_cache, tmp_path)
     store.apply(NewCache(1))
-    for operation in (SaveCache(1, name), LoadCache(2, name), ForgetSaved(name)):
+    operations = SaveCache(1, name), LoadCache(2, name), ForgetSaved(name), KeepSaved((NAME, name))
+    for operation in operations:
         with pytest.raises(StageError, match="is no name of a saved cache"):
             store.apply(operation)
     assert list(tmp_path.iterdir()) == []

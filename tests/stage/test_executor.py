@@ -29,6 +29,7 @@ from tbcluster.engine.sequence import Sequence
 from tbcluster.model.rows import max_trimmable_tokens
 from tbcluster.model.slicing import StageModel
 from tbcluster.model.tracer import trace
+from tbcluster.stage import executor as executor_module
 from tbcluster.stage.cache_store import CacheStore
 from tbcluster.stage.executor import BegunStep, StageExecutor
 from tbcluster.wire.messages import (
@@ -46,6 +47,7 @@ from tbcluster.wire.operations import (
     ForgetSaved,
     JoinLane,
     KeepRows,
+    KeepSaved,
     LoadCache,
     NewCache,
     SaveCache,
@@ -139,8 +141,9 @@ class Chain:
             assert step is not None
             self._send_on(index, executor.run(step))
             return True
-        following = executor.begin(step) if step is not None else None
-        before, self._begun[index] = self._begun[index], following
+        before = self._begun[index]
+        following = executor.begin(step, is_alone=before is None) if step is not None else None
+        self._begun[index] = following
         if before is not None:
             self._send_on(index, executor.finish(before))
         if following is not None:
@@ -203,6 +206,8 @@ class Coordinator:
         assert started is not None
         sequence.cache_id, sequence.num_scheduled = started.cache_id, started.num_tokens
         sequence.num_cached_tokens = started.num_tokens
+        if started.prefix is not None and not started.prefix.is_proven:
+            sequence.started_from = started.prefix
         self.scheduler.add(sequence)
         return sequence
 
@@ -349,9 +354,13 @@ def test_a_copy_goes_its_own_way() -> None:
     original = chain.answer(decode(0, 3))
     trimmed = chain.answer(decode(1, 3), CopyCache(1, 0, 1))
     assert_alike(trimmed.sampled[0], original.sampled[0])
-    # What one of them computes is nothing to the other.
+    # What one of them computes is nothing to the other, nor to the only row of a lane.
+    chain.answer(None, JoinLane(5, (1,)), TakeRow(6, 5, 0))
     chain.answer(decode(0, 4))
-    chain.answer(decode(1, 5))
+    chain.answer(decode(5, 5))
+    again = chain.answer(decode(6, 8))
+    chain.answer(None, CopyCache(7, 0, 1))
+    assert_alike(chain.answer(decode(7, 8)).sampled[0], again.sampled[0])
     shorter = chain.answer(MicroBatch(2, prompt[10:]), CopyCache(2, 0, 2 + len(prompt) - 10))
     assert shorter.error is None
     assert_alike(chain.answer(decode(2, 3)).sampled[0], original.sampled[0])
@@ -368,9 +377,12 @@ def test_a_cache_is_saved_on_every_stage_and_loaded_again(tmp_path: Path) -> Non
     assert_alike(loaded.sampled[0], expected.sampled[0])
     assert chain.answer(None, ForgetSaved(NAME)).error is None
     assert list(tmp_path.rglob("*.safetensors")) == []
-    missing = chain.answer(decode(3), LoadCache(3, NAME))
+    missing = chain.answer(None, LoadCache(3, NAME))
     assert missing.error is not None
     assert missing.error.startswith("stage 0: no KV cache can be read")
+    assert chain.answer(decode(3), LoadCache(3, NAME)).error == NO_CACHE_0.replace(
+        "cache 0", "cache 3"
+    )
 
 
 # Begun before the last one is finished
@@ -389,6 +401,7 @@ def steps_that_follow_one_another() -> list[Step]:
         (None, (TakeRow(6, 5, 1), KeepRows(5, (2, 0)))),
         (decode_rows(5, 1, 2), ()),
         (decode(6, 3), (CopyCache(7, 6, 1), CopyCache(7, 77, 0))),
+        (decode(6, 4), (JoinLane(7, (77,)),)),
         (decode(7, 3), ()),
         (MicroBatch(7, PROMPTS[3]), (DropCache(5),)),
         (decode(7, 3), ()),
@@ -412,7 +425,7 @@ def test_a_step_begun_before_the_last_is_finished_gives_the_same(cuts: tuple[int
         overlapping.submit(step.micro_batch, *step.operations)
     got = [overlapping.result() for _ in steps]
     assert [without_timings(r) for r in got] == [without_timings(r) for r in expected]
-    assert [r.step_id for r in got if r.error is not None] == [5, 9]
+    assert [r.step_id for r in got if r.error is not None] == [5, 10]
     assert overlapping.num_caches() == one_by_one.num_caches()
 
 
@@ -420,7 +433,9 @@ def test_nothing_is_lost_when_all_are_begun_at_once() -> None:
     # Deeper than workers go.
     expected = Chain(new_executors("qwen3", ()))
     (executor,) = new_executors("qwen3", ())
-    begun = [executor.begin(step) for step in steps_that_follow_one_another()]
+    begun = [
+        executor.begin(step, is_alone=step.step_id == 0) for step in steps_that_follow_one_another()
+    ]
     for step, each in zip(steps_that_follow_one_another(), begun, strict=True):
         assert each is not None
         executor.start(each)
@@ -540,39 +555,96 @@ def test_an_unknown_cache_is_an_error_that_passes_the_later_stages(name: str) ->
     assert chain.answer(decode(1)).sampled == before.sampled
 
 
-FAILING_OPERATIONS = {
-    "a copy of nothing": (CopyCache(2, 99, 0), "no cache 99 on this stage"),
-    "more is trimmed than there is": (CopyCache(2, 0, 99), "cannot take 99 tokens back"),
+FAILING_ON_LANES = {
     "a join of nothing": (JoinLane(2, (0, 99)), "no cache 99 on this stage"),
     "a join twice": (JoinLane(2, (0, 0)), "cannot join lane 2"),
-    "a row that is not there": (TakeRow(2, 0, 1), "no rows (1,) in a lane of 1"),
     "no row is kept": (KeepRows(0, ()), "no rows ()"),
+}
+FAILING_ELSEWHERE = {
+    "a copy of nothing": (CopyCache(2, 99, 0), "no cache 99 on this stage"),
+    "more is trimmed than there is": (CopyCache(2, 0, 99), "cannot take 99 tokens back"),
+    "a row that is not there": (TakeRow(2, 0, 1), "no rows (1,) in a lane of 1"),
     "no folder to save in": (SaveCache(0, NAME), "saves no caches"),
     "no folder to load from": (LoadCache(2, NAME), "saves no caches"),
     "no folder to forget in": (ForgetSaved(NAME), "saves no caches"),
+    "no folder to keep files in": (KeepSaved((NAME,)), "saves no caches"),
 }
+FAILING = FAILING_ON_LANES | FAILING_ELSEWHERE
+# What follows the one that fails: in the end there is an empty cache 3.
+LATER = NewCache(3), CopyCache(4, 3, 0), DropCache(4)
 
 
-@pytest.mark.parametrize(
-    ("operation", "message"), FAILING_OPERATIONS.values(), ids=FAILING_OPERATIONS.keys()
-)
-def test_an_operation_that_fails_fails_its_step_and_the_later_ones_are_applied(
+@pytest.mark.parametrize(("operation", "message"), FAILING.values(), ids=FAILING.keys())
+def test_an_operation_that_fails_alone_is_told_and_the_later_ones_are_applied(
     operation: CacheOperation, message: str, chain: Chain
 ) -> None:
     expected = chain.answer(decode(0), NewCache(0))
     chain.answer(None, DropCache(0), NewCache(0))
-    # The micro-batch could have gone on with what is there: it must not.
-    failed = chain.answer(decode(0), operation, NewCache(3), CopyCache(4, 3, 0), DropCache(4))
+    failed = chain.answer(None, operation, *LATER)
     assert failed.error is not None
     assert failed.error.startswith("stage 0: ")
     assert message in failed.error
-    assert failed.sampled == ()
     assert chain.num_caches() == [2, 2]
     # What it failed on is as it was, and the step after it is none the worse.
     after = chain.answer(decode(0))
     assert after.error is None
     assert after.sampled == expected.sampled
     assert chain.answer(decode(3)).sampled == expected.sampled
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"), FAILING_ON_LANES.values(), ids=FAILING_ON_LANES.keys()
+)
+def test_a_lane_that_is_not_what_it_should_be_stops_the_micro_batch(
+    operation: CacheOperation, message: str, chain: Chain
+) -> None:
+    expected = chain.answer(decode(0), NewCache(0))
+    chain.answer(None, DropCache(0), NewCache(0))
+    # The micro-batch could have gone on with what is there: it must not.
+    failed = chain.answer(decode(0), operation, *LATER)
+    assert failed.error is not None
+    assert failed.error.startswith("stage 0: ")
+    assert message in failed.error
+    assert failed.sampled == ()
+    # The later ones are applied, and the step's own cache, which lacks a token now, is gone.
+    assert chain.num_caches() == [1, 1]
+    assert chain.answer(decode(0)).error == NO_CACHE_0
+    assert chain.answer(decode(3)).sampled == expected.sampled
+
+
+@pytest.mark.parametrize(
+    ("operation", "message"), FAILING_ELSEWHERE.values(), ids=FAILING_ELSEWHERE.keys()
+)
+def test_a_cache_that_cannot_be_made_or_kept_does_not_stop_the_micro_batch(
+    operation: CacheOperation, message: str, chain: Chain, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = chain.answer(decode(0), NewCache(0))
+    chain.answer(None, DropCache(0), NewCache(0))
+    result = chain.answer(decode(0), operation, *LATER)
+    assert result.error is None
+    assert result.sampled == expected.sampled
+    logged = [record.getMessage() for record in caplog.records]
+    assert [text.startswith(f"stage {index}: ") for index, text in enumerate(logged)] == [True] * 2
+    assert all(message in text for text in logged)
+    assert {record.levelname for record in caplog.records} == {"WARNING"}
+    assert chain.num_caches() == [2, 2]
+    assert chain.answer(decode(3)).sampled == expected.sampled
+    # Whoever needs what could not be made finds it missing.
+    assert chain.answer(decode(2)).error == "stage 0: no cache 2 on this stage"
+
+
+@pytest.mark.parametrize("operation", [CopyCache(2, 99, 0), TakeRow(2, 99, 0), LoadCache(2, NAME)])
+def test_the_micro_batch_that_needs_it_finds_it_missing(
+    operation: CacheOperation, chain: Chain
+) -> None:
+    assert chain.answer(decode(2), operation).error == "stage 0: no cache 2 on this stage"
+
+
+def test_an_operation_that_fails_beside_a_lane_does_not_hide_what_is_wrong_with_it(
+    chain: Chain,
+) -> None:
+    failed = chain.answer(decode(0), NewCache(0), CopyCache(1, 8, 0), JoinLane(2, (9,)))
+    assert failed.error == "stage 0: no cache 9 on this stage"
 
 
 def test_the_first_operation_that_fails_is_the_one_that_is_told(chain: Chain) -> None:
@@ -660,7 +732,7 @@ def test_a_stage_in_the_middle_names_itself() -> None:
 def test_a_step_marked_with_an_error_is_passed_on_with_its_operations_applied() -> None:
     first, last = new_executors("llama", (3,))
     before = (VisitTiming(5, 1),)
-    step = Step(1, 4, (NewCache(3),), decode(3), error="broken before", timings=before)
+    step = Step(1, 4, (NewCache(3), NewCache(5)), decode(3), error="broken before", timings=before)
     passed = first.run(step)
     assert isinstance(passed, Step)
     assert (passed.error, passed.boundary) == ("broken before", None)
@@ -670,7 +742,60 @@ def test_a_step_marked_with_an_error_is_passed_on_with_its_operations_applied() 
     assert isinstance(result, Result)
     assert (result.step_id, result.error, result.sampled) == (4, "broken before", ())
     assert len(result.timings) == 3
-    assert [first.num_caches, last.num_caches] == [1, 1]
+    # Both were made. The micro-batch's own lacks a token and is gone again.
+    for executor in (first, last):
+        assert executor.num_caches == 1
+        executor.run(Step(1, 5, (DropCache(5),)))
+        assert executor.num_caches == 0
+
+
+@pytest.mark.parametrize("name", ["llama", "nanbeige"])
+def test_nothing_is_made_of_a_cache_whose_step_has_failed(name: str) -> None:
+    """Copies of it would lack tokens on the stages that did not compute the step."""
+    chain = Chain(new_executors(name, (1, 2)))
+    chain.answer(MicroBatch(0, (1, 2, 3)), NewCache(0), NewCache(1))
+    chain.executors[1].run(Step(1, 99, (DropCache(0),)))
+    stage_1 = NO_CACHE_0.replace("stage 0", "stage 1")
+    assert chain.answer(MicroBatch(0, (4, 5))).error == stage_1
+    # The first stage has computed it, and learns from the copy that fails on the others.
+    assert chain.num_caches() == [2, 1, 1]
+    assert chain.answer(None, CopyCache(2, 0, 0)).error == stage_1
+    assert chain.answer(decode(2)).error == stage_1.replace("cache 0", "cache 2")
+    assert chain.answer(None, DropCache(0), DropCache(2)).error is None
+    assert chain.num_caches() == [1, 1, 1]
+
+
+def test_a_step_that_fails_when_it_is_waited_for_leaves_no_cache(
+    chain: Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain.answer(MicroBatch(0, (1, 2, 3)), NewCache(0))
+
+    def fail(_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(executor_module, "_wait_for", fail)
+    failed = chain.answer(decode(0))
+    monkeypatch.undo()
+    assert failed.error == "stage 0 failed: RuntimeError: out of memory"
+    assert chain.num_caches() == [0, 0]
+    assert chain.answer(None, CopyCache(1, 0, 0)).error == NO_CACHE_0
+
+
+@pytest.mark.parametrize("is_alone", [True, False])
+def test_only_a_step_that_is_alone_is_computed_while_its_graph_is_built(
+    is_alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[bool] = []
+    forward = StageModel.forward
+
+    def noting(*args: Any, starts_early: bool = False, **kwargs: Any) -> Any:
+        started.append(starts_early)
+        return forward(*args, starts_early=starts_early, **kwargs)
+
+    monkeypatch.setattr(StageModel, "forward", noting)
+    (executor,) = new_executors("llama", ())
+    assert executor.begin(Step(1, 0, (NewCache(0),), decode(0)), is_alone=is_alone) is not None
+    assert started == [is_alone]
 
 
 def test_no_hidden_states_for_a_later_stage_is_an_error() -> None:

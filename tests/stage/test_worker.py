@@ -72,14 +72,17 @@ class ExecutorDouble:
 
     def __init__(self) -> None:
         self.log: list[tuple[str, int]] = []
+        self.begun_alone: list[int] = []
         self.num_waits = 0
 
     def waited(self, seconds: float) -> None:
         assert seconds >= 0
         self.num_waits += 1
 
-    def begin(self, step: Step) -> BegunStep | None:
+    def begin(self, step: Step, *, is_alone: bool) -> BegunStep | None:
         self.log.append(("begin", step.step_id))
+        if is_alone:
+            self.begun_alone.append(step.step_id)
         return BegunStep(step, None, [], None) if step.epoch else None
 
     def start(self, begun: BegunStep) -> None:
@@ -131,6 +134,7 @@ def test_a_step_that_is_there_is_begun_before_the_last_is_finished_and_started_a
         ("start", 2),
         ("finish", 2),
     ]
+    assert bench.executor.begun_alone == [0]
 
 
 def test_a_step_is_finished_when_nothing_follows() -> None:
@@ -140,6 +144,7 @@ def test_a_step_is_finished_when_nothing_follows() -> None:
     receiver = bench.run(first, None, None, second, None)
     assert bench.begins() == bench.finishes() == [0, 1]
     assert [step_id for _, step_id in bench.executor.log] == [0, 0, 0, 1, 1, 1]
+    assert bench.executor.begun_alone == [0, 1]
     # The first was there at once; before the second, and at the end, there was nothing to do.
     assert receiver.num_waits == 2
     assert bench.executor.num_waits == 1
@@ -182,6 +187,7 @@ def test_a_step_of_a_past_epoch_holds_nothing_up() -> None:
     bench.run(Step(1, 0), Step(0, 7), Step(1, 1))
     assert bench.begins() == [0, 7, 1]
     assert bench.finishes() == [0, 1]
+    assert bench.executor.begun_alone == [0, 1]
 
 
 def test_waiting_in_vain_counts_too() -> None:

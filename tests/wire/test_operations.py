@@ -17,6 +17,7 @@ from tbcluster.wire.operations import (
     ForgetSaved,
     JoinLane,
     KeepRows,
+    KeepSaved,
     LoadCache,
     NewCache,
     SaveCache,
@@ -34,6 +35,7 @@ ON_THE_WIRE: dict[str, tuple[CacheOperation, list[Any]]] = {
     "save": (SaveCache(7, "aa"), ["save", 7, "aa"]),
     "load": (LoadCache(8, "aa"), ["load", 8, "aa"]),
     "forget": (ForgetSaved("aa"), ["forget", "aa"]),
+    "keep_saved": (KeepSaved(("aa", "bb")), ["keep_saved", ["aa", "bb"]]),
 }
 
 ids = st.integers(0, 2**63 - 1)
@@ -48,6 +50,7 @@ operations = st.one_of(
     st.builds(SaveCache, ids, st.text()),
     st.builds(LoadCache, ids, st.text()),
     st.builds(ForgetSaved, st.text()),
+    st.builds(KeepSaved, st.lists(st.text(), max_size=9).map(tuple)),
 )
 
 
@@ -105,6 +108,9 @@ def test_any_number_of_them_keeps_its_order(sent: list[CacheOperation]) -> None:
         pytest.param([["save", 1, 7]], id="a number for a name"),
         pytest.param([["load", 1, ["a"]]], id="a list for a name"),
         pytest.param([["forget", None]], id="no name to forget"),
+        pytest.param([["keep_saved"]], id="no names to keep"),
+        pytest.param([["keep_saved", "aa"]], id="a name that is no list of them"),
+        pytest.param([["keep_saved", ["aa", 7]]], id="a number for a name to keep"),
     ],
 )
 def test_garbage_is_a_wire_error(sent: Any) -> None:

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.parity_check import ParityCheck
-from tbcluster.cluster.prefix_folder import open_prefix_disk, stage_folder
+from tbcluster.cluster.prefix_folder import open_prefix_disk, stage_folders
 from tbcluster.cluster.served_model import ServedModel, model_name, open_served_model
 from tbcluster.cluster.stages import OnProgress, StageExited, StageSet, StageStatus
 from tbcluster.cluster.watcher import StageWatcher, tell_requests
@@ -106,7 +106,8 @@ class Cluster:
 
     Raises (from `start` or on entering):
         ModelError: The model cannot be found, read, run, or fails the parity check.
-        PlanError: It cannot be cut into so many stages.
+        PlanError: It cannot be cut into so many stages, or has too little KV memory.
+        PrefixFolderError: The folder for prefixes cannot be used, or is in use.
         StageError: A stage could not be started.
     """
 
@@ -206,7 +207,7 @@ class Cluster:
             sampling=sampling or SamplingParams(),
             stop=tuple(stop),
             stop_tokens=frozenset(self.tokenizer.eos_token_ids),
-            cache_prompt=cache_prompt and self._kv.prefix_cache,
+            cache_prompt=cache_prompt,
         )
 
     def submit(self, request: Request, listener: Listener) -> None:
@@ -285,7 +286,7 @@ class Cluster:
                 self._on_progress,
                 self._on_loss,
                 model.kv.bits,
-                lambda stage: stage_folder(model, stage),
+                stage_folders(model),
             )
             cleanup.callback(stages.close)
             receiver = ZmqReceiver(stages.results)
@@ -347,7 +348,12 @@ class Cluster:
 
 def _new_caches(model: ServedModel) -> CacheBook:
     memory = KvMemory(model.caches.costs, model.kv_budgets)
-    return CacheBook(memory, PrefixIndex(model.caches.max_trimmable_tokens))
+    return CacheBook(
+        memory,
+        PrefixIndex(model.caches.max_trimmable_tokens),
+        # Where chunks matter, a known prefix ends where no chunk would.
+        reuses_prefixes=model.kv.prefix_cache and not model.caches.fixed_chunks,
+    )
 
 
 def _make_engine(
@@ -362,6 +368,7 @@ def _make_engine(
         num_stages,
         max_rows=MAX_LANE_ROWS if model.caches.can_batch else 1,
         max_per_sequence=1 if model.facts.num_visits > 1 else UNLIMITED,
+        fixed_chunks=model.caches.fixed_chunks,
     )
     return Engine(
         pipeline,

@@ -5,13 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tbcluster.core import CacheCost
-from tbcluster.engine.kv_memory import BLOCK_TOKENS, KvMemory
+from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.errors import PlanError
 
 # What is left after the weights also holds activations, and copies while lanes are regrouped.
 KV_SHARE = 0.7
 # Stages get memory in proportion to what a sequence of this length takes on each.
 REFERENCE_TOKENS = 4096
+# Less is of no use to anyone, and the parity probe would not fit.
+MIN_CAPACITY_TOKENS = 64
 DEFAULT_DISK_BYTES = 20 * 10**9
 QUANTIZED_BITS = (4, 8)
 
@@ -71,12 +73,12 @@ def kv_budgets(
         total = max(1, sum(sizes))
         budgets = tuple(room * size // total for size in sizes)
     memory = KvMemory(costs, budgets)
-    if memory.capacity_tokens() == 0:
-        stage = memory.tightest_stage(BLOCK_TOKENS)
-        needed = memory.bytes_for(BLOCK_TOKENS)[stage]
+    if memory.capacity_tokens() < MIN_CAPACITY_TOKENS:
+        stage = memory.tightest_stage(MIN_CAPACITY_TOKENS)
+        needed = memory.bytes_for(MIN_CAPACITY_TOKENS)[stage]
         raise PlanError(
-            f"stage {stage} has {budgets[stage]:,} bytes of KV memory, and {BLOCK_TOKENS} tokens "
-            f"take {needed:,}: give it more (--kv-memory), use fewer bits (--kv-bits), or free "
-            "memory on this machine"
+            f"stage {stage} has {budgets[stage]:,} bytes of KV memory, and {MIN_CAPACITY_TOKENS} "
+            f"tokens take {needed:,}: give it more (--kv-memory), use fewer bits (--kv-bits), or "
+            "free memory on this machine"
         )
     return budgets

@@ -31,10 +31,12 @@ def model_folder(model: ServedModel) -> Path | None:
     return model.kv.prefix_folder.expanduser().absolute() / fingerprint(model)
 
 
-def stage_folder(model: ServedModel, stage: int) -> Path | None:
-    """Where one stage keeps its part of each prefix."""
+def stage_folders(model: ServedModel) -> list[Path] | None:
+    """Where each stage keeps its part of each prefix."""
     folder = model_folder(model)
-    return None if folder is None else folder / f"stage-{stage}"
+    if folder is None:
+        return None
+    return [folder / f"stage-{stage}" for stage in range(len(model.ranges))]
 
 
 def fingerprint(model: ServedModel) -> str:

@@ -67,7 +67,7 @@ class StageSet:
 
     Args:
         kv_bits: 8 or 4 for quantized KV caches.
-        saved_folder: Stage -> where it keeps prefixes on disk.
+        saved_folders: Where each stage keeps prefixes on disk; None for nowhere.
         on_progress: Called with the state of all stages whenever one of them changes.
         on_loss: Called at once when a worker ends, in a thread of its own; `next_exit` tells the
             same to whoever follows the stages.
@@ -80,11 +80,11 @@ class StageSet:
         on_progress: OnProgress,
         on_loss: OnLoss,
         kv_bits: int | None = None,
-        saved_folder: Callable[[int], Path | None] = lambda _: None,
+        saved_folders: Sequence[Path] | None = None,
     ) -> None:
         self._model_path = model_path
         self._kv_bits = kv_bits
-        self._saved_folder = saved_folder
+        self._saved_folders = saved_folders
         self._on_progress = on_progress
         self._on_loss = on_loss
         self._run_dir = make_run_dir()
@@ -189,7 +189,7 @@ class StageSet:
         return None
 
     def _spec(self, status: StageStatus, epoch: int) -> StageSpec:
-        saved_folder = self._saved_folder(status.index)
+        saved = self._saved_folders
         following = (status.index + 1) % len(self.statuses)
         return StageSpec(
             index=status.index,
@@ -202,7 +202,7 @@ class StageSet:
             results=self.results,
             run_dir=str(self._run_dir),
             kv_bits=self._kv_bits,
-            saved_folder=None if saved_folder is None else str(saved_folder),
+            saved_folder=None if saved is None else str(saved[status.index]),
         )
 
     def _endpoint(self, name: str) -> str:

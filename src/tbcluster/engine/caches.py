@@ -34,14 +34,25 @@ class StartedCache:
 
 class CacheBook:
     """Notes caches of sequences, lanes and prefixes, and makes room by letting go of the prefixes
-    that were not used for longest."""
+    that were not used for longest.
 
-    def __init__(self, memory: KvMemory, prefixes: PrefixIndex) -> None:
+    Args:
+        reuses_prefixes: False where no prompt may start from a known prefix.
+
+    Attributes:
+        num_freed: Grows whenever there may be more room than before.
+    """
+
+    def __init__(
+        self, memory: KvMemory, prefixes: PrefixIndex, *, reuses_prefixes: bool = True
+    ) -> None:
         self.memory = memory
         self.prefixes = prefixes
+        self._reuses_prefixes = reuses_prefixes
         self._operations: list[CacheOperation] = []
         self._forgotten: list[str] = []
         self._next_id = 0
+        self.num_freed = 0
 
     @property
     def num_stages(self) -> int:
@@ -60,7 +71,9 @@ class CacheBook:
 
     def clear(self) -> None:
         """The stages have lost or dropped everything they held in memory."""
-        self._operations.clear()
+        # Disks are as they were.
+        self._operations = [op for op in self._operations if isinstance(op, ForgetSaved)]
+        self.num_freed += 1
         self.memory.clear()
         for entry in list(self.prefixes):
             self._leave_memory(entry)
@@ -70,7 +83,7 @@ class CacheBook:
     def start(self, tokens: Items[TokenId], *, uses_prefixes: bool) -> StartedCache | None:
         """A cache with room for `tokens` and one more block, from the best known prefix; None when
         it has no room now."""
-        match = self._find_prefix(tokens) if uses_prefixes else None
+        match = self._find_prefix(tokens) if uses_prefixes and self._reuses_prefixes else None
         source = match.entry if match is not None else None
         if not self._make_room(len(tokens) + 1, source):
             return None
@@ -85,6 +98,7 @@ class CacheBook:
 
     def drop(self, cache_id: int) -> None:
         """A sequence or a lane is over."""
+        self.num_freed += 1
         self._operations.append(DropCache(cache_id))
         self.memory.release(cache_id)
 
@@ -121,19 +135,30 @@ class CacheBook:
 
     def keep_rows(self, lane: int, rows: Items[int], num_tokens: int) -> None:
         """Drop all other rows of a lane."""
+        self.num_freed += 1
         self._operations.append(KeepRows(lane, tuple(rows)))
         self.memory.hold(lane, num_tokens, len(rows))
 
     # Prefixes
 
-    def keep_prefix(self, cache_id: int, tokens: Items[TokenId]) -> None:
-        """A cache is nobody's any more: it stays as a prefix for others."""
-        if len(tokens) < MIN_MATCH:
+    def can_keep(self, num_tokens: int) -> bool:
+        """Whether a prefix of this length is worth keeping and has room, if need be in place of
+        older ones."""
+        if not self._reuses_prefixes or num_tokens < MIN_MATCH:
+            return False
+        return self._make_room(num_tokens, None)
+
+    def keep_prefix(self, cache_id: int, tokens: Items[TokenId]) -> PrefixEntry | None:
+        """A cache is nobody's any more: it stays as a prefix for others, if it is worth it."""
+        if not self._reuses_prefixes or len(tokens) < MIN_MATCH:
             self.drop(cache_id)
-            return
+            return None
+        self.num_freed += 1  # what is a prefix can be let go of
         self.memory.hold(cache_id, len(tokens))
-        for entry in self.prefixes.add(PrefixEntry(tuple(tokens), cache_id)):
-            self._forget(entry)
+        entry = PrefixEntry(tuple(tokens), cache_id)
+        for superfluous in self.prefixes.add(entry):
+            self._forget(superfluous)
+        return entry
 
     def fork_of(self, tokens: Items[TokenId]) -> int | None:
         """Where other prompts that begin like this one went on differently, if known prefixes are
@@ -141,17 +166,27 @@ class CacheBook:
         shared = self.prefixes.shared_with_any(tokens)
         return shared if self.prefixes.would_cover(tokens) < shared >= MIN_MATCH else None
 
-    def copy_as_prefix(self, cache_id: int, tokens: Items[TokenId]) -> None:
-        """Keep what a running sequence's cache holds now."""
+    def copy_as_prefix(self, cache_id: int, tokens: Items[TokenId]) -> PrefixEntry | None:
+        """Keep what a running sequence's cache holds now, if there is room. Its steps may yet fail:
+        it is not proven."""
+        if not self.can_keep(len(tokens)):
+            return None
         copy = self._new_id()
         self._operations.append(CopyCache(copy, cache_id, 0))
-        self.keep_prefix(copy, tokens)
+        entry = self.keep_prefix(copy, tokens)
+        if entry is not None:
+            entry.is_proven = False
+        return entry
 
     def forget_prefix(self, entry: PrefixEntry) -> None:
         """It turned out to be of no use."""
         if entry in self.prefixes:
             self.prefixes.remove(entry)
             self._forget(entry)
+
+    def delete_saved(self, name: str) -> None:
+        """Tell the stages to delete what they saved under this name."""
+        self._operations.append(ForgetSaved(name))
 
     def leave_disk(self, entry: PrefixEntry) -> None:
         """It is deleted from the stages' disks."""
@@ -168,7 +203,7 @@ class CacheBook:
             return match
         if match.num_tokens < len(tokens) - 1:
             return match
-        can_leave_more = self.prefixes.can_trim(match.entry)
+        can_leave_more = self.prefixes.can_trim_length(len(match.entry.tokens))
         return replace(match, num_tokens=match.num_tokens - 1) if can_leave_more else None
 
     def _copy_prefix(self, match: PrefixMatch, cache_id: int) -> None:
@@ -206,11 +241,11 @@ class CacheBook:
 
     def evict_while_over(self) -> None:
         """Let go of prefixes, the longest unused first, until no stage holds more than it may."""
-        for entry in list(self.prefixes):
-            if not self.memory.is_over:
+        while self.memory.is_over:
+            entry = self.prefixes.oldest(_is_in_memory)
+            if entry is None:
                 return
-            if entry.cache_id is not None:
-                self._evict(entry)
+            self._evict(entry)
 
     def _evict(self, entry: PrefixEntry) -> None:
         if entry.cache_id is not None:
@@ -235,3 +270,7 @@ class CacheBook:
     def _new_id(self) -> int:
         self._next_id += 1
         return self._next_id
+
+
+def _is_in_memory(entry: PrefixEntry) -> bool:
+    return entry.cache_id is not None

@@ -4,11 +4,10 @@ import logging
 import queue
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from itertools import islice
 
 from tbcluster.core import Request, SampledToken, StepResult
+from tbcluster.engine.admission import Admission
 from tbcluster.engine.caches import CacheBook
 from tbcluster.engine.detokenizer import Detokenizer, TextStream
 from tbcluster.engine.emission import Emitter, tell
@@ -28,8 +27,8 @@ from tbcluster.errors import (
 
 logger = logging.getLogger(__name__)
 
-# How many of those that wait are looked at in one turn.
-MAX_LOOK_AHEAD = 16
+# A step that fails takes all its rows with it: each may try once more.
+MAX_FAILURES = 1
 
 
 class Engine:
@@ -62,7 +61,7 @@ class Engine:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._num_open = 0
         self._open_lock = threading.Lock()
-        self._waiting: deque[Sequence] = deque()
+        self._admission = Admission(scheduler, caches)
         self._running: dict[int, Sequence] = {}
         self._emitter = Emitter(self._end, clock)
         self._counters = Counters(caches.num_stages)
@@ -165,7 +164,8 @@ class Engine:
         self._take_inbox()
         if self._is_stopped:
             return
-        self._admit()
+        if not self._is_held:
+            self._admission.admit(self._start, self._limits.max_running - len(self._running))
         self._schedule()
         self._emitter.emit()
         asked = self._clock()
@@ -176,26 +176,6 @@ class Engine:
             result = self._pipeline.collect(0)
         self._counters.own_s += asked - started + self._clock() - answered
 
-    def _admit(self) -> None:
-        if self._is_held or not self._waiting:
-            return
-        self._scheduler.settle()
-        for sequence in list(islice(self._waiting, MAX_LOOK_AHEAD)):
-            if len(self._running) >= self._limits.max_running:
-                return
-            if self._may_share(sequence):
-                continue
-            if not self._start(sequence):
-                return
-            self._waiting.remove(sequence)
-
-    def _may_share(self, sequence: Sequence) -> bool:
-        """Whether it is better to wait for a prompt that is being computed now."""
-        if not sequence.uses_prefixes:
-            return False
-        num_known = self._caches.prefixes.would_cover(sequence.tokens)
-        return self._scheduler.is_computing_prefix(sequence.tokens, num_known)
-
     def _start(self, sequence: Sequence) -> bool:
         """Give a sequence a cache and let it take part; False when there is no room."""
         started = self._caches.start(sequence.tokens, uses_prefixes=sequence.uses_prefixes)
@@ -204,11 +184,13 @@ class Engine:
         if sequence.text is None:
             sequence.text = TextStream(self._new_detokenizer(), sequence.request.stop)
             sequence.started_at = self._clock()
-            sequence.num_cached_tokens = started.num_tokens
             self._counters.num_prompt_tokens += len(sequence.request.prompt)
-            self._counters.num_cached_tokens += started.num_tokens
+        if sequence.num_generated == 0:
+            self._counters.num_cached_tokens += started.num_tokens - sequence.num_cached_tokens
+            sequence.num_cached_tokens = started.num_tokens
         sequence.cache_id, sequence.num_scheduled = started.cache_id, started.num_tokens
-        sequence.started_from = started.prefix
+        if started.prefix is not None and not started.prefix.is_proven:
+            sequence.started_from = started.prefix
         self._running[sequence.arrival] = sequence
         self._scheduler.add(sequence)
         return True
@@ -229,10 +211,9 @@ class Engine:
             disk.sent(self._pipeline.submit(None, operations), operations)
 
     def _take_back_preempted(self) -> None:
-        # Newest first, each put before the others: they start again in the order they came.
         for sequence in self._scheduler.take_preempted():
             del self._running[sequence.arrival]
-            self._waiting.appendleft(sequence)
+            self._admission.add(sequence)
             self._counters.num_preemptions += 1
 
     def _update(self, result: StepResult) -> None:
@@ -243,11 +224,13 @@ class Engine:
             if result.error is not None:
                 logger.warning("cache operations failed: %s", result.error)
             return
-        failed = result.error is not None
-        sequences = self._scheduler.completed(result.micro_batch, result.timings, failed=failed)
-        if result.error is not None:
+        batch, error = result.micro_batch, result.error
+        if error is None and len(result.sampled) != len(batch.samples):
+            error = f"{len(result.sampled)} tokens came for {len(batch.samples)} rows"
+        sequences = self._scheduler.completed(batch, result.timings, failed=error is not None)
+        if error is not None:
             for sequence in sequences:
-                self._fail(sequence, result.error)
+                self._fail(sequence, error)
             return
         for sequence, sampled in zip(sequences, result.sampled, strict=False):
             if sequence is not None:
@@ -256,21 +239,16 @@ class Engine:
     def _fail(self, sequence: Sequence | None, reason: str) -> None:
         if sequence is None:
             return
-        if sequence.started_from is not None:
-            # The prefix may be at fault (a file that is gone): once more, without it.
-            logger.warning("a request starts again without its known prefix: %s", reason)
-            self._caches.forget_prefix(sequence.started_from)
-            self._start_over(sequence)
+        sequence.num_failures += 1
+        if sequence.num_failures > MAX_FAILURES:
+            self._end(sequence, keeps_prefix=False)
+            tell(sequence.listener, StageError(reason))
             return
-        self._end(sequence, keeps_prefix=False)
-        tell(sequence.listener, StageError(reason))
-
-    def _start_over(self, sequence: Sequence) -> None:
+        logger.warning("a step failed, its requests are computed again: %s", reason)
         self._scheduler.remove(sequence)
         del self._running[sequence.arrival]
         sequence.start_over()
-        sequence.started_from = None
-        self._waiting.appendleft(sequence)
+        self._admission.add(sequence)
 
     def _append(self, sequence: Sequence, sampled: SampledToken) -> None:
         if sequence.num_generated == 0:
@@ -284,16 +262,10 @@ class Engine:
 
     def _end(self, sequence: Sequence, *, keeps_prefix: bool = True) -> None:
         """Free a sequence's row or cache on all stages; later results of it are ignored."""
-        if self._running.pop(sequence.arrival, None) is None:
-            self._discard_waiting(sequence)
-            return
-        self._scheduler.remove(sequence, keeps_prefix=keeps_prefix and sequence.uses_prefixes)
-        self._close_one()
-
-    def _discard_waiting(self, sequence: Sequence) -> None:
-        # A sequence that was preempted after its last token was appended.
-        if sequence in self._waiting:
-            self._waiting.remove(sequence)
+        if self._running.pop(sequence.arrival, None) is not None:
+            self._scheduler.remove(sequence, keeps_prefix=keeps_prefix and sequence.uses_prefixes)
+            self._close_one()
+        elif self._admission.discard(sequence):
             self._close_one()
 
     # What other threads asked for
@@ -318,10 +290,10 @@ class Engine:
         sequence = Sequence(request, listener, self._num_arrivals)
         self._num_arrivals += 1
         if not (while_held and self._start(sequence)):
-            self._waiting.append(sequence)
+            self._admission.add(sequence)
 
     def _cancel(self, request_id: str) -> None:
-        for sequence in [*self._running.values(), *self._waiting]:
+        for sequence in [*self._running.values(), *self._admission]:
             if sequence.request.request_id == request_id:
                 self._end(sequence)
         self._emitter.discard(request_id)
@@ -355,8 +327,8 @@ class Engine:
         with self._open_lock:
             self._closed_by = error
         self._fail_running(error)
-        while self._waiting:
-            sequence = self._waiting.popleft()
+        for sequence in self._admission:
+            self._admission.discard(sequence)
             self._close_one()
             tell(sequence.listener, error)
 

@@ -46,8 +46,8 @@ class KvMemory:
 
     def bytes_for(self, num_tokens: int, num_rows: int = 1) -> tuple[int, ...]:
         """Bytes per stage of a cache of `num_rows` sequences, the longest of `num_tokens`."""
-        # Up to a block less one token may be held ahead of need.
-        num_blocks = -(-(num_tokens + BLOCK_TOKENS - 1) // BLOCK_TOKENS)
+        # A cache that grows from an unaligned length keeps what room it had, and rounds up again.
+        num_blocks = -(-(num_tokens + 2 * (BLOCK_TOKENS - 1)) // BLOCK_TOKENS)
         one = self._known.get(num_blocks)
         if one is None:
             one = tuple(_stage_bytes(stage, num_blocks * BLOCK_TOKENS) for stage in self._costs)

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
+from tbcluster.core import TokenId
 from tbcluster.engine.caches import CacheBook
 from tbcluster.engine.sequence import Sequence
 
@@ -24,12 +25,15 @@ class Lane:
 
     Attributes:
         rows: In the stages' order; None for a sequence that left since the last step.
+        kept_rows: Rows to be kept as prefixes, with their tokens, once the step that is on its way
+            has succeeded.
     """
 
     lane_id: int
     length_class: int
     rows: list[Sequence | None] = field(default_factory=list)
     is_in_flight: bool = False
+    kept_rows: dict[int, list[TokenId]] = field(default_factory=dict)
 
     @property
     def sequences(self) -> list[Sequence]:
@@ -58,14 +62,11 @@ class Lanes:
         self._lane_of: dict[int, Lane] = {}
         self._turns: deque[Lane] = deque()
         self._ready: dict[int, deque[Sequence]] = {}
+        # Length classes in which someone found no room in a lane that had a place for it.
+        self._crowded: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._lanes)
-
-    @property
-    def lanes(self) -> list[Lane]:
-        """All lanes, oldest first."""
-        return list(self._lanes.values())
 
     @property
     def has_streams(self) -> bool:
@@ -87,6 +88,7 @@ class Lanes:
         self._lane_of.clear()
         self._turns.clear()
         self._ready.clear()
+        self._crowded.clear()
 
     def enter(self, sequence: Sequence) -> None:
         """A sequence with a cache of its own waits for its next token."""
@@ -102,22 +104,26 @@ class Lanes:
         row = lane.rows.index(sequence)
         lane.rows[row] = None
         if keeps_prefix:
-            cache_id = self._caches.take_row(lane.lane_id, row, sequence.num_scheduled)
-            self._caches.keep_prefix(cache_id, sequence.tokens[: sequence.num_scheduled])
+            lane.kept_rows[row] = sequence.tokens[: sequence.num_scheduled]
+        if not lane.is_in_flight:
+            self._keep_rows(lane)
 
     def next_turn(self) -> Lane | None:
         """The lane that waits for longest, taken out of the turns."""
         self._open_lanes()
         return self._turns.popleft() if self._turns else None
 
-    def end_turn(self, lane: Lane) -> None:
+    def end_turn(self, lane: Lane, *, failed: bool = False) -> None:
         """A lane is back, or could not go."""
         lane.is_in_flight = False
+        if failed:
+            lane.kept_rows.clear()
+        self._keep_rows(lane)
         if lane.lane_id in self._lanes:
             self._turns.append(lane)
 
     def settle(self, lane: Lane) -> None:
-        """Tell the stages which rows have left. A lane without rows is gone."""
+        """Tell the stages which rows have left; they drop a lane without rows."""
         if lane.num_left:
             kept = [row for row, sequence in enumerate(lane.rows) if sequence is not None]
             lane.rows = [lane.rows[row] for row in kept]
@@ -147,12 +153,17 @@ class Lanes:
         """Even the lane out with the others of its class, as far as there is room."""
         self._release_surplus(lane)
         self.settle(lane)
-        ready = self._ready.get(lane.length_class)
-        num_free = self._rows_per_lane(lane.length_class) - len(lane.rows)
-        joining = [ready.popleft() for _ in range(min(num_free, len(ready)))] if ready else []
+        kind = lane.length_class
+        ready = self._ready.get(kind)
+        if not ready:
+            self._crowded.discard(kind)
+            return
+        # Whoever found no room elsewhere may join here beyond the lane's share.
+        most = self._max_rows if kind in self._crowded else self._rows_per_lane(kind)
+        joining = [ready.popleft() for _ in range(min(most - len(lane.rows), len(ready)))]
         while joining and not self._join(lane, joining):
-            assert ready is not None  # noqa: S101 - they came from there
             ready.appendleft(joining.pop())
+            self._crowded.add(kind)
 
     def grow(self, lane: Lane) -> bool:
         """Whether each row has room for one more token."""
@@ -172,8 +183,27 @@ class Lanes:
         return True
 
     def _release_surplus(self, lane: Lane) -> None:
+        if lane.length_class in self._crowded:
+            return
         for sequence in lane.sequences[self._rows_per_lane(lane.length_class) :]:
+            if not self._has_room_elsewhere(lane, sequence):
+                return
             self._release(lane, sequence)
+
+    def _has_room_elsewhere(self, lane: Lane, sequence: Sequence) -> bool:
+        """Whether the smallest other lane of the class could take the sequence; a lane that is yet
+        to be opened could."""
+        others = [
+            other
+            for other in self._lanes.values()
+            if other.length_class == lane.length_class and other is not lane
+        ]
+        if len(others) + 1 < self._lanes_for(lane.length_class):
+            return True
+        smallest = min(others, key=lambda other: len(other.rows))
+        longest = _longest([*smallest.sequences, sequence]) + 1
+        num_rows = len(smallest.rows) + 1
+        return self._caches.memory.fits(longest, num_rows, instead_of=smallest.lane_id)
 
     def _release(self, lane: Lane, sequence: Sequence) -> None:
         row = lane.rows.index(sequence)
@@ -181,6 +211,15 @@ class Lanes:
         del self._lane_of[sequence.arrival]
         sequence.cache_id = self._caches.take_row(lane.lane_id, row, sequence.num_scheduled + 1)
         self.enter(sequence)
+
+    def _keep_rows(self, lane: Lane) -> None:
+        """Keep rows that have left as prefixes, where there is room beside the lane. (The only row
+        of a lane needs none: the copy shares its memory, and the lane is dropped.)"""
+        for row, tokens in lane.kept_rows.items():
+            if len(lane.rows) == 1 or self._caches.can_keep(len(tokens)):
+                cache_id = self._caches.take_row(lane.lane_id, row, len(tokens))
+                self._caches.keep_prefix(cache_id, tokens)
+        lane.kept_rows.clear()
 
     def _leave_ready(self, sequence: Sequence, keeps_prefix: bool) -> None:
         for ready in self._ready.values():

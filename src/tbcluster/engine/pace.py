@@ -6,8 +6,8 @@ per token.
 
 import math
 
-# mlx-lm's own step: larger chunks gain nothing and hold up the pipeline.
-MAX_CHUNK_TOKENS = 2048
+from tbcluster.core import MAX_CHUNK_TOKENS
+
 MIN_CHUNK_TOKENS = 32
 # Until anything was measured.
 FIRST_CHUNK_TOKENS = 256

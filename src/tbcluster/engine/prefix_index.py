@@ -142,9 +142,10 @@ class PrefixIndex:
         self._count_trimmable(node, 1)
         return superfluous
 
-    def can_trim(self, entry: PrefixEntry) -> bool:
-        """Whether it serves prefixes of its tokens as well."""
-        return self._can_trim(len(entry.tokens))
+    def can_trim_length(self, num_tokens: int) -> bool:
+        """Whether a cache of so many tokens can give up its newest ones exactly, and so serve any
+        prefix of its tokens."""
+        return self._max_trimmable_tokens is None or num_tokens < self._max_trimmable_tokens
 
     def remove(self, entry: PrefixEntry) -> None:
         """Take out an entry.
@@ -160,12 +161,8 @@ class PrefixIndex:
             node = node.parent
         _merge_with_only_child(node)
 
-    def _can_trim(self, num_tokens: int) -> bool:
-        """Whether a cache of so many tokens can give up its newest ones exactly."""
-        return self._max_trimmable_tokens is None or num_tokens < self._max_trimmable_tokens
-
     def _count_trimmable(self, node: _Node, change: int) -> None:
-        if self._can_trim(node.depth):
+        if self.can_trim_length(node.depth):
             while True:
                 node.num_trimmable += change
                 if node.parent is None:
@@ -207,7 +204,7 @@ class PrefixIndex:
         queue = [(node.depth, next(order), node)]
         while queue:
             depth, _, node = heappop(queue)
-            if node.entry and (depth == covered or self._can_trim(depth)):
+            if node.entry and (depth == covered or self.can_trim_length(depth)):
                 yield node.entry
             for child in node.children.values():
                 if child.num_trimmable:
@@ -215,7 +212,7 @@ class PrefixIndex:
 
     def _superfluous_beside(self, new: PrefixEntry) -> list[PrefixEntry]:
         num_tokens = len(new.tokens)
-        serves_shorter = self._can_trim(num_tokens)
+        serves_shorter = self.can_trim_length(num_tokens)
         return [
             node.entry
             for node, covered in self._descend(new.tokens, num_tokens)

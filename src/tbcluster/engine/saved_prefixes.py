@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import secrets
+from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated
@@ -61,14 +62,15 @@ class _UnusableFileError(Exception):
 class SavedPrefixes:
     """The prefixes on the stages' disks, as the file says when opened and as recorded since.
 
-    Every change is written at once. What cannot be read or written is logged and costs cached
-    prefixes, never a request.
+    Changes are written by `flush`, and by `close`. After a crash in between, the file names caches
+    that are gone, or lacks some that the stages still have. What cannot be read or written is
+    logged and costs cached prefixes, never a request.
 
     Args:
         folder: Made if need be, and closed to other users.
         fingerprint: Of everything that must be equal for a cache to be valid: the model's weights,
             its cut, the format of the stages' files. A file with another one is not used.
-        max_bytes: What the saved caches may take; keeping below it is the caller's part (`oldest`).
+        max_bytes: What the saved caches may take; keeping below it is the caller's part.
 
     Raises:
         PrefixFolderError: The folder cannot be used, or another coordinator uses it.
@@ -81,6 +83,7 @@ class SavedPrefixes:
         self._lock: int | None = _lock(folder)
         self._entries: dict[str, PrefixEntry] = {}
         self._num_bytes: dict[str, int] = {}
+        self._is_dirty = False
         for prefix in self._read():
             self._entries[prefix.name] = PrefixEntry(prefix.tokens, None, prefix.name)
             self._num_bytes[prefix.name] = prefix.num_bytes
@@ -90,13 +93,18 @@ class SavedPrefixes:
         """What the saved caches take on the stages' disks, all stages together."""
         return sum(self._num_bytes.values())
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each."""
+        return tuple(self._entries)
+
+    def num_bytes_of(self, name: str) -> int:
+        """What is saved under this name takes, all stages together; 0 if there is nothing."""
+        return self._num_bytes.get(name, 0)
+
     def entries(self) -> list[PrefixEntry]:
         """All that is saved, the one recorded longest ago first; always the same objects."""
         return list(self._entries.values())
-
-    def oldest(self) -> PrefixEntry | None:
-        """The entry that was recorded longest ago: the first to give up for room."""
-        return next(iter(self._entries.values()), None)
 
     def record(self, entry: PrefixEntry, num_bytes: int) -> None:
         """Remember that the stages have saved an entry under its `saved_as`, in so many bytes all
@@ -111,23 +119,31 @@ class SavedPrefixes:
         self._discard(name)
         self._entries[name] = entry
         self._num_bytes[name] = num_bytes
-        self._write()
+        self._is_dirty = True
 
-    def forget(self, name: str) -> None:
-        """The stages have deleted, or lost, what was saved under this name, if anything was."""
-        if name in self._entries:
+    def forget(self, names: Iterable[str]) -> None:
+        """The stages have deleted, or lost, what was saved under these names, if anything was."""
+        for name in names:
             self._discard(name)
+
+    def flush(self) -> None:
+        """Write the changes since the last time, if there are any. Takes as long as the disk does;
+        what could not be written is tried again with the next change. Nothing once closed."""
+        if self._is_dirty and self._lock is not None:
+            self._is_dirty = False
             self._write()
 
     def close(self) -> None:
-        """Let another coordinator have the folder; nothing may be recorded from now on."""
+        """Flush, and let another coordinator have the folder; later changes are not written."""
+        self.flush()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def _discard(self, name: str) -> None:
-        self._entries.pop(name, None)
-        self._num_bytes.pop(name, None)
+        if self._entries.pop(name, None) is not None:
+            del self._num_bytes[name]
+            self._is_dirty = True
 
     def _read(self) -> list[_SavedPrefix]:
         path = self._folder / _FILE
@@ -143,8 +159,6 @@ class SavedPrefixes:
         return contents.prefixes
 
     def _write(self) -> None:
-        if self._lock is None:
-            raise PrefixFolderError(f"the saved prefixes in {self._folder} are closed")
         prefixes = [
             _SavedPrefix(name, self._num_bytes[name], entry.tokens)
             for name, entry in self._entries.items()

@@ -9,7 +9,7 @@ short prompt need not wait for a long one, and the long one for no more others t
 from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
-from tbcluster.core import MicroBatch, TokenId, VisitTiming
+from tbcluster.core import MAX_CHUNK_TOKENS, MicroBatch, TokenId, VisitTiming
 from tbcluster.engine.caches import CacheBook
 from tbcluster.engine.lanes import Lane, Lanes
 from tbcluster.engine.pace import Pace
@@ -29,11 +29,13 @@ class Shape:
         max_rows: Most sequences that decode together; 1 for models that cannot.
         max_per_sequence: Most prompt chunks of one sequence in flight (1 for looped models, whose
             second visit must come before the next chunk's first).
+        fixed_chunks: Whether prompts are cut as mlx-lm cuts them, whatever the pace.
     """
 
     num_stages: int
     max_rows: int = 256
     max_per_sequence: int = UNLIMITED
+    fixed_chunks: bool = False
 
     @property
     def max_in_flight(self) -> int:
@@ -67,11 +69,6 @@ class Scheduler:
         """Micro-batches on their way."""
         return len(self._decodes) + self._num_chunks_in_flight
 
-    @property
-    def lane_sizes(self) -> list[int]:
-        """How many sequences each lane has."""
-        return [len(lane.sequences) for lane in self._lanes.lanes]
-
     def add(self, sequence: Sequence) -> None:
         """Let a sequence take part; it has a cache that holds `num_scheduled` of its tokens."""
         sequence.due = self._num_prefilled + sequence.num_ready
@@ -81,11 +78,15 @@ class Scheduler:
         self._go_on(sequence)
 
     def remove(self, sequence: Sequence, *, keeps_prefix: bool = False) -> None:
-        """Take a sequence out; what it has in flight still comes back."""
+        """Take a sequence out; what it has in flight still comes back. Its cache is not kept as a
+        prefix while prompt chunks of it could still fail."""
+        is_proven = sequence.num_in_flight == 0 and sequence.started_from is None
+        if not is_proven:
+            self._withdraw(sequence)
         del self._sequences[sequence.arrival]
         self._prefilling.pop(sequence.arrival, None)
         self._chunks = {i: other for i, other in self._chunks.items() if other is not sequence}
-        self._lanes.leave(sequence, keeps_prefix=keeps_prefix)
+        self._lanes.leave(sequence, keeps_prefix=keeps_prefix and is_proven)
 
     def schedule(self) -> MicroBatch | None:
         """The next micro-batch, counted as in flight from now on; None when there is nothing to
@@ -105,9 +106,11 @@ class Scheduler:
         """A micro-batch came back. Returns whose rows it held, None for those that have left."""
         slowest_us = max((timing.compute_us for timing in timings), default=0)
         if micro_batch.samples:
-            self._pace.observe_decode(micro_batch.num_rows, slowest_us)
-            return self._decode_completed(micro_batch)
-        self._pace.observe_chunk(len(micro_batch.tokens), slowest_us)
+            if not failed:
+                self._pace.observe_decode(micro_batch.num_rows, slowest_us)
+            return self._decode_completed(micro_batch, failed)
+        if not failed:
+            self._pace.observe_chunk(len(micro_batch.tokens), slowest_us)
         return [self._chunk_completed(micro_batch, failed)]
 
     def take_preempted(self) -> list[Sequence]:
@@ -127,15 +130,29 @@ class Scheduler:
         self._num_chunks_in_flight = 0
         self._preempted.clear()
 
-    def is_computing_prefix(self, tokens: Items[TokenId], num_known: int) -> bool:
-        """Whether a prompt is on its way that these tokens begin with, and will be a known prefix
-        sooner than they could be computed."""
-        return any(
-            leader.uses_prefixes
-            and (shared := common_length(leader.tokens, tokens)) >= num_known + MIN_NEW_PREFIX
-            and leader.num_prefill <= shared - num_known
-            for leader in self._prefilling.values()
-        )
+    def prefix_in_progress(self, tokens: Items[TokenId], num_known: int) -> int | None:
+        """The arrival number of a sequence whose prompt is being computed and will spare these
+        tokens more than waiting for it costs."""
+        for leader in self._prefilling.values():
+            gain = self._gain_from(leader, tokens) - num_known
+            if gain >= MIN_NEW_PREFIX and leader.num_prefill <= gain:
+                return leader.arrival
+        return None
+
+    def is_prefilling(self, arrival: int) -> bool:
+        """Whether the prompt of this sequence is still being computed."""
+        return arrival in self._prefilling
+
+    def _gain_from(self, leader: Sequence, tokens: Items[TokenId]) -> int:
+        """How many of these tokens the prefix will cover that a prompt leaves when it is computed:
+        all they share where caches can be trimmed, else only what ends within that."""
+        if not leader.uses_prefixes:
+            return 0
+        end = len(leader.tokens) - 1
+        shared = common_length(leader.tokens, tokens)
+        if self._caches.prefixes.can_trim_length(end):
+            return shared
+        return max((n for n in (end, leader.fork or 0) if n <= shared), default=0)
 
     # Decode steps
 
@@ -177,10 +194,10 @@ class Scheduler:
             sequence.num_scheduled += 1
         return MicroBatch(lane.lane_id, tokens, samples)
 
-    def _decode_completed(self, micro_batch: MicroBatch) -> list[Sequence | None]:
+    def _decode_completed(self, micro_batch: MicroBatch, failed: bool) -> list[Sequence | None]:
         lane, sequences = self._decodes.pop(micro_batch.cache_id)
         still_there = set(lane.rows)
-        self._lanes.end_turn(lane)
+        self._lanes.end_turn(lane, failed=failed)
         return [sequence if sequence in still_there else None for sequence in sequences]
 
     def _preempt_newest(self) -> bool:
@@ -205,26 +222,23 @@ class Scheduler:
         if not waiting:
             return None
         sequence = min(waiting, key=lambda s: (s.due, s.arrival))
-        size = self._chunk_size(sequence)
+        if self._shape.fixed_chunks or not self._lanes.has_streams:
+            return self._chunk(sequence, self._filling_size(sequence))
+        size = self._paced_size(sequence)
+        if size:
+            self._pace.chunk_scheduled(size)
         return self._chunk(sequence, size) if size else None
 
-    def _chunk_size(self, sequence: Sequence) -> int:
-        is_paced = self._lanes.has_streams
-        if is_paced:
-            most = self._pace.paced_chunk(
-                sequence.num_prefill, len(self._lanes), self.num_in_flight
-            )
-        else:
-            others = sum(other.num_prefill for other in self._prefilling.values())
-            most = self._pace.filling_chunk(others - sequence.num_prefill + len(sequence.tokens))
-        if not most:
-            return 0
-        size = _even_part(sequence.num_prefill, most)
-        if sequence.fork is not None and sequence.fork > sequence.num_scheduled:
-            size = min(size, sequence.fork - sequence.num_scheduled)
-        if is_paced:
-            self._pace.chunk_scheduled(size)
-        return size
+    def _filling_size(self, sequence: Sequence) -> int:
+        if self._shape.fixed_chunks:
+            return min(MAX_CHUNK_TOKENS, sequence.num_prefill)
+        others = sum(other.num_prefill for other in self._prefilling.values())
+        num_waiting = others - sequence.num_prefill + len(sequence.tokens)
+        return _part(sequence, self._pace.filling_chunk(num_waiting))
+
+    def _paced_size(self, sequence: Sequence) -> int:
+        most = self._pace.paced_chunk(sequence.num_prefill, len(self._lanes), self.num_in_flight)
+        return _part(sequence, most) if most else 0
 
     def _chunk(self, sequence: Sequence, size: int) -> MicroBatch:
         assert sequence.cache_id is not None  # noqa: S101 - it has one until it joins a lane
@@ -242,12 +256,8 @@ class Scheduler:
         """What comes after the chunk that was sent last: operations noted before it was sent would
         be applied before it."""
         sequence, self._just_sent = self._just_sent, None
-        if sequence is None or sequence.arrival not in self._prefilling:
-            return
-        if sequence.num_scheduled == sequence.fork and sequence.cache_id is not None:
-            tokens = sequence.tokens[: sequence.num_scheduled]
-            self._caches.copy_as_prefix(sequence.cache_id, tokens)
-        self._go_on(sequence)
+        if sequence is not None and sequence.num_in_flight < self._shape.max_per_sequence:
+            self._go_on(sequence)
 
     def _chunk_completed(self, micro_batch: MicroBatch, failed: bool) -> Sequence | None:
         self._num_chunks_in_flight -= 1
@@ -257,30 +267,67 @@ class Scheduler:
         sequence.num_in_flight -= 1
         if sequence.num_in_flight == 0:
             del self._chunks[micro_batch.cache_id]
-        if not failed:
-            if sequence.started_from is not None:
-                sequence.started_from.is_proven = True
+        if failed:
+            self._withdraw(sequence)
+        else:
+            self._prove(sequence)
             self._go_on(sequence)
         return sequence
 
+    def _prove(self, sequence: Sequence) -> None:
+        """A chunk has succeeded: so has the prefix it started from, and with the last chunk on its
+        way what was copied of its cache."""
+        if sequence.started_from is not None:
+            sequence.started_from.is_proven = True
+            sequence.started_from = None
+        if sequence.num_in_flight == 0:
+            for entry in sequence.published:
+                entry.is_proven = True
+            sequence.published.clear()
+
+    def _withdraw(self, sequence: Sequence) -> None:
+        """A chunk has failed, or nobody waits for it: what was copied of the cache, or what it was
+        copied from, may lack tokens."""
+        doubtful = [*sequence.published, sequence.started_from]
+        for entry in doubtful:
+            if entry is not None and not entry.is_proven:
+                self._caches.forget_prefix(entry)
+        sequence.published.clear()
+
     def _go_on(self, sequence: Sequence) -> None:
-        """Once only its last token is left, a sequence decodes: the step may follow the last chunk
-        at once, since all stages see them in this order."""
-        if sequence.arrival not in self._prefilling or sequence.num_prefill > 0:
+        """What follows a prompt chunk. Once only its last token is left, a sequence decodes: the
+        step may follow the last chunk at once, since all stages see them in this order."""
+        if sequence.arrival not in self._prefilling:
             return
+        if sequence.num_scheduled == sequence.fork:
+            self._publish(sequence)
+            sequence.fork = None
         prefix = sequence.started_from
         may_fail = prefix is not None and not prefix.is_proven
-        if may_fail or sequence.num_in_flight >= self._shape.max_per_sequence:
+        is_waiting = sequence.num_in_flight >= self._shape.max_per_sequence
+        if sequence.num_prefill > 0 or may_fail or is_waiting:
             return
         del self._prefilling[sequence.arrival]
-        num_new = len(sequence.request.prompt) - sequence.num_cached_tokens
-        if sequence.uses_prefixes and num_new >= MIN_NEW_PREFIX and sequence.cache_id is not None:
-            tokens = sequence.tokens[: sequence.num_scheduled]
-            self._caches.copy_as_prefix(sequence.cache_id, tokens)
+        if len(sequence.request.prompt) - sequence.num_cached_tokens >= MIN_NEW_PREFIX:
+            self._publish(sequence)
         self._lanes.enter(sequence)
 
+    def _publish(self, sequence: Sequence) -> None:
+        """Let others start from what a sequence's cache holds now."""
+        if not sequence.uses_prefixes or sequence.cache_id is None:
+            return
+        tokens = sequence.tokens[: sequence.num_scheduled]
+        entry = self._caches.copy_as_prefix(sequence.cache_id, tokens)
+        if entry is not None and sequence.num_in_flight == 0:
+            entry.is_proven = True
+        elif entry is not None:
+            sequence.published.append(entry)
 
-def _even_part(total: int, most: int) -> int:
-    """Equal chunks fill a pipeline better than some large ones and a rest."""
-    num_parts = -(-total // most)
-    return -(-total // num_parts)
+
+def _part(sequence: Sequence, most: int) -> int:
+    """The size of the next chunk. Equal chunks fill a pipeline better than some large ones and a
+    rest; one ends where a copy is to be kept."""
+    num_parts = -(-sequence.num_prefill // most)
+    size = -(-sequence.num_prefill // num_parts)
+    to_fork = (sequence.fork or 0) - sequence.num_scheduled
+    return min(size, to_fork) if to_fork > 0 else size

@@ -28,7 +28,10 @@ class Sequence:
         due: Prompt chunks go in this order (see `Scheduler`).
         num_cached_tokens: How much of the prompt a known prefix spared.
         uses_prefixes: Whether it may start from a known prefix, and become one.
-        started_from: The known prefix that it started from.
+        started_from: The known prefix that it started from, until that has proven itself.
+        published: Copies of its cache that others may start from, not proven until the steps they
+            hold have succeeded.
+        num_failures: How often a step of it has failed.
     """
 
     request: Request
@@ -46,6 +49,8 @@ class Sequence:
     num_cached_tokens: int = 0
     uses_prefixes: bool = True
     started_from: PrefixEntry | None = None
+    published: list[PrefixEntry] = field(default_factory=list)
+    num_failures: int = 0
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)
@@ -71,6 +76,7 @@ class Sequence:
         self.cache_id = None
         self.num_scheduled = 0
         self.num_in_flight = 0
+        self.started_from = None
 
     def next_sample(self) -> Sample:
         """What to ask of the step that takes its newest token."""

@@ -28,7 +28,19 @@ def _mem_available(meminfo: Path) -> int | None:
 def _cgroup_room(cgroup: Path) -> int | None:
     try:
         limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
+        if limit == "max":
+            return None
         current = int((cgroup / "memory.current").read_text(encoding="ascii"))
+        return max(0, int(limit) - current + _page_cache(cgroup))
     except (OSError, ValueError):
         return None
-    return None if limit == "max" else max(0, int(limit) - current)
+
+
+def _page_cache(cgroup: Path) -> int:
+    """What the kernel gives back at once: files that were read, such as weights."""
+    try:
+        lines = (cgroup / "memory.stat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    found = [line.partition(" ")[2] for line in lines if line.startswith("inactive_file ")]
+    return int(found[0]) if found else 0

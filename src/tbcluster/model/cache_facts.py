@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import mlx.nn as nn
 from mlx_lm.models.cache import ArraysCache, ChunkedKVCache, RotatingKVCache
 
-from tbcluster.core import CacheCost, CacheFacts, StageRange
+from tbcluster.core import MAX_CHUNK_TOKENS, CacheCost, CacheFacts, StageRange
 from tbcluster.model.caches import Cache, leaves, signature, state_arrays
 from tbcluster.model.placeholders import EvaluationNeededError, run_unevaluated
 from tbcluster.model.quantized import fresh_caches
-from tbcluster.model.rows import can_batch, max_trimmable_tokens
+from tbcluster.model.rows import can_batch, chunks_matter, max_trimmable_tokens
 from tbcluster.model.trace import ModelTrace
 
 # Fills what holds the last few tokens; one token alone would go the way of a decode step, where
@@ -41,6 +41,7 @@ def cache_facts(
         # mlx-lm has no batched form of its quantized cache.
         can_batch=kv_bits is None and can_batch(model),
         max_trimmable_tokens=max_trimmable_tokens(model),
+        fixed_chunks=chunks_matter(model),
     )
 
 
@@ -116,10 +117,10 @@ def _cost_by_growth(shorter: Cache, longer: Cache) -> CacheCost:
 
 def _window(cache: Cache) -> int | None:
     if isinstance(cache, RotatingKVCache):
-        return int(cache.max_size)
+        # Until the next decode step it holds a prompt's last chunk besides.
+        return int(cache.max_size) + MAX_CHUNK_TOKENS - 1
     if isinstance(cache, ChunkedKVCache):
-        # Each step that finds its chunk full makes room for one more block.
-        return int(cache.chunk_size + cache.step)
+        return int(cache.chunk_size) + MAX_CHUNK_TOKENS + int(cache.step)
     return None
 
 

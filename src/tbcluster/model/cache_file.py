@@ -6,7 +6,10 @@ a cache and cannot read an empty one back; here the reader brings fresh caches o
 
 import copy
 import json
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,9 @@ FORMAT = "1"
 
 
 def write_cache(path: Path, cache: list[Cache]) -> None:
-    """Write a cache of one sequence to `path`, whose name ends in .safetensors.
+    """Write a cache of one sequence to `path`, whose name ends in .safetensors and whose folder is
+    made if need be. Only this user can read it. Once this returns the file is on the disk, and
+    whatever happens before, no part of it is there under its name.
 
     Raises:
         StageError: A class gives no state that it would take back, or the file cannot be written.
@@ -31,7 +36,9 @@ def write_cache(path: Path, cache: list[Cache]) -> None:
     metadata = {"format": FORMAT, "kinds": json.dumps(kinds), "structures": json.dumps(structures)}
     tensors = {str(i): array for i, array in enumerate(arrays)}
     try:
-        mx.save_safetensors(str(path), tensors, metadata)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _replacing(path) as unfinished:
+            mx.save_safetensors(str(unfinished), tensors, metadata)
     except (OSError, RuntimeError, ValueError) as error:
         raise StageError(f"a KV cache cannot be written to {path.parent}: {error}") from error
 
@@ -53,6 +60,31 @@ def read_cache(path: Path, make_cache: Callable[[], list[Cache]]) -> list[Cache]
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, TbclusterError) as error:
         raise StageError(f"no KV cache can be read from {path.name}: {error}") from error
     return cache
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Another file beside `path` to write to, which takes its place once it is on the disk."""
+    handle, name = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    unfinished = Path(name)
+    try:
+        yield unfinished
+        # Before the new name is: after a power loss it could stand for a file of zeros.
+        _sync(unfinished)
+        unfinished.replace(path)
+        _sync(path.parent)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _fill(entries: list[Cache], metadata: dict[str, str], arrays: list[mx.array]) -> None:

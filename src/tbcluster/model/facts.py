@@ -11,6 +11,7 @@ from tbcluster.errors import CorruptModelError
 from tbcluster.model.cache_facts import cache_facts
 from tbcluster.model.device import Device
 from tbcluster.model.loading import open_model
+from tbcluster.model.quantized import check_quantized
 from tbcluster.model.source import ModelFolder
 from tbcluster.model.trace import ModelTrace
 from tbcluster.model.tracer import trace
@@ -53,6 +54,8 @@ class InspectedModel:
         Raises:
             UnsupportedModelError: The architecture does not allow quantized KV caches.
         """
+        if kv_bits is not None:
+            check_quantized(self._model, kv_bits)
         return cache_facts(self._model, self._trace, ranges, kv_bits)
 
 

@@ -36,6 +36,12 @@ RUNS_ALONE = {
     "recurrent_gemma": "a row that saw no token yet starts with zeros, which its gates tell apart",
 }
 
+# Architectures whose output depends on where a prompt is cut into chunks.
+CHUNKS_MATTER = {
+    "phi3small": "its block-sparse layers add a boolean mask, so tokens see later ones of a chunk",
+    "plamo3": "the mask of its sliding windows is one wider in a chunk than its cache is later",
+}
+
 
 def num_rows(lane: list[Cache]) -> int:
     """How many sequences a cache or lane holds."""
@@ -97,6 +103,8 @@ def trim_cache(cache: list[Cache], num_tokens: int) -> None:
     """
     if num_tokens == 0:
         return
+    if num_tokens < 0:
+        raise StageError(f"cannot take {num_tokens} tokens back out of a cache")
     for entry in leaves(cache):
         if not _can_trim(entry, num_tokens):
             kind = type(entry).__name__
@@ -107,9 +115,13 @@ def trim_cache(cache: list[Cache], num_tokens: int) -> None:
 
 def can_batch(model: nn.Module) -> bool:
     """Whether sequences of different lengths can decode together and give what each gives alone."""
-    architecture = type(model).__module__.rpartition(".")[2]
     entries = leaves(make_prompt_cache(model))
-    return architecture not in RUNS_ALONE and all(_is_batchable(entry) for entry in entries)
+    return _architecture(model) not in RUNS_ALONE and all(map(_is_batchable, entries))
+
+
+def chunks_matter(model: nn.Module) -> bool:
+    """Whether prompts must be cut as mlx-lm cuts them to give what mlx-lm gives."""
+    return _architecture(model) in CHUNKS_MATTER
 
 
 def max_trimmable_tokens(model: nn.Module) -> int | None:
@@ -156,6 +168,10 @@ def _extract(entry: Cache) -> Cache:
             return RotatingKVCache(entry.max_size)
         case _:
             return entry.extract(0)
+
+
+def _architecture(model: nn.Module) -> str:
+    return type(model).__module__.rpartition(".")[2]
 
 
 def _can_trim(entry: Cache, num_tokens: int) -> bool:

@@ -15,7 +15,7 @@ from mlx_lm.models.cache import make_prompt_cache
 
 from tbcluster.errors import PlanError, WireError
 from tbcluster.model.boundary import Structure, flatten, mutable_arguments, unflatten
-from tbcluster.model.caches import Cache, Signature, advance_ghost, signature, state_arrays
+from tbcluster.model.caches import Cache, Signature, advance_ghost, signature
 from tbcluster.model.hooks import call_layer, hook
 from tbcluster.model.quantized import fresh_caches
 from tbcluster.model.trace import ModelTrace, Segment
@@ -65,6 +65,7 @@ class StageModel:
             hook(list(model.layers), self)
         self._segment = self.segments[0]
         self._next_call = 0
+        self._starts_early = False
         self._incoming: tuple[Any, list[dict[Any, Any]]] | None = None
         self._outgoing: tuple[Any, list[dict[Any, Any]]] | None = None
 
@@ -87,14 +88,17 @@ class StageModel:
         cache: list[Cache],
         incoming: HiddenStates | None = None,
         visit: int = 0,
+        *,
+        starts_early: bool = False,
     ) -> HiddenStates | mx.array:
-        """Build the graph of one visit; `evaluate` computes it.
+        """Build the graph of one visit; the caller computes it, and what `cache` holds then.
 
         Args:
             tokens: Token ids (num_sequences, num_tokens); every stage gets them.
             cache: From `make_cache`; advanced by the last visit of a step.
             incoming: What the previous stage handed on; None for the first call of a step.
             visit: Which of the stage's segments to run.
+            starts_early: Let MLX compute the first layer while the graph of the others is built.
 
         Returns:
             Hidden states, or logits (num_sequences, num_tokens, vocabulary) from the last segment.
@@ -107,6 +111,7 @@ class StageModel:
             return whole
         self._segment = self.segments[visit]
         self._next_call = 0
+        self._starts_early = starts_early
         self._outgoing = None
         self._incoming = self._unpack(incoming)
         view = [cache[index] for index in self._layout.views[visit]]
@@ -130,8 +135,7 @@ class StageModel:
         if call < self._segment.start:
             return self._return_incoming(args, kwargs)
         output = call_layer(layer, args, kwargs)
-        if call == self._segment.start:
-            # MLX computes the first layer while Python builds the graph of the others.
+        if call == self._segment.start and self._starts_early:
             mx.async_eval(output)  # type: ignore[no-untyped-call]
         if call == self._segment.end - 1 and self._segment.end < len(self._trace.calls):
             self._outgoing = output, mutable_arguments(args, kwargs)
@@ -212,17 +216,6 @@ class _CacheLayout:
             self.ghosts.append(len(self.kept))
             self.kept.append(cache)
         return self._ghost_of[kind]
-
-
-def evaluate(result: HiddenStates | mx.array | None, cache: list[Cache]) -> None:
-    """Compute what a visit produced and everything its caches hold. With a `result` of None only
-    the caches are computed, which spares a prompt chunk the head."""
-    outputs: list[mx.array] = []
-    if isinstance(result, HiddenStates):
-        outputs = [array for i, array in enumerate(result.arrays) if i in result.live]
-    elif result is not None:
-        outputs = [result]
-    mx.eval(outputs, [state_arrays(entry) for entry in cache])
 
 
 def _first(output: Any) -> Any:

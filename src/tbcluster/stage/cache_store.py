@@ -1,8 +1,6 @@
 """The KV caches and lanes of a stage, by id, and what each cache operation does to them."""
 
-import os
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,12 +22,14 @@ from tbcluster.wire.operations import (
     ForgetSaved,
     JoinLane,
     KeepRows,
+    KeepSaved,
     LoadCache,
     NewCache,
     SaveCache,
     TakeRow,
 )
 
+_SUFFIX = ".safetensors"
 _NAME = re.compile(r"[0-9a-f]{8,64}")
 
 
@@ -85,11 +85,13 @@ class CacheStore:
             case DropCache(cache_id):
                 self._caches.pop(cache_id, None)
             case SaveCache(cache_id, name):
-                self._save(cache_id, name)
+                write_cache(self._path(name), self.get(cache_id))
             case LoadCache(cache_id, name):
                 self._caches[cache_id] = read_cache(self._path(name), self._make_cache)
             case ForgetSaved(name):
-                self._path(name).unlink(missing_ok=True)
+                _delete(self._path(name))
+            case KeepSaved(names):
+                self._keep_saved(names)
 
     def _copied(self, source: int, num_trimmed: int) -> list[Cache]:
         cache = copy_cache(self.get(source))
@@ -106,23 +108,27 @@ class CacheStore:
             del self._caches[source]
         self._caches[lane_id] = joined
 
-    def _save(self, cache_id: int, name: str) -> None:
-        cache, path = self.get(cache_id), self._path(name)
-        try:
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle, unfinished = tempfile.mkstemp(suffix=path.suffix, dir=path.parent)
-        except OSError as error:
-            raise StageError(f"a KV cache cannot be written to {path.parent}: {error}") from error
-        os.close(handle)
-        try:
-            write_cache(Path(unfinished), cache)
-            os.replace(unfinished, path)
-        finally:
-            Path(unfinished).unlink(missing_ok=True)
+    def _keep_saved(self, names: tuple[str, ...]) -> None:
+        kept = {self._path(name) for name in names}
+        # With what writers that were killed have left: their files end like all others.
+        for path in self._folder().glob(f"*{_SUFFIX}"):
+            if path not in kept:
+                _delete(path)
 
     def _path(self, name: str) -> Path:
-        if self._saved_folder is None:
-            raise StageError("this stage saves no caches")
+        folder = self._folder()
         if not _NAME.fullmatch(name):
             raise StageError(f"{name!r} is no name of a saved cache")
-        return self._saved_folder / f"{name}.safetensors"
+        return folder / f"{name}{_SUFFIX}"
+
+    def _folder(self) -> Path:
+        if self._saved_folder is None:
+            raise StageError("this stage saves no caches")
+        return self._saved_folder
+
+
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise StageError(f"a saved KV cache cannot be deleted: {error}") from error

@@ -21,12 +21,15 @@ from tbcluster.model.sampling import PendingSamples, sample_tokens
 from tbcluster.model.slicing import HiddenStates, StageModel
 from tbcluster.stage.cache_store import CacheStore
 from tbcluster.wire.messages import Boundary, Result, Step
+from tbcluster.wire.operations import DropCache, JoinLane, KeepRows
 
 logger = logging.getLogger(__name__)
 
 # As often as mlx-lm: MLX keeps freed buffers, and growing caches leave ever new sizes behind.
 TOKENS_BETWEEN_CLEARS = 2048
 STEPS_BETWEEN_CLEARS = 256
+
+ON_LANES = (JoinLane, KeepRows)
 
 T = TypeVar("T")
 Clock = Callable[[], float]
@@ -90,8 +93,12 @@ class StageExecutor:
         self.start(begun)
         return self.finish(begun)
 
-    def begin(self, step: Step) -> BegunStep | None:
-        """Apply the step's cache operations and build its graph; None for a past epoch."""
+    def begin(self, step: Step, *, is_alone: bool = True) -> BegunStep | None:
+        """Apply the step's cache operations and build its graph; None for a past epoch.
+
+        Args:
+            is_alone: MLX computes nothing now, so it may start with the first layer at once.
+        """
         if step.epoch < self._epoch:
             return None
         if step.epoch > self._epoch:
@@ -101,7 +108,9 @@ class StageExecutor:
         begun = BegunStep(step, None, [], step.error or failure)
         batch = step.micro_batch
         if begun.error is None and batch is not None:
-            begun.output, begun.error = self._guarded(step, lambda: self._forward(begun, batch))
+            begun.output, begun.error = self._guarded(
+                step, lambda: self._forward(begun, batch, is_alone)
+            )
         return begun
 
     def start(self, begun: BegunStep) -> None:
@@ -118,6 +127,9 @@ class StageExecutor:
         if error is None:
             sent, error = self._guarded(step, lambda: _wait_for(begun.output))
         boundary, sampled = sent or NOTHING
+        if error is not None and step.micro_batch is not None:
+            # It may lack this step's tokens now: nothing must be made of it.
+            self._caches.apply(DropCache(step.micro_batch.cache_id))
         self._clear_now_and_then(step.micro_batch)
         timings = (*step.timings, self._timing())
         is_over = error or step.micro_batch is None or step.visit == self._num_visits - 1
@@ -140,21 +152,27 @@ class StageExecutor:
             return None, f"stage {self._index} failed: {type(error).__name__}: {error}"
 
     def _apply_operations(self, step: Step) -> str | None:
-        """All of them, even when one fails, since the log goes on; the first failure is told."""
-        results = [
-            self._guarded(step, partial(self._caches.apply, operation))
-            for operation in step.operations
-        ]
-        return next((error for _, error in results if error is not None), None)
+        """All of them, even when one fails, since the log goes on; the first failure is told.
 
-    def _forward(self, begun: BegunStep, micro_batch: MicroBatch) -> Output:
+        Only a lane that is not what it should be is a reason not to compute a micro-batch: whoever
+        needs a cache that could not be made or loaded finds it missing."""
+        failure = None
+        for operation in step.operations:
+            _, error = self._guarded(step, partial(self._caches.apply, operation))
+            if error is None or step.micro_batch is None or isinstance(operation, ON_LANES):
+                failure = failure or error
+            else:
+                logger.warning("%s", error)
+        return failure
+
+    def _forward(self, begun: BegunStep, micro_batch: MicroBatch, is_alone: bool) -> Output:
         step = begun.step
         begun.cache = cache = self._caches.get(micro_batch.cache_id)
         if not 0 <= step.visit < self._num_visits:
             raise StageError(f"no visit {step.visit} on this stage")
         incoming = from_boundary(step.boundary) if step.boundary is not None else None
         tokens = mx.array(micro_batch.tokens, dtype=mx.int32).reshape(micro_batch.num_rows, -1)
-        result = self._model.forward(tokens, cache, incoming, step.visit)
+        result = self._model.forward(tokens, cache, incoming, step.visit, starts_early=is_alone)
         if isinstance(result, HiddenStates):
             return result
         if micro_batch.samples:

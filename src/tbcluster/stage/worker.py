@@ -130,7 +130,7 @@ def run_steps(
     begun: BegunStep | None = None
     while True:
         step = steps.next(waits=begun is None)
-        following = executor.begin(step) if step is not None else None
+        following = executor.begin(step, is_alone=begun is None) if step is not None else None
         if begun is not None:
             outbound.send(executor.finish(begun))
         if following is not None:

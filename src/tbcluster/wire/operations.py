@@ -70,6 +70,13 @@ class ForgetSaved(msgspec.Struct, frozen=True, tag_field="op", tag="forget", arr
     name: str
 
 
+class KeepSaved(msgspec.Struct, frozen=True, tag_field="op", tag="keep_saved", array_like=True):
+    """Cache operation: delete all that was saved under other names, and what a writer that was
+    killed has left unfinished."""
+
+    names: tuple[str, ...]
+
+
 CacheOperation = (
     NewCache
     | CopyCache
@@ -80,4 +87,5 @@ CacheOperation = (
     | SaveCache
     | LoadCache
     | ForgetSaved
+    | KeepSaved
 )
