@@ -29,6 +29,7 @@ class Bench:
         self.engine = new_engine(pipeline, Settings(**settings), self.caches, saved=saved)
         self.engine.open()
         self._num_requests = 0
+        self.most_steps: int | None = None  # that the stage answers in one turn
 
     def submit(self, prompt: tuple[TokenId, ...], **fields: Any) -> list[Output]:
         outputs: list[Output] = []
@@ -45,7 +46,7 @@ class Bench:
     def finish(self) -> None:
         for _ in range(MAX_TURNS):
             self.engine.step(0)
-            self.stage.work()
+            self.stage.work(self.most_steps)
             if self.engine.num_open == 0:
                 break
         for _ in range(20):  # what is written to disk goes out when nothing runs
@@ -181,14 +182,17 @@ class Fault:
         return fails
 
 
+@pytest.mark.parametrize("fails_late", [False, True])
 @pytest.mark.parametrize("max_per_sequence", [1, 1 << 30])
 @pytest.mark.parametrize("num_tokens", range(0, 216, 24))
 def test_a_step_that_fails_leaves_no_prefix_that_lacks_tokens(
-    num_tokens: int, max_per_sequence: int
+    num_tokens: int, max_per_sequence: int, fails_late: bool
 ) -> None:
     bench = Bench(chunk_tokens=50, max_per_sequence=max_per_sequence)
     prompt = SYSTEM + QUESTIONS[0]
     bench.stage.fails = Fault(num_tokens)
+    bench.stage.fails_late = fails_late
+    bench.most_steps = 1
     # Three of them, so that others start from what the first is about to leave.
     choices = [bench.submit(prompt) for _ in range(3)]
     bench.finish()

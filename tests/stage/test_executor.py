@@ -757,7 +757,7 @@ def test_nothing_is_made_of_a_cache_whose_step_has_failed(name: str) -> None:
     chain.executors[1].run(Step(1, 99, (DropCache(0),)))
     stage_1 = NO_CACHE_0.replace("stage 0", "stage 1")
     assert chain.answer(MicroBatch(0, (4, 5))).error == stage_1
-    # The first stage has computed it, and learns from the copy that fails on the others.
+    # The first stage has computed it, and keeps it; a copy of it fails on the others.
     assert chain.num_caches() == [2, 1, 1]
     assert chain.answer(None, CopyCache(2, 0, 0)).error == stage_1
     assert chain.answer(decode(2)).error == stage_1.replace("cache 0", "cache 2")

@@ -196,6 +196,11 @@ class Engine:
         return True
 
     def _schedule(self) -> None:
+        while misled := self._scheduler.take_misled():
+            for sequence in misled:
+                # Starting over may mislead others in turn, and take one out twice.
+                if sequence.started_from is not None:
+                    self._start_over(sequence)
         while micro_batch := self._scheduler.schedule():
             self._pipeline.submit(micro_batch, self._caches.take_operations())
         if operations := self._caches.take_operations():
@@ -245,6 +250,9 @@ class Engine:
             tell(sequence.listener, StageError(reason))
             return
         logger.warning("a step failed, its requests are computed again: %s", reason)
+        self._start_over(sequence)
+
+    def _start_over(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)
         del self._running[sequence.arrival]
         sequence.start_over()

@@ -59,6 +59,7 @@ class Scheduler:
         self._num_prefilled = 0
         self._just_sent: Sequence | None = None
         self._preempted: list[Sequence] = []
+        self._misled: list[Sequence] = []
 
     @property
     def num_sequences(self) -> int:
@@ -119,6 +120,12 @@ class Scheduler:
         preempted, self._preempted = self._preempted, []
         return preempted
 
+    def take_misled(self) -> list[Sequence]:
+        """Those that started from what may lack tokens, since the last time: they have to start
+        over."""
+        misled, self._misled = self._misled, []
+        return [s for s in misled if self._sequences.get(s.arrival) is s and s.started_from]
+
     def reset(self) -> None:
         """Forget everything in flight and every sequence (a new epoch begins)."""
         self._sequences.clear()
@@ -129,6 +136,7 @@ class Scheduler:
         self._lanes.clear()
         self._num_chunks_in_flight = 0
         self._preempted.clear()
+        self._misled.clear()
 
     def prefix_in_progress(self, tokens: Items[TokenId], num_known: int) -> int | None:
         """The arrival number of a sequence whose prompt is being computed and will spare these
@@ -292,6 +300,7 @@ class Scheduler:
         for entry in doubtful:
             if entry is not None and not entry.is_proven:
                 self._caches.forget_prefix(entry)
+                self._misled += [s for s in self._sequences.values() if s.started_from is entry]
         sequence.published.clear()
 
     def _go_on(self, sequence: Sequence) -> None:

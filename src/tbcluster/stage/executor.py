@@ -111,6 +111,7 @@ class StageExecutor:
             begun.output, begun.error = self._guarded(
                 step, lambda: self._forward(begun, batch, is_alone)
             )
+        self._drop_if_failed(begun)
         return begun
 
     def start(self, begun: BegunStep) -> None:
@@ -119,17 +120,17 @@ class StageExecutor:
         if begun.error is None and begun.output is not None:
             arrays = [*_awaited(begun.output), *_states(begun.cache)]
             _, begun.error = self._guarded(begun.step, lambda: _compute(arrays))
+            self._drop_if_failed(begun)
 
     def finish(self, begun: BegunStep) -> Step | Result:
         """Wait for a step's output and return what to send on."""
-        step, error = begun.step, begun.error
+        step = begun.step
         sent: Sent | None = None
-        if error is None:
-            sent, error = self._guarded(step, lambda: _wait_for(begun.output))
+        if begun.error is None:
+            sent, begun.error = self._guarded(step, lambda: _wait_for(begun.output))
+            self._drop_if_failed(begun)
         boundary, sampled = sent or NOTHING
-        if error is not None and step.micro_batch is not None:
-            # It may lack this step's tokens now: nothing must be made of it.
-            self._caches.apply(DropCache(step.micro_batch.cache_id))
+        error = begun.error
         self._clear_now_and_then(step.micro_batch)
         timings = (*step.timings, self._timing())
         is_over = error or step.micro_batch is None or step.visit == self._num_visits - 1
@@ -180,6 +181,11 @@ class StageExecutor:
         # Nothing of a prompt chunk leaves the last stage, which is spared its head.
         done: mx.array = mx.depends(mx.zeros(()), _states(cache))
         return done
+
+    def _drop_if_failed(self, begun: BegunStep) -> None:
+        """Its cache may lack the step's tokens now: nothing must be made of it."""
+        if begun.error is not None and begun.step.micro_batch is not None:
+            self._caches.apply(DropCache(begun.step.micro_batch.cache_id))
 
     def _timing(self) -> VisitTiming:
         now = self._clock()
