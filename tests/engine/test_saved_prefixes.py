@@ -244,7 +244,7 @@ def test_a_write_that_fails_leaves_the_old_file(saved: SavedPrefixes, folder: Pa
 
 
 def test_two_coordinators_cannot_share_a_folder(saved: SavedPrefixes, folder: Path) -> None:
-    with pytest.raises(PrefixFolderError, match="another coordinator"):
+    with pytest.raises(PrefixFolderError, match="another tbcluster"):
         SavedPrefixes(folder, "other", 100)
     saved.close()
     saved.close()

@@ -160,6 +160,61 @@ def test_health(http: httpx.Client) -> None:
     body = answer.json()
     assert body["status"] == "ok"
     assert [stage["layers"] for stage in body["stages"]] == [[0, 4], [4, 8]]
+    kv = body["kv_cache"]
+    assert len(kv["used_bytes"]) == len(kv["budget_bytes"]) == 2
+    assert all(0 <= u <= b for u, b in zip(kv["used_bytes"], kv["budget_bytes"], strict=True))
+
+
+def long_turn(word: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": f"{word} is a word. " * 12 + "What is 17 plus 25?"}]
+
+
+def cached(usage: Any) -> int:
+    return int(usage.prompt_tokens_details.cached_tokens)
+
+
+def test_known_prefixes_show_in_the_usage(client: openai.OpenAI) -> None:
+    def ask(messages: list[dict[str, str]], **fields: Any) -> Any:
+        return client.chat.completions.create(
+            model=MODEL,
+            messages=messages,  # type: ignore[arg-type]
+            temperature=0,
+            **fields,
+        )
+
+    turns = long_turn("Heron")
+    first = ask(turns)
+    assert cached(first.usage) == 0
+    again = ask(turns)
+    assert cached(again.usage) == first.usage.prompt_tokens - 1
+    assert again.choices[0].message.content == first.choices[0].message.content
+    turns.append({"role": "assistant", "content": first.choices[0].message.content})
+    turns.append({"role": "user", "content": "And what is 2 plus 2?"})
+    second = ask(turns)
+    assert cached(second.usage) > first.usage.prompt_tokens
+    streamed = list(ask(turns, stream=True, stream_options={"include_usage": True}))
+    assert cached(streamed[-1].usage) == second.usage.prompt_tokens - 1
+
+
+def test_a_request_may_stay_out_of_the_prefix_cache(client: openai.OpenAI) -> None:
+    def ask(cache_prompt: bool) -> int:
+        answer = client.chat.completions.create(
+            model=MODEL,
+            messages=long_turn("Otter"),  # type: ignore[arg-type]
+            max_tokens=2,
+            extra_body={"cache_prompt": cache_prompt},
+        )
+        return cached(answer.usage)
+
+    assert [ask(False), ask(True), ask(False), ask(True) > 0] == [0, 0, 0, True]
+
+
+def test_choices_share_their_prompt(http: httpx.Client) -> None:
+    body = {"model": MODEL, "messages": long_turn("Badger"), "n": 3, "temperature": 0}
+    answer = http.post("/v1/chat/completions", json=body).json()
+    assert len({choice["message"]["content"] for choice in answer["choices"]}) == 1
+    # The prompt was computed once, and that is what the usage counts.
+    assert answer["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
 
 
 @pytest.mark.parametrize(

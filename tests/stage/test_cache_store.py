@@ -275,6 +275,15 @@ def test_a_damaged_file(tmp_path: Path, length: int) -> None:
     assert store.num_caches == 0
 
 
+def test_a_changed_byte_is_seen(tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[-10] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StageError, match="its contents are not what was written"):
+        CacheStore(make_cache, tmp_path).apply(LoadCache(1, NAME))
+
+
 def test_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="no KV cache can be read"):
         CacheStore(make_cache, tmp_path).apply(LoadCache(1, NAME))

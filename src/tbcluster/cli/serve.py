@@ -64,6 +64,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def kv_line(cluster: Cluster) -> str:
+    """How much the KV caches may take, and what that is good for."""
+    budgets = [f"{size / 2**20:,.1f}" for size in cluster.statistics().kv_budget_bytes]
+    longest = cluster.longest_sequence
+    upto = f"; one sequence of up to {longest:,} tokens" if longest is not None else ""
+    return f"KV caches may take {', '.join(budgets)} MiB, stage by stage{upto}"
+
+
 def announce(cluster: Cluster, listener: socket.socket) -> None:
     """Say what runs where, and how to try it."""
     host, port = listener.getsockname()[:2]
@@ -74,6 +82,7 @@ def announce(cluster: Cluster, listener: socket.socket) -> None:
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
     }
     console.print(stage_table(cluster))
+    console.print(kv_line(cluster))
     console.print(f"\n[bold]{cluster.model_name}[/bold] is served at [bold]{url}/v1[/bold]. Try:\n")
     # A long line must stay one line to be copied.
     console.print(

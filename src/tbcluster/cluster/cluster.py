@@ -245,6 +245,11 @@ class Cluster:
         """Longest prompt plus answer in tokens, where the model names one."""
         return self._running.model.limits.context_length
 
+    @property
+    def longest_sequence(self) -> int | None:
+        """Longest prompt plus answer in tokens that context and KV memory allow."""
+        return self._running.model.limits.longest
+
     def statistics(self) -> EngineStatistics:
         """What the engine counted since `reset_statistics`."""
         return self._running.engine.statistics

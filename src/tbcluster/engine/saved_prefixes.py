@@ -190,7 +190,7 @@ def _lock(folder: Path) -> int:
 
 def _why_not_locked(folder: Path, error: OSError) -> str:
     if isinstance(error, BlockingIOError):
-        return f"another coordinator saves its prefixes in {folder}: end it, or name another folder"
+        return f"another tbcluster saves its prefixes in {folder}: end it, or name another folder"
     return f"the folder {folder} cannot be locked ({error}): name one on a local disk"
 
 

@@ -10,6 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from tbcluster.errors import StageError, TbclusterError
 from tbcluster.model.boundary import flatten, unflatten
 from tbcluster.model.caches import Cache, leaves, state_arrays
 
-FORMAT = "1"
+FORMAT = "2"
+DIGEST_BYTES = 16
 
 
 def write_cache(path: Path, cache: list[Cache]) -> None:
@@ -33,7 +35,12 @@ def write_cache(path: Path, cache: list[Cache]) -> None:
     arrays: list[mx.array] = []
     structures = [flatten(_state(entry), arrays) for entry in leaves(cache)]
     kinds = [type(entry).__name__ for entry in leaves(cache)]
-    metadata = {"format": FORMAT, "kinds": json.dumps(kinds), "structures": json.dumps(structures)}
+    metadata = {
+        "format": FORMAT,
+        "kinds": json.dumps(kinds),
+        "structures": json.dumps(structures),
+        "digest": _digest(arrays),
+    }
     tensors = {str(i): array for i, array in enumerate(arrays)}
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -54,12 +61,23 @@ def read_cache(path: Path, make_cache: Callable[[], list[Cache]]) -> list[Cache]
         loaded: Any = mx.load(str(path), return_metadata=True)
         tensors, metadata = loaded
         arrays = [tensors[str(i)] for i in range(len(tensors))]
+        if metadata["digest"] != _digest(arrays):
+            raise ValueError("its contents are not what was written")
         _fill(list(leaves(cache)), metadata, arrays)
         mx.eval([state_arrays(entry) for entry in cache])
     # A damaged file may hold anything: each of these comes from its contents.
     except (OSError, RuntimeError, ValueError, LookupError, TypeError, TbclusterError) as error:
         raise StageError(f"no KV cache can be read from {path.name}: {error}") from error
     return cache
+
+
+def _digest(arrays: list[mx.array]) -> str:
+    """Of all bytes: a changed one would give fluent wrong answers."""
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    for array in arrays:
+        bits: Any = mx.contiguous(array.reshape(-1)).view(mx.uint8) if array.size else b""
+        digest.update(memoryview(bits))
+    return digest.hexdigest()
 
 
 @contextmanager

@@ -39,6 +39,7 @@ def health_body(cluster: Cluster) -> dict[str, Any]:
         "model": status.model,
         "num_requests": status.num_requests,
         "error": status.error,
+        "kv_cache": kv_body(cluster),
         "stages": [
             {
                 "index": stage.index,
@@ -50,6 +51,16 @@ def health_body(cluster: Cluster) -> dict[str, Any]:
             }
             for stage in status.stages
         ],
+    }
+
+
+def kv_body(cluster: Cluster) -> dict[str, Any]:
+    """What the KV caches hold, and may hold, on each stage."""
+    statistics = cluster.statistics()
+    return {
+        "used_bytes": statistics.kv_used_bytes,
+        "budget_bytes": statistics.kv_budget_bytes,
+        "num_prefixes": statistics.num_prefixes,
     }
 
 
