@@ -2,6 +2,8 @@
 
 import contextlib
 import logging
+import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -297,3 +299,12 @@ def test_two_workers_give_the_unsharded_answers_in_spite_of_garbage(name: str) -
     workers.end()
     for row, prompt in zip(rows, prompts, strict=True):
         assert row[len(prompt) :] == unsharded_tokens(name, prompt)
+
+
+@pytest.mark.parametrize("module", ["tbcluster.stage", "tbcluster.stage.reference"])
+@pytest.mark.parametrize("said", [b"", b'{"index": 0'])
+def test_a_parent_that_dies_before_it_has_spoken(module: str, said: bytes) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", module], input=said, capture_output=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")

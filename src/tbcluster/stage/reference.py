@@ -10,15 +10,15 @@ from pathlib import Path
 from tbcluster.errors import TbclusterError
 from tbcluster.model.device import prepare_device
 from tbcluster.model.reference import reference_continuation
-from tbcluster.stage.worker import follow_parent, meet_parent
-from tbcluster.wire.control import Failed, ReferenceSpec, decode_spec
+from tbcluster.stage.worker import follow_parent, meet_parent, read_spec
+from tbcluster.wire.control import Failed, ReferenceSpec
 
 
 def main() -> int:
     """Read a `ReferenceSpec`, write a `Reference`."""
     stdin, report = meet_parent()
     logging.basicConfig(format="tbcluster reference: %(message)s", level=logging.WARNING)
-    spec = decode_spec(stdin.readline(), ReferenceSpec)
+    spec = read_spec(stdin, ReferenceSpec)
     follow_parent(stdin, None)
     try:
         path, prompt = Path(spec.model_path), list(spec.prompt)

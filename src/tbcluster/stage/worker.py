@@ -27,6 +27,7 @@ from tbcluster.wire.control import (
     Loading,
     Ready,
     Report,
+    Spec,
     StageSpec,
     decode_spec,
     encode_line,
@@ -58,6 +59,14 @@ def meet_parent() -> tuple[RawIOBase, Reporter]:
     return open(sys.stdin.fileno(), "rb", buffering=0, closefd=False), Reporter()
 
 
+def read_spec(stdin: RawIOBase, kind: type[Spec]) -> Spec:
+    """What the parent wants done. One that is gone before it has said so ends this process."""
+    line = stdin.readline()
+    if not line.endswith(b"\n"):
+        sys.exit(0)
+    return decode_spec(line, kind)
+
+
 def follow_parent(stdin: RawIOBase, run_dir: Path | None) -> None:
     """End this process when the parent says so or is gone; in the latter case the sockets of the
     run are nobody's any more and are removed."""
@@ -76,7 +85,7 @@ def main() -> int:
     """Entry point of `python -m tbcluster.stage`."""
     stdin, report = meet_parent()
     logging.basicConfig(format="tbcluster stage: %(levelname)s %(message)s", level=logging.WARNING)
-    spec = decode_spec(stdin.readline(), StageSpec)
+    spec = read_spec(stdin, StageSpec)
     follow_parent(stdin, Path(spec.run_dir))
     try:
         serve(spec, report)
