@@ -15,6 +15,9 @@ TokenId = int
 # Most prompt tokens in one micro-batch: mlx-lm's own step.
 MAX_CHUNK_TOKENS = 2048
 
+# What a quantized KV cache may have.
+KV_BITS = (8, 4)
+
 
 class FinishReason(StrEnum):
     """Why a sequence ended, in OpenAI's words."""

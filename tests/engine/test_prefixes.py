@@ -118,13 +118,20 @@ def test_memory_is_bounded_and_the_longest_unused_goes_first() -> None:
     assert bench.stage.num_tokens <= 3072
 
 
-def test_saved_prefixes_survive_a_restart(tmp_path: Path) -> None:
-    saved = SavedPrefixes(tmp_path, "model", 10**9)
+def saved_and_opened_again(
+    folder: Path, prompt: tuple[TokenId, ...]
+) -> tuple[Bench, SavedPrefixes]:
+    """An engine that has saved a prompt and is gone, and its list for the next one."""
+    saved = SavedPrefixes(folder, "model", 10**9)
     before = Bench(saved)
-    prompt = SYSTEM + QUESTIONS[0]
     before.ask(prompt)
     saved.close()
-    again = SavedPrefixes(tmp_path, "model", 10**9)
+    return before, SavedPrefixes(folder, "model", 10**9)
+
+
+def test_saved_prefixes_survive_a_restart(tmp_path: Path) -> None:
+    prompt = SYSTEM + QUESTIONS[0]
+    before, again = saved_and_opened_again(tmp_path, prompt)
     after = Bench(again)
     after.stage.saved = before.stage.saved
     assert after.stage.saved
@@ -146,12 +153,8 @@ def test_saved_prefixes_survive_eviction(tmp_path: Path) -> None:
 
 
 def test_a_lost_file_costs_time_but_no_answer(tmp_path: Path) -> None:
-    saved = SavedPrefixes(tmp_path, "model", 10**9)
-    before = Bench(saved)
     prompt = SYSTEM + QUESTIONS[0]
-    before.ask(prompt)
-    saved.close()
-    again = SavedPrefixes(tmp_path, "model", 10**9)
+    _, again = saved_and_opened_again(tmp_path, prompt)
     after = Bench(again)
     # The stage's files are gone.
     after.ask(prompt)
@@ -205,12 +208,8 @@ def test_a_step_that_fails_leaves_no_prefix_that_lacks_tokens(
 
 
 def test_a_lost_file_disturbs_no_other_stream(tmp_path: Path) -> None:
-    saved = SavedPrefixes(tmp_path, "model", 10**9)
-    before = Bench(saved)
     prompt = SYSTEM + QUESTIONS[0]
-    before.ask(prompt)
-    saved.close()
-    again = SavedPrefixes(tmp_path, "model", 10**9)
+    _, again = saved_and_opened_again(tmp_path, prompt)
     after = Bench(again)
     running = after.submit(QUESTIONS[1], max_tokens=8)
     while len(running) < 3:

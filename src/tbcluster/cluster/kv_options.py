@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tbcluster.core import CacheCost
+from tbcluster.core import KV_BITS, CacheCost
 from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.errors import PlanError
 
@@ -15,7 +15,6 @@ REFERENCE_TOKENS = 4096
 # Less is of no use to anyone, and the parity probe would not fit.
 MIN_CAPACITY_TOKENS = 64
 DEFAULT_DISK_BYTES = 20 * 10**9
-QUANTIZED_BITS = (4, 8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,7 @@ class KvOptions:
     prefix_disk_bytes: int = DEFAULT_DISK_BYTES
 
     def __post_init__(self) -> None:
-        if self.bits is not None and self.bits not in QUANTIZED_BITS:
+        if self.bits is not None and self.bits not in KV_BITS:
             raise PlanError(f"KV caches of {self.bits} bits: ask for 8 or 4, or leave it out")
         if self.memory_bytes is not None and self.memory_bytes <= 0:
             raise PlanError(f"{self.memory_bytes} bytes of KV memory: ask for more than 0")

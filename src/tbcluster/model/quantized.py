@@ -6,11 +6,11 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import CacheList, KVCache, QuantizedKVCache, make_prompt_cache
 
+from tbcluster.core import KV_BITS
 from tbcluster.errors import UnsupportedModelError
 from tbcluster.model.caches import Cache
 from tbcluster.model.placeholders import EvaluationNeededError, run_unevaluated
 
-BITS = (8, 4)
 # How many neighbouring values share a scale and a bias, best first.
 GROUP_SIZES = (64, 32)
 # A prompt, then one token: the two go through different masks.
@@ -37,7 +37,7 @@ def check_quantized(model: nn.Module, bits: int) -> None:
     Raises:
         UnsupportedModelError: It does not; in one sentence why.
     """
-    if bits not in BITS:
+    if bits not in KV_BITS:
         raise UnsupportedModelError(f"a KV cache has 8 or 4 bits if it is quantized, not {bits}")
     plain = make_prompt_cache(model)
     if not any(_is_quantizable(cache) for cache in plain):
