@@ -13,6 +13,7 @@ BENCHMARKS = {
     "single-stream": "decode speed through 1, 2 and 4 stages against mlx-lm; cost of a hop",
     "stage-memory": "peak memory of each stage of a 400 MB model cut in 4 against the whole",
     "full-pipeline": "many streams, long prompts, chats: 2 stages on 2 cores against mlx-lm",
+    "http-overhead": "16 streams over HTTP against the same without it",
     "demo-accuracy": "score of the bundled model on its held-out questions, through 2 stages",
 }
 

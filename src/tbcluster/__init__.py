@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tbcluster.api import generate, load, stream_generate
+    from tbcluster.api import embed, generate, load, stream_generate
     from tbcluster.cluster.cluster import Cluster, ClusterState, ClusterStatus
     from tbcluster.cluster.kv_options import KvOptions
     from tbcluster.generation import GenerationResponse
@@ -27,6 +27,7 @@ __all__ = [
     "GenerationResponse",
     "KvOptions",
     "__version__",
+    "embed",
     "generate",
     "load",
     "stream_generate",
@@ -40,6 +41,7 @@ _HOMES = {
     "ClusterStatus": "tbcluster.cluster.cluster",
     "GenerationResponse": "tbcluster.generation",
     "KvOptions": "tbcluster.cluster.kv_options",
+    "embed": "tbcluster.api",
     "generate": "tbcluster.api",
     "load": "tbcluster.api",
     "stream_generate": "tbcluster.api",

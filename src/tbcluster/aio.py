@@ -6,10 +6,14 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+import numpy.typing as npt
+
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.streams import astream
-from tbcluster.core import TokenId
+from tbcluster.core import Pooling, TokenId
+from tbcluster.embeddings import Text, arun_embeddings, embedding_requests, finished_vector
 from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
 
 
@@ -41,6 +45,20 @@ async def stream_generate(
     async with aclosing(astream(model, request)) as outputs:
         async for output in outputs:
             yield to_response(model, request, output)
+
+
+async def embed(
+    model: Cluster,
+    tokenizer: Any,
+    texts: Text | Sequence[Text],
+    *,
+    pooling: Pooling | str | None = None,
+    normalize: bool = True,
+) -> npt.NDArray[np.float32]:
+    """`tbcluster.embed`; cancelling the task cancels what still runs."""
+    requests = await asyncio.to_thread(embedding_requests, model, texts, pooling)
+    outputs = await arun_embeddings(model, requests)
+    return np.stack([finished_vector(output, normalize=normalize) for output in outputs])
 
 
 async def generate(

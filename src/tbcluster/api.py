@@ -5,10 +5,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
+import numpy.typing as npt
+
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.streams import stream
-from tbcluster.core import TokenId
+from tbcluster.core import Pooling, TokenId
+from tbcluster.embeddings import Text, embedding_requests, finished_vector, run_embeddings
 from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
 
 
@@ -56,6 +60,33 @@ def stream_generate(
     request = build_request(model, prompt, options)
     for output in stream(model, request):
         yield to_response(model, request, output)
+
+
+def embed(
+    model: Cluster,
+    tokenizer: Any,
+    texts: Text | Sequence[Text],
+    *,
+    pooling: Pooling | str | None = None,
+    normalize: bool = True,
+) -> npt.NDArray[np.float32]:
+    """Embeddings of texts, or of one.
+
+    Args:
+        tokenizer: As returned by `load`; the cluster holds its own.
+        texts: Texts, or token ids in their place.
+        pooling: "last" or "mean"; None for the model's own way.
+        normalize: Scale each to length 1.
+
+    Returns:
+        (number of texts, width), float32.
+
+    Raises:
+        RequestError: A text cannot be served, or the model gives no embeddings.
+        StageError: A stage failed or was lost.
+    """
+    outputs = run_embeddings(model, embedding_requests(model, texts, pooling))
+    return np.stack([finished_vector(output, normalize=normalize) for output in outputs])
 
 
 def generate(

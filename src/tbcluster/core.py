@@ -15,6 +15,9 @@ TokenId = int
 # Most prompt tokens in one micro-batch: mlx-lm's own step.
 MAX_CHUNK_TOKENS = 2048
 
+# Longest serialized grammar: some hundred tools with their schemas.
+MAX_GRAMMAR_CHARS = 1 << 17
+
 # What a quantized KV cache may have.
 KV_BITS = (8, 4)
 
@@ -48,6 +51,59 @@ class SamplingParams:
 
 
 @dataclass(frozen=True, slots=True)
+class Grammar:
+    """What an answer has to match.
+
+    Attributes:
+        text: llguidance's own serialization.
+        think_start: Tokens that open reasoning, which is free of the grammar; empty for none.
+        think_end: Tokens that close it; the grammar begins after them.
+        is_thinking: Whether the prompt has opened reasoning already.
+    """
+
+    text: str
+    think_start: tuple[TokenId, ...] = ()
+    think_end: tuple[TokenId, ...] = ()
+    is_thinking: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LogitRules:
+    """What changes a request's logits before a token is picked, from what came before. The last
+    stage keeps their state; `SamplingParams` needs none.
+
+    Attributes:
+        logit_bias: Added to the logits of these tokens.
+        presence_penalty: Subtracted from each token that was generated.
+        frequency_penalty: Subtracted from each token as often as it was generated.
+        repetition_penalty: Logits of tokens in the prompt or answer are divided by it where they
+            are positive and multiplied where negative; 1 changes nothing.
+        repetition_context: How many of the newest tokens that looks at; None for all.
+        grammar: What the answer has to match; None for anything.
+    """
+
+    logit_bias: tuple[tuple[TokenId, float], ...] = ()
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    repetition_context: int | None = None
+    grammar: Grammar | None = None
+
+    @property
+    def is_neutral(self) -> bool:
+        """Whether nothing changes, so that a request needs no rules."""
+        penalties = self.presence_penalty, self.frequency_penalty, self.repetition_penalty
+        return not self.logit_bias and penalties == (0, 0, 1) and self.grammar is None
+
+
+class Pooling(StrEnum):
+    """How an embedding is made of the hidden states of a prompt's tokens."""
+
+    LAST = "last"
+    MEAN = "mean"
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a client asked for, validated and tokenized.
 
@@ -57,6 +113,8 @@ class Request:
         stop: Texts that end the answer; they are never part of it.
         stop_tokens: Token ids that end the answer.
         cache_prompt: Whether it may start from known prefixes, and be kept as one.
+        rules: What changes its logits; None for nothing.
+        pooling: Ask for an embedding of the prompt instead of an answer; None for an answer.
     """
 
     request_id: str
@@ -66,6 +124,8 @@ class Request:
     stop: tuple[str, ...] = ()
     stop_tokens: frozenset[TokenId] = frozenset()
     cache_prompt: bool = True
+    rules: LogitRules | None = None
+    pooling: Pooling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +133,12 @@ class Sample:
     """Ask for one token after the last position of a row.
 
     `position` counts the tokens before the sampled one; with the seed it fixes the random state, so
-    that a step computed again samples the same token.
+    that a step computed again samples the same token. `rules_id` names the row's logit rules.
     """
 
     params: SamplingParams
     position: int
+    rules_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +149,13 @@ class MicroBatch:
         cache_id: The sequence's cache, or the lane's.
         tokens: A chunk's token ids; in a decode step one for each row, in the lane's order.
         samples: One for each row of a decode step; empty for a prompt chunk.
+        pooling: Ask for the chunk's part of an embedding; None for no vector.
     """
 
     cache_id: int
     tokens: tuple[TokenId, ...]
     samples: tuple[Sample, ...] = ()
+    pooling: Pooling | None = None
 
     @property
     def num_rows(self) -> int:
@@ -104,13 +167,18 @@ class MicroBatch:
 class SampledToken:
     """A token the last stage picked.
 
-    `logprob` is the natural logarithm of its probability before sampling filters;
-    `top` holds (token id, logprob) pairs, likeliest first.
+    `logprob` is the natural logarithm of its probability before logit rules and sampling filters;
+    `top` holds (token id, logprob) pairs, likeliest first. `error` says why this row alone could
+    not be sampled (its grammar became too complex); `token` means nothing then.
     """
 
     token: TokenId
     logprob: float | None = None
     top: tuple[tuple[TokenId, float], ...] = ()
+    error: str | None = None
+
+
+NO_TOKEN = SampledToken(-1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +198,8 @@ class VisitTiming:
 class StepResult:
     """One trip through all stages, seen from its end.
 
-    `sampled` has one entry per row of a decode step, `timings` one per stage visit.
+    `sampled` has one entry per row of a decode step, `timings` one per stage visit. `vector` is a
+    pooled chunk's (see `wire.messages.Result`).
     """
 
     step_id: int
@@ -139,14 +208,16 @@ class StepResult:
     error: str | None
     timings: tuple[VisitTiming, ...]
     round_trip_us: int
+    vector: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
     """What a sequence emits per token; the last one carries a finish reason.
 
-    `num_cached_tokens` of the prompt came from the prefix cache. Times are seconds on the engine's
-    monotonic clock.
+    `num_cached_tokens` of the prompt came from the prefix cache. `stop` is the stop text that ended
+    it, if one did. Times are seconds on the engine's monotonic clock. A request with `pooling` has
+    one output: `embedding` holds its vector, not normalized, and `sampled` is `NO_TOKEN`.
     """
 
     text: str
@@ -158,6 +229,8 @@ class Output:
     emitted_at: float
     num_cached_tokens: int = 0
     finish_reason: FinishReason | None = None
+    stop: str | None = None
+    embedding: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

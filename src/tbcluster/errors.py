@@ -15,6 +15,7 @@ TbclusterError
 ├── StageError               a stage worker cannot compute or be started
 │   └── StageLostError           its process died; it is being started again
 ├── PrefixFolderError        the folder for saved prefixes cannot be used, or is in use
+├── KeyFileError             the file of API keys cannot be used as asked
 ├── ListenError              the server cannot listen on its address
 └── ClusterClosedError       the cluster is not running: closed, not started, or started twice
 """
@@ -85,6 +86,10 @@ class StageLostError(StageError):
 
 class PrefixFolderError(TbclusterError):
     """The folder for saved prefixes cannot be used, or another coordinator uses it."""
+
+
+class KeyFileError(TbclusterError):
+    """The file of API keys cannot be used as asked."""
 
 
 class ListenError(TbclusterError):

@@ -5,14 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from jinja2 import TemplateError
-
+from tbcluster.answers.protected import encode_chat
 from tbcluster.cluster.cluster import Cluster
-from tbcluster.core import Output, Request, SampledToken, SamplingParams, TokenId
+from tbcluster.core import LogitRules, Output, Request, SampledToken, SamplingParams, TokenId
 from tbcluster.engine.limits import MAX_SEED
 from tbcluster.errors import RequestError
 
 DEFAULT_MAX_TOKENS = 256
+# mlx-lm's own default.
+REPETITION_CONTEXT = 20
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -28,6 +29,14 @@ class GenerateOptions(TypedDict, total=False):
         stop: A text, or several, that end the answer.
         num_logprobs: Report each token's logprob and this many alternatives.
         cache_prompt: Whether the prompt may start from known prefixes, and be kept as one (True).
+        logit_bias: Token ids and what is added to their logits, -100 to 100.
+        presence_penalty: Taken from the logits of tokens in the answer, -2 to 2 (0).
+        frequency_penalty: Taken as often as they are there, -2 to 2 (0).
+        repetition_penalty: Makes tokens of prompt and answer less likely where above 1 (1).
+        repetition_context_size: How many of the newest tokens it looks at (20); None for all.
+        json_schema: The answer is JSON that this schema admits.
+        regex: The answer matches this expression as a whole.
+        grammar: The answer is a text of this grammar (llguidance's Lark, or GBNF).
     """
 
     max_tokens: int
@@ -39,6 +48,14 @@ class GenerateOptions(TypedDict, total=False):
     stop: str | Sequence[str]
     num_logprobs: int | None
     cache_prompt: bool
+    logit_bias: Mapping[TokenId, float] | None
+    presence_penalty: float
+    frequency_penalty: float
+    repetition_penalty: float
+    repetition_context_size: int | None
+    json_schema: dict[str, Any] | None
+    regex: str | None
+    grammar: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +110,53 @@ def build_request(
         seed=new_seed() if seed is None else seed,
         num_logprobs=options.get("num_logprobs"),
     )
+    tokens = encode_prompt(cluster.tokenizer, prompt)
     return cluster.make_request(
-        encode_prompt(cluster.tokenizer, prompt),
+        tokens,
         max_tokens=options.get("max_tokens", DEFAULT_MAX_TOKENS),
         sampling=sampling,
         stop=[stop] if isinstance(stop, str) else stop,
         cache_prompt=options.get("cache_prompt", True),
+        rules=_rules(cluster, tokens, options),
     )
+
+
+def logit_rules(rules: LogitRules) -> LogitRules | None:
+    """Rules for a request, which has none where nothing changes."""
+    return None if rules.is_neutral else rules
+
+
+def _rules(
+    cluster: Cluster, prompt: Sequence[TokenId], options: GenerateOptions
+) -> LogitRules | None:
+    text = _grammar(cluster, options)
+    bias = options.get("logit_bias") or {}
+    if not isinstance(bias, Mapping):
+        raise RequestError(
+            f"logit_bias is {bias!r}, it must map token ids to numbers", "logit_bias"
+        )
+    return logit_rules(
+        LogitRules(
+            logit_bias=tuple(bias.items()),
+            presence_penalty=options.get("presence_penalty", 0.0),
+            frequency_penalty=options.get("frequency_penalty", 0.0),
+            repetition_penalty=options.get("repetition_penalty", 1.0),
+            repetition_context=options.get("repetition_context_size", REPETITION_CONTEXT),
+            grammar=cluster.grammars.for_prompt(text, prompt) if text is not None else None,
+        )
+    )
+
+
+def _grammar(cluster: Cluster, options: GenerateOptions) -> str | None:
+    given = [name for name in ("json_schema", "regex", "grammar") if options.get(name) is not None]
+    if len(given) > 1:
+        raise RequestError(f"{given[0]} and {given[1]} exclude each other: use one", given[1])
+    if (schema := options.get("json_schema")) is not None:
+        return cluster.grammars.json_schema(schema)
+    if (pattern := options.get("regex")) is not None:
+        return cluster.grammars.regex(pattern)
+    lark = options.get("grammar")
+    return cluster.grammars.lark(lark) if lark is not None else None
 
 
 def encode_prompt(tokenizer: Any, prompt: str | Sequence[TokenId]) -> list[TokenId]:
@@ -125,16 +182,7 @@ def chat_prompt(tokenizer: Any, turns: Sequence[Mapping[str, str]]) -> list[Toke
     Raises:
         RequestError: The model has no chat template, or its template refuses these messages.
     """
-    if not tokenizer.has_chat_template:
-        raise RequestError("this model has no chat template: complete a text instead", "messages")
-    for turn in turns:
-        check_text(turn["content"], "messages")
-    try:
-        return list(tokenizer.apply_chat_template(list(turns), add_generation_prompt=True))
-    except (TemplateError, ValueError, TypeError) as error:
-        raise RequestError(
-            f"the model's chat template refuses these messages: {error}", "messages"
-        ) from error
+    return encode_chat(tokenizer, turns)
 
 
 def check_text(text: str, param: str) -> None:

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.doubles.processes import is_alive, run_dirs, worker_pids
@@ -78,6 +79,19 @@ def test_sigterm_leaves_nothing(own_tmp: Path) -> None:
     assert not run_dirs(own_tmp)
 
 
+def test_sigterm_lets_a_running_answer_finish() -> None:
+    body = {"model": "tbcluster-demo", "prompt": [300], "max_tokens": 300, "stream": True}
+    server = ServeProcess("--stages", "2")
+    with server, httpx.stream("POST", f"{server.url}/v1/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        server.process.terminate()
+        wait_until(lambda: "finishing 1 request" in server.output, "it says what it waits for")
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+        assert server.process.wait(timeout=30) == 143
+    assert "Traceback" not in server.output
+
+
 def test_ctrl_c_while_loading_leaves_nothing(own_tmp: Path) -> None:
     server = ServeProcess("--stages", "2", env={"TMPDIR": str(own_tmp)})
     wait_until(lambda: len(worker_pids(server.process.pid)) > 0, "a stage is being loaded")
@@ -108,13 +122,19 @@ def test_a_port_in_use_is_known_before_anything_is_loaded() -> None:
         (["generate", "~nobody-of-this-name/x"], "no folder '~nobody-of-this-name/x'"),
         (["generate", "x" * 300], "no folder"),
         (["generate", "--prompt", "\udcff"], "no valid text"),
-        (["serve", "--host", "a..b"], "cannot listen on a..b"),
+        (["serve", "--host", "a..b", "--insecure"], "cannot listen on a..b"),
+        (["serve", "--host", "127.0.0.2", "--require-keys"], "tbcluster keys add NAME"),
+        (["serve", "--host", "10.1.2.3"], "10.1.2.3 can be reached from elsewhere"),
+        (["serve", "--host", "10.1.2.3"], "or let everyone in with --insecure"),
+        (["serve", "--insecure", "--require-keys"], "contradict each other"),
+        (["keys", "revoke", "nobody"], "no key 'nobody'"),
+        (["keys", "add", "a b"], "no name for a key"),
     ],
 )
 def test_errors_are_sentences(arguments: list[str], words: str) -> None:
     if arguments[0] == "serve":
         arguments = [*arguments, "--port", "0"]
-    done = run(*arguments, env={"HF_HUB_OFFLINE": "1"})
+    done = run(*arguments, env={"HF_HUB_OFFLINE": "1", "TBCLUSTER_KEYS": "/no/such/keys.json"})
     assert done.returncode == 1
     assert words in done.stderr
     assert "Traceback" not in done.stderr
@@ -166,5 +186,5 @@ def test_chat_answers_starts_over_and_ends() -> None:
 def test_version_and_help() -> None:
     assert run("--version").stdout.startswith("tbcluster 0.")
     text = run("--help").stdout
-    for command in ("serve", "generate", "chat"):
+    for command in ("serve", "generate", "chat", "keys"):
         assert command in text

@@ -16,9 +16,11 @@ _ADDRESS = re.compile(r"http://(?:\[[^\]]+\]|[\w.]+):\d+")
 class ServeProcess:
     """A running server; leaving the block ends it with Ctrl-C's signal."""
 
+    command: tuple[str, ...] = ("tbcluster", "serve", "--port", "0")
+
     def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tbcluster", "serve", "--port", "0", *arguments],
+            [sys.executable, "-m", *self.command, *arguments],
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, **(env or {})},
@@ -52,13 +54,21 @@ class ServeProcess:
         self.interrupt()
 
     def interrupt(self) -> int:
-        """Send what Ctrl-C sends, to the whole foreground group as a terminal does, and return the
-        exit status."""
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGINT)
+        """Press Ctrl-C, once more where requests are being finished, and return the exit status."""
+        self.press_ctrl_c()
+        wait_until(
+            lambda: self.process.poll() is not None or "Ctrl-C again" in self.output,
+            "the server has ended or says what it waits for",
+        )
+        self.press_ctrl_c()
         status = self.process.wait(timeout=30)
         self._reader.join()
         return status
+
+    def press_ctrl_c(self) -> None:
+        """Send what Ctrl-C sends, to the whole foreground group as a terminal does."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGINT)
 
     def _read(self) -> None:
         assert self.process.stderr is not None

@@ -2,19 +2,24 @@
 
 from collections.abc import Callable, Sequence
 
-from tbcluster.core import MicroBatch, SampledToken, TokenId, VisitTiming
+import numpy as np
+import numpy.typing as npt
+
+from tbcluster.core import MicroBatch, Pooling, Sample, SampledToken, TokenId, VisitTiming
 from tbcluster.transport.memory import MemoryChannel
 from tbcluster.wire.messages import Result, Step, decode_step, encode_result
 from tbcluster.wire.operations import (
     CacheOperation,
     CopyCache,
     DropCache,
+    DropRules,
     ForgetSaved,
     JoinLane,
     KeepRows,
     KeepSaved,
     LoadCache,
     NewCache,
+    NewRules,
     SaveCache,
     TakeRow,
 )
@@ -45,6 +50,22 @@ def continuation(
     return tokens[len(prompt) :]
 
 
+def hidden_states(context: Sequence[TokenId]) -> tuple[float, ...]:
+    """What the double's head is given after the last of these tokens."""
+    return (float(some_letter(context)), float(len(context)), 1.0)
+
+
+def embedding_of(
+    prompt: Sequence[TokenId], pooling: Pooling, start: int = 0
+) -> npt.NDArray[np.float32]:
+    """The double's hidden states after the last token of a prompt, or the sum of those after each
+    from `start` on."""
+    if pooling is Pooling.LAST:
+        return np.array(hidden_states(prompt), "<f4")
+    parts = [hidden_states(prompt[: end + 1]) for end in range(start, len(prompt))]
+    return np.sum(np.array(parts, "<f4"), axis=0)
+
+
 class StageDouble:
     """Takes steps from `inbound` and sends what a chain of real stages would into `results`.
 
@@ -57,6 +78,8 @@ class StageDouble:
         fails_late: Copies of a cache are made before its step is seen to have failed, and answers
             from what lacks tokens are wrong (real stages check no positions).
         fails: Says which rows make a step fail, by their tokens before it.
+        spoils: Says which rows alone cannot be sampled, by their tokens before that.
+        rules: For each state of logit rules what was generated under them, as far as it knows.
     """
 
     def __init__(self, next_token: NextToken = some_letter) -> None:
@@ -69,6 +92,8 @@ class StageDouble:
         self.has_failed = False
         self.fails_late = False
         self.fails: Callable[[Sequence[TokenId]], bool] = lambda _: False
+        self.spoils: Callable[[Sequence[TokenId]], bool] = lambda _: False
+        self.rules: dict[int, list[TokenId]] = {}
         self._next_token = next_token
         self._epoch = 0
 
@@ -94,18 +119,22 @@ class StageDouble:
         self.steps.append(step)
         if step.epoch > self._epoch:
             self.contexts.clear()
+            self.rules.clear()
             self._epoch = step.epoch
         sampled: tuple[SampledToken, ...] = ()
+        vector: bytes | None = None
         error = self._apply_all(step)
         if error is None and step.micro_batch is not None:
             try:
                 sampled = self._compute(step.micro_batch)
+                vector = self._pool(step.micro_batch)
             except (LookupError, ValueError) as problem:
                 error = f"stage 0 failed: {problem}"
         if error is not None:
             self._note_failure(step.micro_batch)
         self.most_tokens = max(self.most_tokens, self.num_tokens)
-        result = Result(step.epoch, step.step_id, sampled, error, (VisitTiming(1, 0),))
+        timings = (VisitTiming(1, 0),)
+        result = Result(step.epoch, step.step_id, sampled, error, timings, vector)
         self.results.send(encode_result(result))
 
     def _apply_all(self, step: Step) -> str | None:
@@ -158,6 +187,12 @@ class StageDouble:
             case KeepSaved(names):
                 for name in self.saved.keys() - set(names):
                     del self.saved[name]
+            case NewRules(rules_id, _, _, generated):
+                if rules_id in self.rules:
+                    raise ValueError(f"rules {rules_id} are made twice")
+                self.rules[rules_id] = list(generated)
+            case DropRules(rules_id):
+                del self.rules[rules_id]
 
     def _make(self, cache_id: int, tokens: list[TokenId]) -> None:
         if cache_id in self.contexts:
@@ -176,4 +211,25 @@ class StageDouble:
             row.append(token)
             if sample.position != len(row) and not self.fails_late:
                 raise ValueError(f"position {sample.position} after {len(row)} tokens")
-        return tuple(SampledToken(self._next_token(row)) for row in rows)
+        return tuple(
+            self._sample(row, sample) for row, sample in zip(rows, micro_batch.samples, strict=True)
+        )
+
+    def _sample(self, row: Sequence[TokenId], sample: Sample) -> SampledToken:
+        """Rules change nothing here, but their state has to know the row's newest tokens."""
+        if self.spoils(row):
+            return SampledToken(0, error="as it was told")
+        token = self._next_token(row)
+        if sample.rules_id is not None:
+            generated = self.rules[sample.rules_id]
+            if generated != list(row[len(row) - len(generated) :]):
+                raise ValueError(f"rules {sample.rules_id} do not know the row's tokens")
+            generated.append(token)
+        return SampledToken(token)
+
+    def _pool(self, micro_batch: MicroBatch) -> bytes | None:
+        if micro_batch.pooling is None:
+            return None
+        (row,) = self.contexts[micro_batch.cache_id]
+        start = len(row) - len(micro_batch.tokens)
+        return embedding_of(row, micro_batch.pooling, start).tobytes()

@@ -24,7 +24,8 @@ def stream_all(
         is_last = token == len(pieces) - 1
         text, stopped = stream.add(token, finish if is_last else None)
         texts.append(text)
-        if stopped:
+        if stopped is not None:
+            assert stopped in stop
             return texts, True
     return texts, False
 
@@ -63,7 +64,7 @@ def test_nothing_is_shown_that_could_still_become_a_stop_text(
         text, stopped = stream.add(token, None)
         shown += text
         said += piece
-        if stopped:
+        if stopped is not None:
             return
         # Any stop text may come next, so what is shown must end before its beginning.
         for word in stop:
@@ -87,10 +88,10 @@ def test_without_stop_texts_all_is_shown(
 @pytest.mark.parametrize("finish", list(FinishReason))
 def test_held_back_text_is_released_at_the_end(finish: FinishReason) -> None:
     stream = TextStream(WordDetokenizer(["x<", "en", "!"]), ("<end>",))
-    assert stream.add(0, None) == ("x", False)
-    assert stream.add(1, None) == ("", False)
+    assert stream.add(0, None) == ("x", None)
+    assert stream.add(1, None) == ("", None)
     expected = "<en" if finish is FinishReason.STOP else "<en!"
-    assert stream.add(2, finish) == (expected, False)
+    assert stream.add(2, finish) == (expected, None)
 
 
 def test_a_stop_text_that_the_detokenizer_held_back_is_found_at_the_end() -> None:
@@ -104,11 +105,11 @@ def test_a_stop_text_that_the_detokenizer_held_back_is_found_at_the_end() -> Non
     [
         ("hello", (), None),
         ("hello", ("x",), None),
-        ("hello", ("lo", "l"), 2),
-        ("hello", ("l", "he"), 0),
+        ("hello", ("lo", "l"), (2, "l")),
+        ("hello", ("l", "he"), (0, "he")),
     ],
 )
-def test_first_stop(text: str, stop: tuple[str, ...], where: int | None) -> None:
+def test_first_stop(text: str, stop: tuple[str, ...], where: tuple[int, str] | None) -> None:
     assert first_stop(text, stop) == where
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tbcluster.core import Request, SamplingParams
+from tbcluster.core import MAX_GRAMMAR_CHARS, Grammar, LogitRules, Pooling, Request, SamplingParams
 from tbcluster.engine.limits import MAX_SEED, Limits, clipped_max_tokens, validate
 from tbcluster.errors import ContextLengthError, RequestError
 
@@ -27,12 +27,22 @@ GOOD = {
     "hot": request(sampling=SamplingParams(temperature=100, top_p=1e-9, top_k=10**9)),
     "largest seed": request(sampling=SamplingParams(seed=MAX_SEED)),
     "smallest seed": request(sampling=SamplingParams(seed=-MAX_SEED)),
+    "rules": request(rules=LogitRules(((0, -100), (99, 100.0)), 2, -2, 100, 1, Grammar("g"))),
+    "reasoning": request(rules=LogitRules(grammar=Grammar("g", (98,), (0, 99), True))),
 }
 
 
 @pytest.mark.parametrize("good", GOOD.values(), ids=GOOD.keys())
 def test_allowed(good: Request) -> None:
     validate(good, LIMITS)
+
+
+def test_an_embedding_may_be_as_long_as_the_context() -> None:
+    validate(request((1,) * 10, pooling=Pooling.LAST), LIMITS)
+    with pytest.raises(ContextLengthError, match="11 tokens"):
+        validate(request((1,) * 11, pooling=Pooling.MEAN), LIMITS)
+    with pytest.raises(ContextLengthError, match="10 tokens"):
+        validate(request((1,) * 10), LIMITS)
 
 
 BAD_SAMPLING: dict[str, tuple[Any, ...]] = {
@@ -43,6 +53,25 @@ BAD_SAMPLING: dict[str, tuple[Any, ...]] = {
     "seed": (MAX_SEED + 1, -MAX_SEED - 1),
     "num_logprobs": (-1, 101, 2**31),
 }
+BAD_RULES: dict[str, tuple[Any, ...]] = {
+    "logit_bias": (
+        *(((token, 1.0),) for token in (-1, 100, 2**40, "5", True, 1.0)),
+        *(((5, bias),) for bias in (-100.1, 101, math.inf, math.nan, "x", None)),
+    ),
+    "presence_penalty": (-2.1, 3, math.nan, "x"),
+    "frequency_penalty": (-2.1, 3, math.nan, None),
+    "repetition_penalty": (0, -1.0, 1e-9, 101, math.inf, math.nan, "x"),
+    "repetition_context": (0, -1, 2.5, True, 2**31),
+    "grammar": (
+        Grammar("g" * (MAX_GRAMMAR_CHARS + 1)),
+        Grammar("g", think_start=(1,)),
+        Grammar("g", is_thinking=True),
+        Grammar("g", (100,), (1,)),
+        Grammar("g", (1,), (-1,)),
+    ),
+}
+# What clients call it.
+PARAMS = {"repetition_context": "repetition_context_size"}
 BAD: list[tuple[str, Request]] = [
     ("prompt", request(())),
     ("prompt", request((1, 100))),
@@ -55,6 +84,11 @@ BAD: list[tuple[str, Request]] = [
     *[
         (name, request(sampling=SamplingParams(**{name: value})))
         for name, values in BAD_SAMPLING.items()
+        for value in values
+    ],
+    *[
+        (PARAMS.get(name, name), request(rules=LogitRules(**{name: value})))
+        for name, values in BAD_RULES.items()
         for value in values
     ],
 ]

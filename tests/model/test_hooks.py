@@ -137,3 +137,18 @@ def test_call_layer_passes_the_hook_and_takes_any_layer() -> None:
     assert call_layer(layer, (mx.array(2.0),), {"shift": 1.0}).item() == 7
     hook([layer], Answer())
     assert call_layer(layer, (mx.array(2.0),), {"shift": 1.0}).item() == 7
+
+
+def test_a_method_of_another_name_is_watched_alone() -> None:
+    embedding, recorder = nn.Embedding(3, 2), Recorder()
+    x, token = mx.ones((1, 2)), mx.array([1])
+    expected = embedding.as_linear(x), embedding(token)
+    with hooked([embedding], Answer(), "as_linear"):
+        assert embedding.as_linear(x) == "answered"
+        assert mx.array_equal(embedding(token), expected[1]).item()
+        assert mx.array_equal(call_layer(embedding, (x,), {}, "as_linear"), expected[0]).item()
+    assert mx.array_equal(embedding.as_linear(x), expected[0]).item()
+    with hooked([embedding], recorder):
+        embedding(token)
+        embedding.as_linear(x)
+    assert [args for _, args, _ in recorder.calls] == [(token,)]

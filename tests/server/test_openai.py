@@ -39,6 +39,13 @@ def client(server: ServeProcess) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
 
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+
+
+def json_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "it", "schema": schema}}
+
+
 def chat(http: httpx.Client, **fields: Any) -> httpx.Response:
     return http.post("/v1/chat/completions", json={"model": MODEL, "messages": QUESTION, **fields})
 
@@ -223,7 +230,14 @@ def test_choices_share_their_prompt(http: httpx.Client) -> None:
         ({"messages": []}, 400, "messages", "at least 1"),
         ({"messages": "hello"}, 400, "messages", "list"),
         ({"messages": [{"role": "wizard", "content": "x"}]}, 400, "messages.0.role", "wizard"),
-        ({"messages": [{"role": "user"}]}, 400, "messages.0.content", "required"),
+        ({"messages": [{"role": "user"}]}, 400, "messages", "has no content"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, 400, "messages", "tool_call_id"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+            400,
+            "messages",
+            "this model reads text",
+        ),
         ({"model": "gpt-4"}, 404, "model", "'gpt-4' is not served here: use 'tbcluster-demo'"),
         ({"model": None}, 400, "model", "string"),
         ({"temperature": 3}, 400, "temperature", "2"),
@@ -236,9 +250,34 @@ def test_choices_share_their_prompt(http: httpx.Client) -> None:
         ({"seed": 2**70}, 400, "seed", "less than"),
         ({"top_k": 10**30}, 400, "top_k", "less than"),
         ({"stop": "x" * 2000}, 400, "stop", "longer"),
-        ({"tools": [{"type": "function"}]}, 400, "tools", "not served yet"),
-        ({"response_format": {"type": "json_object"}}, 400, "response_format", "not served yet"),
-        ({"logit_bias": {"1": 5}}, 400, "logit_bias", "not served yet"),
+        ({"tools": [{"type": "function"}]}, 400, "tools.0.function", "required"),
+        ({"tools": [WEATHER]}, 400, "tools", "knows no tools"),
+        ({"tool_choice": "required"}, 400, "tool_choice", "not among the tools"),
+        ({"response_format": {"type": "yaml"}}, 400, "response_format.type", "yaml"),
+        ({"response_format": {"type": "json_schema"}}, 400, "response_format", "json_schema"),
+        (
+            {"response_format": json_schema({"type": "no such type"})},
+            400,
+            "response_format",
+            "no such type",
+        ),
+        ({"regex": "("}, 400, "regex", "regex"),
+        ({"grammar": "start: nothing"}, 400, "grammar", "nothing"),
+        ({"regex": "a", "grammar": "start: /a/"}, 400, "grammar", "choose one"),
+        ({"logit_bias": {"x": 5}}, 400, "logit_bias", "no token id"),
+        ({"logit_bias": {"99999": 5}}, 400, "logit_bias", "99999"),
+        ({"logit_bias": {"1": 101}}, 400, "logit_bias", "100"),
+        ({"presence_penalty": 2.5}, 400, "presence_penalty", "2"),
+        ({"repetition_penalty": 0}, 400, "repetition_penalty", "greater than 0"),
+        ({"top_logprobs": 2}, 400, "top_logprobs", "logprobs=true"),
+        ({"logprobs": True, "top_logprobs": 21}, 400, "top_logprobs", "20"),
+        ({"logprobs": 1}, 400, "logprobs", "boolean"),
+        ({"reasoning_effort": "high"}, 400, "reasoning_effort", "leave it out"),
+        ({"reasoning_effort": "lots"}, 400, "reasoning_effort", "lots"),
+        ({"audio": {"voice": "alloy"}}, 400, "audio", "not served"),
+        ({"n": "2"}, 400, "n", "integer"),
+        ({"stream": "yes"}, 400, "stream", "boolean"),
+        ({"cache_prompt": "no"}, 400, "cache_prompt", "boolean"),
         ({"tempreature": 1}, 400, "tempreature", "no field"),
         ({"messages": [{"role": "user", "content": "x" * 9000}]}, 400, "prompt", "shorten"),
     ],
@@ -270,9 +309,14 @@ def test_fields_that_change_nothing_are_accepted(http: httpx.Client) -> None:
         "service_tier": "auto",
         "frequency_penalty": 0,
         "presence_penalty": 0.0,
+        "repetition_penalty": 1.0,
         "logit_bias": None,
         "tools": [],
+        "tool_choice": "none",
         "response_format": {"type": "text"},
+        "reasoning_effort": "none",
+        "modalities": ["text"],
+        "logprobs": False,
     }
     assert content(chat(http, **neutral)) == content(chat(http))
 
@@ -325,7 +369,10 @@ def test_ctrl_c_ends_an_open_stream_with_an_error_of_its_own(tmp_path: Path) -> 
         with httpx.stream("POST", f"{server.url}/v1/completions", json=body) as answer:
             lines = answer.iter_lines()
             next(lines)
-            os.killpg(server.process.pid, signal.SIGINT)
+            server.press_ctrl_c()
+            wait_until(lambda: "finishing 1 request" in server.output, "it says what it waits for")
+            next(lines)
+            server.press_ctrl_c()
             rest = [line for line in lines if line]
         assert rest[-1] == "data: [DONE]"
         assert json.loads(rest[-2].removeprefix("data: "))["error"]["code"] == "shutting_down"

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tbcluster.core import (
     MicroBatch,
+    Pooling,
     Sample,
     SampledToken,
     SamplingParams,
@@ -38,7 +39,8 @@ micro_batches = st.builds(
     MicroBatch,
     cache_id=ids,
     tokens=st.lists(ids, min_size=1, max_size=9).map(tuple),
-    samples=st.lists(st.builds(Sample, params, ids), max_size=4).map(tuple),
+    samples=st.lists(st.builds(Sample, params, ids, st.none() | ids), max_size=4).map(tuple),
+    pooling=st.none() | st.sampled_from(Pooling),
 )
 # All kinds of them are in test_operations.py.
 operations = st.lists(st.builds(NewCache, ids) | st.builds(DropCache, ids), max_size=4).map(tuple)
@@ -48,6 +50,7 @@ sampled_tokens = st.builds(
     token=ids,
     logprob=st.none() | finite,
     top=st.lists(st.tuples(ids, finite), max_size=5).map(tuple),
+    error=st.none() | st.text(),
 )
 structures = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | finite | st.text(),
@@ -85,6 +88,7 @@ results = st.builds(
     sampled=st.lists(sampled_tokens, max_size=4).map(tuple),
     error=st.none() | st.text(),
     timings=timings,
+    vector=st.none() | st.lists(st.binary(min_size=4, max_size=4), max_size=3).map(b"".join),
 )
 
 
@@ -170,6 +174,7 @@ def result_header(**changes: Any) -> bytes:
         "sampled": [],
         "error": None,
         "timings": [],
+        "vector": None,
     }
     assert set(changes) <= set(fields)
     return msgspec.msgpack.encode(list((fields | changes).values()))
@@ -226,6 +231,7 @@ NESTED = step_header(structure="XX").replace(b"\xa2XX", b"\x91" * 100_000 + b"\x
         pytest.param([step_header(micro_batch={"cache_id": 1})], id="a micro-batch of no tokens"),
         pytest.param([step_header(micro_batch=micro_batch(samples=None))], id="no samples"),
         pytest.param([step_header(micro_batch=micro_batch(samples=[None]))], id="no sample"),
+        pytest.param([step_header(micro_batch=micro_batch(pooling="max"))], id="unknown pooling"),
         pytest.param(
             [step_header(micro_batch=micro_batch(samples=[{"position": 1}]))],
             id="a sample of no parameters",
@@ -267,6 +273,9 @@ def test_what_is_no_step_is_refused(frames: list[Buffer]) -> None:
         pytest.param([result_header(sampled={"token": 1})], id="a token without a tuple"),
         pytest.param([result_header(sampled=[None])], id="a row without a token"),
         pytest.param([result_header(timings=[1])], id="a number for a timing"),
+        pytest.param([result_header(vector="1234")], id="a text for a vector"),
+        pytest.param([result_header(vector=[1.0])], id="a list for a vector"),
+        pytest.param([result_header(vector=b"123456")], id="one number and a half"),
     ],
 )
 def test_what_is_no_result_is_refused(frames: list[Buffer]) -> None:

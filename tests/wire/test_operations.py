@@ -8,22 +8,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tbcluster.core import Grammar, LogitRules
 from tbcluster.errors import WireError
 from tbcluster.wire.messages import PROTOCOL_VERSION, Step, decode_step, encode_step
 from tbcluster.wire.operations import (
     CacheOperation,
     CopyCache,
     DropCache,
+    DropRules,
     ForgetSaved,
     JoinLane,
     KeepRows,
     KeepSaved,
     LoadCache,
     NewCache,
+    NewRules,
     SaveCache,
     TakeRow,
 )
 
+RULES = LogitRules(((3, -1.5),), 0.5, 0.25, 1.1, 20, Grammar("g", (1,), (2, 3), True))
+RULES_ON_THE_WIRE = {
+    "logit_bias": [[3, -1.5]],
+    "presence_penalty": 0.5,
+    "frequency_penalty": 0.25,
+    "repetition_penalty": 1.1,
+    "repetition_context": 20,
+    "grammar": {"text": "g", "think_start": [1], "think_end": [2, 3], "is_thinking": True},
+}
 # What it looks like on the wire is part of the protocol: `PROTOCOL_VERSION` counts the changes.
 ON_THE_WIRE: dict[str, tuple[CacheOperation, list[Any]]] = {
     "new": (NewCache(4), ["new", 4]),
@@ -36,10 +48,23 @@ ON_THE_WIRE: dict[str, tuple[CacheOperation, list[Any]]] = {
     "load": (LoadCache(8, "aa"), ["load", 8, "aa"]),
     "forget": (ForgetSaved("aa"), ["forget", "aa"]),
     "keep_saved": (KeepSaved(("aa", "bb")), ["keep_saved", ["aa", "bb"]]),
+    "rules": (NewRules(9, RULES, (1, 2), (3,)), ["rules", 9, RULES_ON_THE_WIRE, [1, 2], [3]]),
+    "drop_rules": (DropRules(9), ["drop_rules", 9]),
 }
 
 ids = st.integers(0, 2**63 - 1)
 rows = st.lists(st.integers(0, 255), max_size=9).map(tuple)
+finite = st.floats(allow_nan=False)
+grammars = st.builds(Grammar, st.text(), rows, rows, st.booleans())
+logit_rules = st.builds(
+    LogitRules,
+    st.lists(st.tuples(ids, finite), max_size=4).map(tuple),
+    finite,
+    finite,
+    finite,
+    st.none() | ids,
+    st.none() | grammars,
+)
 operations = st.one_of(
     st.builds(NewCache, ids),
     st.builds(CopyCache, ids, ids, ids),
@@ -51,6 +76,8 @@ operations = st.one_of(
     st.builds(LoadCache, ids, st.text()),
     st.builds(ForgetSaved, st.text()),
     st.builds(KeepSaved, st.lists(st.text(), max_size=9).map(tuple)),
+    st.builds(NewRules, ids, logit_rules, rows, rows),
+    st.builds(DropRules, ids),
 )
 
 
@@ -109,6 +136,10 @@ def test_any_number_of_them_keeps_its_order(sent: list[CacheOperation]) -> None:
         pytest.param([["load", 1, ["a"]]], id="a list for a name"),
         pytest.param([["forget", None]], id="no name to forget"),
         pytest.param([["keep_saved"]], id="no names to keep"),
+        pytest.param([["rules", 1, None, [], []]], id="no rules to keep"),
+        pytest.param([["rules", 1, {"logit_bias": [[1]]}, [], []]], id="a bias of nothing"),
+        pytest.param([["rules", 1, {"grammar": {}}, [], []]], id="a grammar without text"),
+        pytest.param([["drop_rules", "1"]], id="a text for an id of rules"),
         pytest.param([["keep_saved", "aa"]], id="a name that is no list of them"),
         pytest.param([["keep_saved", ["aa", 7]]], id="a number for a name to keep"),
     ],

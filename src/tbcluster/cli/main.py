@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tbcluster.cli import chat, generate, serve
+from tbcluster.cli import chat, generate, keys, serve
 from tbcluster.errors import TbclusterError
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 app.command("serve")(serve.serve)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
+app.add_typer(keys.app, name="keys")
 
 
 def print_version(wanted: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from tbcluster.cluster.kv_options import DEFAULT_DISK_BYTES
+from tbcluster.hardware.folders import config_folder
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 BINARY_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -20,6 +21,11 @@ def byte_count(text: str | int) -> int:
         raise typer.BadParameter(f"{text!r} is no size: write 8GB, 512MB or 2GiB")
     units = BINARY_UNITS if found[3] else UNITS
     return int(float(found[1]) * units[found[2].lower()])
+
+
+def key_file_path(given: Path | None) -> Path:
+    """Where API keys are kept: as given, or in the user's own folder."""
+    return given.expanduser() if given is not None else config_folder() / "keys.json"
 
 
 Model = Annotated[
@@ -84,3 +90,13 @@ MinP = Annotated[
 ]
 Seed = Annotated[int | None, typer.Option(help="Equal seeds give equal text.", show_default=False)]
 System = Annotated[str | None, typer.Option(help="System message of the chat.", show_default=False)]
+Keys = Annotated[
+    Path | None,
+    typer.Option(
+        "--keys",
+        envvar="TBCLUSTER_KEYS",
+        metavar="FILE",
+        help="The file of API keys (one in your own settings folder).",
+        show_default=False,
+    ),
+]

@@ -1,16 +1,19 @@
-"""`tbcluster serve`: the OpenAI-compatible endpoint."""
+"""`tbcluster serve`: the endpoints that clients connect to."""
 
 import ipaddress
 import json
+import logging
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from tbcluster.cli.loading import console, running_cluster, stage_table
 from tbcluster.cli.options import (
+    Keys,
     KvBits,
     KvMemory,
     Model,
@@ -18,11 +21,16 @@ from tbcluster.cli.options import (
     PrefixDisk,
     PrefixFolder,
     Stages,
+    byte_count,
+    key_file_path,
 )
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.kv_options import DEFAULT_DISK_BYTES, KvOptions
+from tbcluster.errors import ListenError
+from tbcluster.server.keys import KeyFile, KeyRing
 
 DEFAULT_PORT = 8080
+DEFAULT_BODY_BYTES = 32 << 20
 # The exit status of a program that SIGTERM ended, as shells count it.
 TERMINATED = 128 + signal.SIGTERM
 
@@ -34,6 +42,41 @@ def serve(
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
     ] = DEFAULT_PORT,
+    require_keys: Annotated[
+        bool,
+        typer.Option(
+            "--require-keys",
+            help="Ask for an API key on this machine too; other machines always need one.",
+        ),
+    ] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let everyone in who can connect, without a key.")
+    ] = False,
+    keys: Keys = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="Let scripts of this web page use the server; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    max_body: Annotated[
+        int,
+        typer.Option(
+            parser=byte_count,
+            metavar="SIZE",
+            help="Longest body of a request.",
+            show_default="32MiB",
+        ),
+    ] = DEFAULT_BODY_BYTES,
+    drain: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds that running requests may take to finish at the end."),
+    ] = 30.0,
+    access_log: Annotated[
+        bool, typer.Option("--access-log", help="Log a line for each request; never what it says.")
+    ] = False,
     kv_memory: KvMemory = None,
     kv_bits: KvBits = None,
     prefix_cache: PrefixCache = True,
@@ -41,19 +84,55 @@ def serve(
     prefix_disk: PrefixDisk = DEFAULT_DISK_BYTES,
 ) -> None:
     """Serve a model over HTTP until Ctrl-C."""
-    from tbcluster.server import app  # the web framework takes half a second to import
+    # The web framework takes half a second to import.
+    from tbcluster.server import serving
+    from tbcluster.server.options import ServerOptions
 
     kv = KvOptions(kv_memory, kv_bits, prefix_cache, prefix_folder, prefix_disk)
+    ring = key_ring(host, keys, require_keys=require_keys, insecure=insecure)
+    options = ServerOptions(
+        keys=ring,
+        is_local=is_loopback(host) and not insecure,
+        cors_origins=tuple(cors_origin or ()),
+        max_body_bytes=max_body,
+        drain_s=drain,
+        logs_access=access_log,
+    )
+    if access_log:
+        logging.getLogger("tbcluster.access").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    with app.listen(host, port) as listener:
-        if not is_loopback(host):
+    with serving.listen(host, port) as listener:
+        if ring is None and not is_loopback(host):
             console.print(
                 f"[yellow]{host} can be reached from other machines and the endpoint asks for no "
                 "key: anyone who can connect can use it[/yellow]"
             )
         with running_cluster(model, stages, kv) as cluster:
-            announce(cluster, listener)
-            app.run(cluster, listener)
+            announce(cluster, listener, asks_keys=ring is not None)
+            serving.run(cluster, listener, options, on_note=console.print)
+
+
+def key_ring(host: str, path: Path | None, *, require_keys: bool, insecure: bool) -> KeyRing | None:
+    """The keys to ask for, or None where none is needed: only this machine can connect, or
+    everyone was let in by name.
+
+    Raises:
+        ListenError: Keys are needed and there are none, or --insecure contradicts them.
+        KeyFileError: The file cannot be used.
+    """
+    if insecure and require_keys:
+        raise ListenError("--insecure and --require-keys contradict each other: leave one out")
+    if insecure or (is_loopback(host) and not require_keys):
+        return None
+    file = KeyFile(key_file_path(path))
+    ring = KeyRing(file)
+    if not ring.keys:
+        why = "--require-keys" if is_loopback(host) else f"{host} can be reached from elsewhere"
+        raise ListenError(
+            f"{why}, and there is no API key in {file.path}: make one with "
+            "`tbcluster keys add NAME`, or let everyone in with --insecure"
+        )
+    return ring
 
 
 def is_loopback(host: str) -> bool:
@@ -72,7 +151,7 @@ def kv_line(cluster: Cluster) -> str:
     return f"KV caches may take {', '.join(budgets)} MiB, stage by stage{upto}"
 
 
-def announce(cluster: Cluster, listener: socket.socket) -> None:
+def announce(cluster: Cluster, listener: socket.socket, *, asks_keys: bool) -> None:
     """Say what runs where, and how to try it."""
     host, port = listener.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -85,8 +164,9 @@ def announce(cluster: Cluster, listener: socket.socket) -> None:
     console.print(kv_line(cluster))
     console.print(f"\n[bold]{cluster.model_name}[/bold] is served at [bold]{url}/v1[/bold]. Try:\n")
     # A long line must stay one line to be copied.
+    key = "-H 'Authorization: Bearer YOUR_KEY' " if asks_keys else ""
     console.print(
-        f"curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' "
+        f"curl -N {url}/v1/chat/completions {key}-H 'Content-Type: application/json' "
         f"-d '{json.dumps(body)}'",
         soft_wrap=True,
         markup=False,

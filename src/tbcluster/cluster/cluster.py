@@ -18,31 +18,27 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
+from tbcluster.cluster.embedding_requests import embedding_request
+from tbcluster.cluster.engine_parts import new_caches, new_engine
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.parity_check import ParityCheck
 from tbcluster.cluster.prefix_folder import open_prefix_disk, stage_folders
 from tbcluster.cluster.served_model import ServedModel, model_name, open_served_model
 from tbcluster.cluster.stages import OnProgress, StageExited, StageSet, StageStatus
 from tbcluster.cluster.watcher import StageWatcher, tell_requests
-from tbcluster.core import Request, SamplingParams, TokenId
-from tbcluster.engine.caches import CacheBook
+from tbcluster.core import LogitRules, Pooling, Request, SamplingParams, TokenId
 from tbcluster.engine.engine import Engine
-from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.engine.limits import clipped_max_tokens
-from tbcluster.engine.pace import Pace
 from tbcluster.engine.pipeline import Pipeline
-from tbcluster.engine.prefix_disk import PrefixDisk
-from tbcluster.engine.prefix_index import PrefixIndex
-from tbcluster.engine.scheduler import UNLIMITED, Scheduler, Shape
 from tbcluster.engine.sequence import Listener
 from tbcluster.engine.statistics import EngineStatistics
 from tbcluster.errors import ClusterClosedError, PlanError, RequestError, TbclusterError
+from tbcluster.model.grammar import Grammars
 from tbcluster.model.source import ModelFolder
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
 
 logger = logging.getLogger(__name__)
 
-MAX_LANE_ROWS = 256
 FIRST_EPOCH = 1
 
 OnNote = Callable[[str], None]
@@ -187,6 +183,7 @@ class Cluster:
         sampling: SamplingParams | None = None,
         stop: Sequence[str] = (),
         cache_prompt: bool = True,
+        rules: LogitRules | None = None,
     ) -> Request:
         """A request that ends at the model's own end-of-text tokens; `max_tokens` is lowered to
         what the context and the KV memory leave.
@@ -194,12 +191,7 @@ class Cluster:
         Raises:
             RequestError: The prompt holds something else than token ids.
         """
-        try:
-            tokens = tuple(operator.index(token) for token in prompt)
-        except TypeError as error:
-            raise RequestError(
-                f"the prompt holds something else than ids: {error}", "prompt"
-            ) from error
+        tokens = _token_ids(prompt)
         return Request(
             request_id=secrets.token_hex(12),
             prompt=tokens,
@@ -208,7 +200,28 @@ class Cluster:
             stop=tuple(stop),
             stop_tokens=frozenset(self.tokenizer.eos_token_ids),
             cache_prompt=cache_prompt,
+            rules=rules,
         )
+
+    def make_embedding_request(
+        self,
+        prompt: Sequence[TokenId],
+        pooling: Pooling | str | None = None,
+        *,
+        cache_prompt: bool = True,
+    ) -> Request:
+        """A request for the embedding of a prompt: it has one output, whose `embedding` is set.
+
+        Args:
+            pooling: None for the model's own way (`default_pooling`).
+            cache_prompt: Whether it may start from a known prefix (a mean never does).
+
+        Raises:
+            RequestError: The prompt or the pooling cannot be served, or the model gives none.
+        """
+        model = self._running.model
+        kind = model.pooling if pooling is None else pooling
+        return embedding_request(_token_ids(prompt), kind, model.limits, cache_prompt=cache_prompt)
 
     def submit(self, request: Request, listener: Listener) -> None:
         """Run a request; `listener` gets each Output and at most one error, in another thread.
@@ -236,9 +249,19 @@ class Cluster:
         return self._running.model.tokenizer
 
     @property
+    def grammars(self) -> Grammars:
+        """Makes grammars that answers of this model can be held to."""
+        return self._running.model.grammars
+
+    @property
     def folder(self) -> ModelFolder:
         """The model's folder and configuration."""
         return self._running.model.folder
+
+    @property
+    def default_pooling(self) -> Pooling:
+        """How embeddings are made unless a request says otherwise."""
+        return self._running.model.pooling
 
     @property
     def context_length(self) -> int | None:
@@ -301,11 +324,11 @@ class Cluster:
             parity = ParityCheck(model, lambda: bool(stages.dead_stages()))
             cleanup.callback(parity.close)
             pipeline = Pipeline(sender, receiver, FIRST_EPOCH)
-            caches = _new_caches(model)
+            caches = new_caches(model)
             disk = open_prefix_disk(model, caches)
             if disk is not None:
                 cleanup.callback(disk.close)
-            engine = _make_engine(model, pipeline, caches, disk, self._note_failure)
+            engine = new_engine(model, pipeline, caches, disk, self._note_failure)
             parts = _Parts(model, stages, engine, parity, cleanup.pop_all())
         parts.cleanup.callback(parts.stop_threads)
         return parts
@@ -313,6 +336,8 @@ class Cluster:
     def _bring_up(self, parts: _Parts) -> None:
         for stage in range(len(parts.model.ranges)):
             parts.stages.start(stage, FIRST_EPOCH)
+        # While the stages load nobody is held up by it.
+        parts.model.grammars.open()
         parts.start_thread("engine", parts.engine.run)
         parts.stages.await_ready()
         parts.parity.run(parts.engine)
@@ -351,36 +376,10 @@ class Cluster:
             return True
 
 
-def _new_caches(model: ServedModel) -> CacheBook:
-    memory = KvMemory(model.caches.costs, model.kv_budgets)
-    return CacheBook(
-        memory,
-        PrefixIndex(model.caches.max_trimmable_tokens),
-        # Where chunks matter, a known prefix ends where no chunk would.
-        reuses_prefixes=model.kv.prefix_cache and not model.caches.fixed_chunks,
-    )
-
-
-def _make_engine(
-    model: ServedModel,
-    pipeline: Pipeline,
-    caches: CacheBook,
-    disk: PrefixDisk | None,
-    on_failure: Callable[[TbclusterError], None],
-) -> Engine:
-    num_stages = len(model.ranges)
-    shape = Shape(
-        num_stages,
-        max_rows=MAX_LANE_ROWS if model.caches.can_batch else 1,
-        max_per_sequence=1 if model.facts.num_visits > 1 else UNLIMITED,
-        fixed_chunks=model.caches.fixed_chunks,
-    )
-    return Engine(
-        pipeline,
-        Scheduler(shape, caches, Pace(num_stages)),
-        caches,
-        new_detokenizer=lambda: model.tokenizer.detokenizer,
-        limits=model.limits,
-        disk=disk,
-        on_failure=on_failure,
-    )
+def _token_ids(prompt: Sequence[TokenId]) -> tuple[TokenId, ...]:
+    try:
+        return tuple(operator.index(token) for token in prompt)
+    except TypeError as error:
+        raise RequestError(
+            f"the prompt holds something else than ids: {error}", "prompt"
+        ) from error

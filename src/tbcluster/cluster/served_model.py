@@ -4,13 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tbcluster.cluster.embedding_requests import model_pooling
 from tbcluster.cluster.kv_options import KvOptions, kv_budgets
-from tbcluster.core import CacheFacts, StageRange
+from tbcluster.core import CacheFacts, Pooling, StageRange
 from tbcluster.demo import MODEL_PATH
 from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.engine.limits import Limits
 from tbcluster.model.device import Device, current_device, memory_limit_bytes
 from tbcluster.model.facts import InspectedModel, ModelFacts
+from tbcluster.model.grammar import Grammars
 from tbcluster.model.source import ModelFolder, find_model, local_path
 from tbcluster.model.tokenizer import open_tokenizer
 from tbcluster.planner.partition import even_split
@@ -26,15 +28,18 @@ class ServedModel:
     Attributes:
         name: What clients call it.
         tokenizer: mlx-lm's TokenizerWrapper.
+        grammars: Makes grammars for it.
         ranges: The layers of each stage.
         kv_budgets: Bytes of KV memory of each stage.
         notes: Lines that a user should see.
+        pooling: How embeddings are made unless a request says otherwise.
     """
 
     name: str
     folder: ModelFolder
     facts: ModelFacts
     tokenizer: Any
+    grammars: Grammars
     limits: Limits
     device: Device
     ranges: tuple[StageRange, ...]
@@ -42,6 +47,7 @@ class ServedModel:
     kv_budgets: tuple[int, ...]
     kv: KvOptions
     notes: tuple[str, ...]
+    pooling: Pooling = Pooling.LAST
 
 
 def open_served_model(
@@ -67,14 +73,19 @@ def open_served_model(
     if facts.uncuttable_because is not None:
         notes.append(f"{name} is served unsplit: {facts.uncuttable_because}")
         wanted = 1
+    pooling, pooling_note = model_pooling(folder.pooling_config)
+    if pooling_note is not None:
+        notes.append(f"{name}: {pooling_note}")
     ranges = tuple(even_split(facts.num_layers, facts.legal_cuts, wanted))
     caches = inspected.cache_facts(ranges, kv.bits)
     budgets = _budgets(caches, kv, facts)
+    tokenizer = open_tokenizer(folder)
     return ServedModel(
         name=name,
         folder=folder,
         facts=facts,
-        tokenizer=open_tokenizer(folder),
+        tokenizer=tokenizer,
+        grammars=Grammars(tokenizer, facts.vocab_size),
         limits=_limits(facts, folder, caches, budgets),
         device=device,
         ranges=ranges,
@@ -82,6 +93,7 @@ def open_served_model(
         kv_budgets=budgets,
         kv=kv,
         notes=tuple(notes),
+        pooling=pooling,
     )
 
 
@@ -102,6 +114,7 @@ def _limits(
         kv_tokens=capacity,
         kv_note=f"stage {stage} has {budgets[stage] / 2**20:,.1f} MiB; more: --kv-memory, "
         "smaller: --kv-bits",
+        no_embeddings_because=facts.no_embeddings_because,
     )
 
 

@@ -7,18 +7,20 @@ the order they were noted, so that all stages hold the same caches at the same s
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
 
-from tbcluster.core import TokenId
+from tbcluster.core import LogitRules, TokenId
 from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.engine.prefix_index import MIN_MATCH, PrefixEntry, PrefixIndex, PrefixMatch
 from tbcluster.wire.operations import (
     CacheOperation,
     CopyCache,
     DropCache,
+    DropRules,
     ForgetSaved,
     JoinLane,
     KeepRows,
     LoadCache,
     NewCache,
+    NewRules,
     TakeRow,
 )
 
@@ -80,19 +82,21 @@ class CacheBook:
 
     # Sequences
 
-    def start(self, tokens: Items[TokenId], *, uses_prefixes: bool) -> StartedCache | None:
-        """A cache with room for `tokens` and one more block, from the best known prefix; None when
+    def start(
+        self, tokens: Items[TokenId], *, uses_prefixes: bool, num_new: int = 1
+    ) -> StartedCache | None:
+        """A cache with room for `tokens` and `num_new` more, from the best known prefix; None when
         it has no room now."""
         match = self._find_prefix(tokens) if uses_prefixes and self._reuses_prefixes else None
         source = match.entry if match is not None else None
-        if not self._make_room(len(tokens) + 1, source):
+        if not self._make_room(len(tokens) + num_new, source):
             return None
         cache_id = self._new_id()
         if match is not None:
             self._copy_prefix(match, cache_id)
         else:
             self._operations.append(NewCache(cache_id))
-        self.memory.hold(cache_id, len(tokens) + 1)
+        self.memory.hold(cache_id, len(tokens) + num_new)
         self.evict_while_over()
         return StartedCache(cache_id, match.num_tokens if match is not None else 0, source)
 
@@ -101,6 +105,24 @@ class CacheBook:
         self.num_freed += 1
         self._operations.append(DropCache(cache_id))
         self.memory.release(cache_id)
+
+    # Logit rules: no caches, but told to the stages in the same order
+
+    def new_rules(
+        self, rules: LogitRules, prompt: Items[TokenId], generated: Items[TokenId]
+    ) -> int:
+        """Let the last stage keep the state of a sequence's rules; the prompt goes along as far as
+        they look at it."""
+        rules_id = self._new_id()
+        looked_at = () if rules.repetition_penalty == 1 else tuple(prompt)
+        if rules.repetition_context is not None:
+            looked_at = looked_at[-rules.repetition_context :]
+        self._operations.append(NewRules(rules_id, rules, looked_at, tuple(generated)))
+        return rules_id
+
+    def drop_rules(self, rules_id: int) -> None:
+        """The sequence they belonged to is over, or starts over."""
+        self._operations.append(DropRules(rules_id))
 
     # Lanes
 

@@ -28,29 +28,30 @@ class TextStream:
         self._stop = stop
         self._held = ""
 
-    def add(self, token: TokenId, finish: FinishReason | None) -> tuple[str, bool]:
-        """The text that `token` makes certain, and whether a stop text was reached. The token that
-        ends a sequence (`finish` is STOP) has no text of its own."""
+    def add(self, token: TokenId, finish: FinishReason | None) -> tuple[str, str | None]:
+        """The text that `token` makes certain, and the stop text that was reached, if one was. The
+        token that ends a sequence (`finish` is STOP) has no text of its own."""
         if finish is not FinishReason.STOP:
             self._detokenizer.add_token(token)
         if finish is not None:
             self._detokenizer.finalize()
         if not self._stop:
-            return self._detokenizer.last_segment, False
+            return self._detokenizer.last_segment, None
         self._held += self._detokenizer.last_segment
-        end = first_stop(self._held, self._stop)
-        if end is not None:
+        found = first_stop(self._held, self._stop)
+        if found is not None:
+            end, stop = found
             text, self._held = self._held[:end], ""
-            return text, True
+            return text, stop
         keep = 0 if finish is not None else num_held_back(self._held, self._stop)
         split = len(self._held) - keep
         text, self._held = self._held[:split], self._held[split:]
-        return text, False
+        return text, None
 
 
-def first_stop(text: str, stop: tuple[str, ...]) -> int | None:
-    """Where the earliest stop text in `text` begins."""
-    found = [position for position in (text.find(word) for word in stop) if position >= 0]
+def first_stop(text: str, stop: tuple[str, ...]) -> tuple[int, str] | None:
+    """Where the earliest stop text in `text` begins, and which it is."""
+    found = [(position, word) for word in stop if (position := text.find(word)) >= 0]
     return min(found, default=None)
 
 

@@ -54,20 +54,20 @@ class Emitter:
         sequence, finish = item.sequence, item.finish
         assert sequence.text is not None  # noqa: S101 - it has started
         try:
-            text, stopped = sequence.text.add(item.sampled.token, finish)
+            text, stop = sequence.text.add(item.sampled.token, finish)
         except (LookupError, TypeError, ValueError) as error:
             # A tokenizer that lacks the token must not take the other requests down.
             self._end(sequence)
             reason = f"token {item.sampled.token} has no text in this tokenizer: {error}"
             tell(sequence.listener, StageError(reason))
             return
-        if stopped:
+        if stop is not None:
             finish = FinishReason.STOP
             self._end(sequence)
-        now = self._clock()
-        tell(
-            sequence.listener, sequence.output(text, item.sampled, now, finish, item.num_generated)
+        output = sequence.output(
+            text, item.sampled, self._clock(), finish, item.num_generated, stop
         )
+        tell(sequence.listener, output)
 
 
 def tell(listener: Listener, message: Output | TbclusterError) -> None:

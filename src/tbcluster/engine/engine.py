@@ -20,6 +20,7 @@ from tbcluster.engine.statistics import Counters, EngineStatistics
 from tbcluster.errors import (
     ClusterClosedError,
     QueueFullError,
+    RequestError,
     StageError,
     StageLostError,
     TbclusterError,
@@ -141,7 +142,8 @@ class Engine:
         """What was counted since the last reset; a number or two may be of the turn before."""
         memory = self._caches.memory
         num_prefixes = len(self._caches.prefixes)
-        return self._counters.snapshot(num_prefixes, memory.used, memory.budgets)
+        queues = (len(self._running), len(self._admission))
+        return self._counters.snapshot(num_prefixes, memory.used, memory.budgets, *queues)
 
     # The engine's thread
 
@@ -178,7 +180,11 @@ class Engine:
 
     def _start(self, sequence: Sequence) -> bool:
         """Give a sequence a cache and let it take part; False when there is no room."""
-        started = self._caches.start(sequence.tokens, uses_prefixes=sequence.uses_prefixes)
+        started = self._caches.start(
+            sequence.tokens,
+            uses_prefixes=sequence.uses_prefixes,
+            num_new=0 if sequence.embedding is not None else 1,
+        )
         if started is None:
             return False
         if sequence.text is None:
@@ -232,6 +238,8 @@ class Engine:
         batch, error = result.micro_batch, result.error
         if error is None and len(result.sampled) != len(batch.samples):
             error = f"{len(result.sampled)} tokens came for {len(batch.samples)} rows"
+        if error is None and (result.vector is None) != (batch.pooling is None):
+            error = "a vector came that nobody asked for" if result.vector else "no vector came"
         sequences = self._scheduler.completed(batch, result.timings, failed=error is not None)
         if error is not None:
             for sequence in sequences:
@@ -240,6 +248,24 @@ class Engine:
         for sequence, sampled in zip(sequences, result.sampled, strict=False):
             if sequence is not None:
                 self._append(sequence, sampled)
+        if result.vector is not None:
+            self._pool(sequences[0], len(batch.tokens), result.vector)
+
+    def _pool(self, sequence: Sequence | None, num_tokens: int, vector: bytes) -> None:
+        """A chunk's part of an embedding has come, perhaps the last one."""
+        if sequence is None or sequence.embedding is None:
+            return
+        try:
+            sequence.embedding.add(vector, num_tokens)
+            if sequence.num_prefill > 0 or sequence.num_in_flight > 0:
+                return
+            output = sequence.embedding_output(sequence.embedding.result(), self._clock())
+        except StageError as error:
+            self._end(sequence)
+            tell(sequence.listener, error)
+            return
+        self._end(sequence)
+        tell(sequence.listener, output)
 
     def _fail(self, sequence: Sequence | None, reason: str) -> None:
         if sequence is None:
@@ -259,6 +285,11 @@ class Engine:
         self._admission.add(sequence)
 
     def _append(self, sequence: Sequence, sampled: SampledToken) -> None:
+        if sampled.error is not None:
+            self._end(sequence)
+            # Its own grammar is at fault, which the client chose.
+            tell(sequence.listener, RequestError(sampled.error))
+            return
         if sequence.num_generated == 0:
             sequence.first_token_at = self._clock()
         sequence.tokens.append(sampled.token)
@@ -271,7 +302,8 @@ class Engine:
     def _end(self, sequence: Sequence, *, keeps_prefix: bool = True) -> None:
         """Free a sequence's row or cache on all stages; later results of it are ignored."""
         if self._running.pop(sequence.arrival, None) is not None:
-            self._scheduler.remove(sequence, keeps_prefix=keeps_prefix and sequence.uses_prefixes)
+            keeps_prefix = keeps_prefix and sequence.leaves_prefixes
+            self._scheduler.remove(sequence, keeps_prefix=keeps_prefix)
             self._close_one()
         elif self._admission.discard(sequence):
             self._close_one()

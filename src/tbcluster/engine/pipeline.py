@@ -95,6 +95,7 @@ class Pipeline:
             error=result.error,
             timings=result.timings,
             round_trip_us=round((self._clock() - was.submitted_at) * 1e6),
+            vector=result.vector,
         )
 
     def _drop(self, reason: str) -> None:

@@ -73,9 +73,10 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Let a sequence take part; it has a cache that holds `num_scheduled` of its tokens."""
         sequence.due = self._num_prefilled + sequence.num_ready
-        sequence.fork = self._caches.fork_of(sequence.tokens) if sequence.uses_prefixes else None
+        sequence.fork = self._caches.fork_of(sequence.tokens) if sequence.leaves_prefixes else None
         self._sequences[sequence.arrival] = sequence
         self._prefilling[sequence.arrival] = sequence
+        self._make_rules(sequence)
         self._go_on(sequence)
 
     def remove(self, sequence: Sequence, *, keeps_prefix: bool = False) -> None:
@@ -88,6 +89,7 @@ class Scheduler:
         self._prefilling.pop(sequence.arrival, None)
         self._chunks = {i: other for i, other in self._chunks.items() if other is not sequence}
         self._lanes.leave(sequence, keeps_prefix=keeps_prefix and is_proven)
+        self._drop_rules(sequence)
 
     def schedule(self) -> MicroBatch | None:
         """The next micro-batch, counted as in flight from now on; None when there is nothing to
@@ -151,10 +153,22 @@ class Scheduler:
         """Whether the prompt of this sequence is still being computed."""
         return arrival in self._prefilling
 
+    def _make_rules(self, sequence: Sequence) -> None:
+        """Before its prompt is computed: a grammar is compiled beside that."""
+        if (rules := sequence.request.rules) is not None:
+            prompt = sequence.request.prompt
+            generated = sequence.tokens[len(prompt) :]
+            sequence.rules_id = self._caches.new_rules(rules, prompt, generated)
+
+    def _drop_rules(self, sequence: Sequence) -> None:
+        if sequence.rules_id is not None:
+            self._caches.drop_rules(sequence.rules_id)
+            sequence.rules_id = None
+
     def _gain_from(self, leader: Sequence, tokens: Items[TokenId]) -> int:
         """How many of these tokens the prefix will cover that a prompt leaves when it is computed:
         all they share where caches can be trimmed, else only what ends within that."""
-        if not leader.uses_prefixes:
+        if not leader.leaves_prefixes:
             return 0
         end = len(leader.tokens) - 1
         shared = common_length(leader.tokens, tokens)
@@ -251,7 +265,10 @@ class Scheduler:
     def _chunk(self, sequence: Sequence, size: int) -> MicroBatch:
         assert sequence.cache_id is not None  # noqa: S101 - it has one until it joins a lane
         start = sequence.num_scheduled
-        chunk = MicroBatch(sequence.cache_id, tuple(sequence.tokens[start : start + size]))
+        tokens = tuple(sequence.tokens[start : start + size])
+        embedding = sequence.embedding
+        pooling = embedding.pooling_of(start, size, sequence.tokens) if embedding else None
+        chunk = MicroBatch(sequence.cache_id, tokens, pooling=pooling)
         sequence.num_scheduled += size
         sequence.num_in_flight += 1
         self._chunks[chunk.cache_id] = sequence
@@ -305,8 +322,9 @@ class Scheduler:
 
     def _go_on(self, sequence: Sequence) -> None:
         """What follows a prompt chunk. Once only its last token is left, a sequence decodes: the
-        step may follow the last chunk at once, since all stages see them in this order."""
-        if sequence.arrival not in self._prefilling:
+        step may follow the last chunk at once, since all stages see them in this order. (After the
+        last chunk of an embedding the engine ends it.)"""
+        if sequence.arrival not in self._prefilling or sequence.embedding is not None:
             return
         if sequence.num_scheduled == sequence.fork:
             self._publish(sequence)
@@ -323,7 +341,7 @@ class Scheduler:
 
     def _publish(self, sequence: Sequence) -> None:
         """Let others start from what a sequence's cache holds now."""
-        if not sequence.uses_prefixes or sequence.cache_id is None:
+        if not sequence.leaves_prefixes or sequence.cache_id is None:
             return
         tokens = sequence.tokens[: sequence.num_scheduled]
         entry = self._caches.copy_as_prefix(sequence.cache_id, tokens)

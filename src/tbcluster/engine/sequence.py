@@ -1,10 +1,20 @@
 """One generation in progress."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from tbcluster.core import FinishReason, Output, Request, Sample, SampledToken, TokenId
+from tbcluster.core import (
+    NO_TOKEN,
+    FinishReason,
+    Output,
+    Pooling,
+    Request,
+    Sample,
+    SampledToken,
+    TokenId,
+)
 from tbcluster.engine.detokenizer import TextStream
+from tbcluster.engine.embedding import PooledEmbedding
 from tbcluster.engine.prefix_index import PrefixEntry
 from tbcluster.errors import TbclusterError
 
@@ -27,11 +37,14 @@ class Sequence:
             kept there.
         due: Prompt chunks go in this order (see `Scheduler`).
         num_cached_tokens: How much of the prompt a known prefix spared.
-        uses_prefixes: Whether it may start from a known prefix, and become one.
+        uses_prefixes: Whether it may start from a known prefix.
+        leaves_prefixes: Whether it may become one.
+        embedding: What is known of its embedding, if one was asked for instead of tokens.
         started_from: The known prefix that it started from, until that has proven itself.
         published: Copies of its cache that others may start from, not proven until the steps they
             hold have succeeded.
         num_failures: How often a step of it has failed.
+        rules_id: Its logit rules on the last stage, while it takes part and has any.
     """
 
     request: Request
@@ -48,13 +61,21 @@ class Sequence:
     first_token_at: float = 0.0
     num_cached_tokens: int = 0
     uses_prefixes: bool = True
+    leaves_prefixes: bool = True
+    embedding: PooledEmbedding | None = None
     started_from: PrefixEntry | None = None
     published: list[PrefixEntry] = field(default_factory=list)
     num_failures: int = 0
+    rules_id: int | None = None
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)
-        self.uses_prefixes = self.request.cache_prompt
+        self.uses_prefixes = self.leaves_prefixes = self.request.cache_prompt
+        if (pooling := self.request.pooling) is not None:
+            self.embedding = PooledEmbedding(pooling)
+            # What an embedding leaves nobody goes on from; a mean needs every token's part.
+            self.leaves_prefixes = False
+            self.uses_prefixes = self.uses_prefixes and pooling is Pooling.LAST
 
     @property
     def num_generated(self) -> int:
@@ -68,8 +89,8 @@ class Sequence:
     @property
     def num_prefill(self) -> int:
         """Tokens to compute before the one that the next token is sampled after (which is a decode
-        step, as in mlx-lm, so that both do the same arithmetic)."""
-        return self.num_ready - 1
+        step, as in mlx-lm, so that both do the same arithmetic). An embedding takes them all."""
+        return self.num_ready - (self.embedding is None)
 
     def start_over(self) -> None:
         """Its cache is gone: all its tokens have to be computed again."""
@@ -77,10 +98,12 @@ class Sequence:
         self.num_scheduled = 0
         self.num_in_flight = 0
         self.started_from = None
+        if self.embedding is not None:
+            self.embedding.clear()
 
     def next_sample(self) -> Sample:
         """What to ask of the step that takes its newest token."""
-        return Sample(self.request.sampling, len(self.tokens))
+        return Sample(self.request.sampling, len(self.tokens), self.rules_id)
 
     def finish_reason_after(self, token: TokenId) -> FinishReason | None:
         """Whether `token`, just appended, ends the sequence."""
@@ -90,8 +113,19 @@ class Sequence:
             return FinishReason.LENGTH
         return None
 
+    def embedding_output(self, vector: tuple[float, ...], now: float) -> Output:
+        """What to tell the listener about an embedding, in the end and only then."""
+        output = self.output("", NO_TOKEN, now, FinishReason.STOP, 0)
+        return replace(output, first_token_at=now, embedding=vector)
+
     def output(
-        self, text: str, sampled: SampledToken, now: float, finish: FinishReason | None, count: int
+        self,
+        text: str,
+        sampled: SampledToken,
+        now: float,
+        finish: FinishReason | None,
+        count: int,
+        stop: str | None = None,
     ) -> Output:
         """What to tell the listener about token number `count`."""
         return Output(
@@ -104,4 +138,5 @@ class Sequence:
             emitted_at=now,
             num_cached_tokens=self.num_cached_tokens,
             finish_reason=finish,
+            stop=stop,
         )

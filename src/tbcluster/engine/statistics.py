@@ -25,14 +25,19 @@ class EngineStatistics:
 
     Attributes:
         own_us: The coordinator's own time: the engine's turns less its waiting for results.
+        round_trip_us: Of all steps together, from when each was sent until its result was there.
+        wire_us: How much of that no stage computed the step: it was on a wire or in a queue.
         num_cached_tokens: Prompt tokens that known prefixes spared.
         num_prefixes: Prefixes that are kept now.
         kv_used_bytes: Per stage, what the KV caches hold now, prefixes included.
+        num_running, num_waiting: Sequences that take part in steps now, and those in the queue.
     """
 
     stages: tuple[StageStatistics, ...]
     num_steps: int
     own_us: int
+    round_trip_us: int
+    wire_us: int
     num_prompt_tokens: int
     num_cached_tokens: int
     num_generated_tokens: int
@@ -40,6 +45,8 @@ class EngineStatistics:
     num_prefixes: int
     kv_used_bytes: tuple[int, ...]
     kv_budget_bytes: tuple[int, ...]
+    num_running: int = 0
+    num_waiting: int = 0
 
     @property
     def idle_share(self) -> float:
@@ -56,6 +63,8 @@ class Counters:
     idle_us: list[int] = field(default_factory=list)
     num_steps: int = 0
     own_s: float = 0.0
+    round_trip_us: int = 0
+    wire_us: int = 0
     num_prompt_tokens: int = 0
     num_cached_tokens: int = 0
     num_generated_tokens: int = 0
@@ -68,6 +77,10 @@ class Counters:
     def count_step(self, result: StepResult) -> None:
         """Add a step that came back."""
         self.num_steps += 1
+        self.round_trip_us += result.round_trip_us
+        computed_us = sum(timing.compute_us for timing in result.timings)
+        # Clocks of two machines: a step may seem to be computed for longer than it was away.
+        self.wire_us += max(0, result.round_trip_us - computed_us)
         for visit, timing in enumerate(result.timings):
             stage = visit % self.num_stages
             self.compute_us[stage] += timing.compute_us
@@ -79,6 +92,8 @@ class Counters:
         num_prefixes: int,
         kv_used_bytes: tuple[int, ...],
         kv_budget_bytes: tuple[int, ...],
+        num_running: int = 0,
+        num_waiting: int = 0,
     ) -> EngineStatistics:
         """What was counted so far, with what the engine holds now."""
         pairs = zip(self.compute_us, self.idle_us, strict=True)
@@ -86,6 +101,8 @@ class Counters:
             stages=tuple(StageStatistics(compute, idle) for compute, idle in pairs),
             num_steps=self.num_steps,
             own_us=round(self.own_s * 1e6),
+            round_trip_us=self.round_trip_us,
+            wire_us=self.wire_us,
             num_prompt_tokens=self.num_prompt_tokens,
             num_cached_tokens=self.num_cached_tokens,
             num_generated_tokens=self.num_generated_tokens,
@@ -93,4 +110,6 @@ class Counters:
             num_prefixes=num_prefixes,
             kv_used_bytes=kv_used_bytes,
             kv_budget_bytes=kv_budget_bytes,
+            num_running=num_running,
+            num_waiting=num_waiting,
         )

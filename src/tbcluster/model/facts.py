@@ -25,6 +25,7 @@ class ModelFacts:
         num_visits: How often one step passes through the stages (looped models: more than once).
         weight_bytes: All parameters, in the type they are computed in.
         uncuttable_because: One sentence, or None for a model that can be cut.
+        no_embeddings_because: One sentence, or None for a model that gives embeddings.
     """
 
     num_layers: int
@@ -33,6 +34,7 @@ class ModelFacts:
     vocab_size: int
     weight_bytes: int
     uncuttable_because: str | None
+    no_embeddings_because: str | None
 
 
 class InspectedModel:
@@ -71,4 +73,5 @@ def _facts(folder: ModelFolder, model: nn.Module, traced: ModelTrace) -> ModelFa
         vocab_size=vocab_size,
         weight_bytes=sum(array.nbytes for _, array in tree_flatten(model.parameters())),
         uncuttable_because=traced.uncuttable_because,
+        no_embeddings_because=traced.no_embeddings_because,
     )

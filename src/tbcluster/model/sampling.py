@@ -7,7 +7,7 @@ picks the same token.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import mlx.core as mx
@@ -15,6 +15,7 @@ import numpy as np
 from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
 from tbcluster.core import Sample, SampledToken, SamplingParams
+from tbcluster.model.logit_rules import RowRules, apply_rules
 
 # Below it the division by the temperature overflows, and one token has all the probability anyway.
 MIN_TEMPERATURE = 1e-5
@@ -30,11 +31,13 @@ class PendingSamples:
     Attributes:
         tokens: (num_rows,), grouped by how they are sampled.
         order: Which row each of the tokens belongs to.
+        failed: Row -> why it alone could not be sampled.
     """
 
     tokens: mx.array
     order: tuple[int, ...]
     logprobs: "_PendingLogprobs | None"
+    failed: dict[int, str] = field(default_factory=dict)
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -48,33 +51,39 @@ class PendingSamples:
         by_row = np.empty_like(grouped)
         by_row[list(self.order)] = grouped
         tokens = by_row.tolist()
-        if self.logprobs is None:
+        if self.logprobs is None and not self.failed:
             return tuple(map(_plain_token, tokens))
-        known = self.logprobs.result(tokens)
+        known = self.logprobs.result(tokens) if self.logprobs is not None else {}
+        known |= {row: SampledToken(tokens[row], error=why) for row, why in self.failed.items()}
         return tuple(known.get(row) or _plain_token(token) for row, token in enumerate(tokens))
 
 
-def sample_tokens(logits: mx.array, samples: Sequence[Sample]) -> PendingSamples:
+def sample_tokens(
+    logits: mx.array, samples: Sequence[Sample], rules: Sequence[RowRules | None] = ()
+) -> PendingSamples:
     """Build the graph that samples after the last position of each row; nothing is computed yet.
 
     Args:
         logits: (num_rows, num_tokens, vocabulary).
         samples: One for each row, at least one.
+        rules: Nothing, or one for each row. They come before temperature and filters, and are not
+            in the logprobs, which are the model's own. Masks of grammars are waited for.
     """
     if logits.shape[0] != len(samples):
         raise ValueError(f"{len(samples)} samples for {logits.shape[0]} rows of logits")
     last = logits[:, -1]
+    ruled, failed = apply_rules(last, rules)
     groups: dict[_Filters | None, list[int]] = {}
     for row, sample in enumerate(samples):
         groups.setdefault(_filters(sample.params, last.shape[-1]), []).append(row)
     tokens = mx.concatenate(
         [
-            _draw(_take(last, rows), filters, [samples[row] for row in rows])
+            _draw(_take(ruled, rows), filters, [samples[row] for row in rows])
             for filters, rows in groups.items()
         ]
     )
     order = tuple(row for rows in groups.values() for row in rows)
-    return PendingSamples(tokens, order, _pending_logprobs(last, tokens, order, samples))
+    return PendingSamples(tokens, order, _pending_logprobs(last, tokens, order, samples), failed)
 
 
 @dataclass(frozen=True, slots=True)

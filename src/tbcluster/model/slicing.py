@@ -13,9 +13,10 @@ import mlx.core as mx
 import mlx.nn as nn
 from mlx_lm.models.cache import make_prompt_cache
 
-from tbcluster.errors import PlanError, WireError
+from tbcluster.errors import PlanError, StageError, WireError
 from tbcluster.model.boundary import Structure, flatten, mutable_arguments, unflatten
 from tbcluster.model.caches import Cache, Signature, advance_ghost, signature
+from tbcluster.model.head import BeforeHead
 from tbcluster.model.hooks import call_layer, hook
 from tbcluster.model.quantized import fresh_caches
 from tbcluster.model.trace import ModelTrace, Segment
@@ -57,6 +58,7 @@ class StageModel:
         self._model = model
         self._trace = traced
         self._kv_bits = kv_bits
+        self._before_head = BeforeHead(model, traced.head) if traced.head is not None else None
         self._is_whole = start == 0 and end == traced.num_layers
         self._layer_index = {id(layer): i for i, layer in enumerate(model.layers)}
         self.segments = self._find_segments(start, end)
@@ -90,6 +92,7 @@ class StageModel:
         visit: int = 0,
         *,
         starts_early: bool = False,
+        stops_at_head: bool = False,
     ) -> HiddenStates | mx.array:
         """Build the graph of one visit; the caller computes it, and what `cache` holds then.
 
@@ -99,16 +102,18 @@ class StageModel:
             incoming: What the previous stage handed on; None for the first call of a step.
             visit: Which of the stage's segments to run.
             starts_early: Let MLX compute the first layer while the graph of the others is built.
+            stops_at_head: Let the last segment return what its head would be given.
 
         Returns:
-            Hidden states, or logits (num_sequences, num_tokens, vocabulary) from the last segment.
+            Hidden states, or logits (num_sequences, num_tokens, vocabulary) from the last segment,
+            or (num_sequences, num_tokens, width) where it stops at the head.
 
         Raises:
+            StageError: The model has no head that could be stopped at.
             WireError: `incoming` is missing or does not fit this model.
         """
         if self._layout is None:
-            whole: mx.array = _first(self._model(tokens, cache=cache))
-            return whole
+            return self._run(tokens, cache, stops_at_head)
         self._segment = self.segments[visit]
         self._next_call = 0
         self._starts_early = starts_early
@@ -116,7 +121,7 @@ class StageModel:
         self._incoming = self._unpack(incoming)
         view = [cache[index] for index in self._layout.views[visit]]
         try:
-            result: HiddenStates | mx.array = _first(self._model(tokens, cache=view))
+            result: HiddenStates | mx.array = self._run(tokens, view, stops_at_head)
         except _ForwardLeft:
             result = self._pack()
         finally:
@@ -125,6 +130,14 @@ class StageModel:
             for index in self._layout.ghosts:
                 advance_ghost(cache[index], *tokens.shape[:2])
         return result
+
+    def _run(self, tokens: mx.array, cache: list[Cache], stops_at_head: bool) -> mx.array:
+        if not stops_at_head:
+            logits: mx.array = _first(self._model(tokens, cache=cache))
+            return logits
+        if self._before_head is None:
+            raise StageError("this model gives no embeddings")
+        return self._before_head(tokens, cache)
 
     def on_call(self, layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One layer call of the running forward pass (see `hooks.LayerObserver`)."""

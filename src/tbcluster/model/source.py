@@ -4,7 +4,7 @@ import json
 import os
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,12 @@ _REPOSITORY_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 @dataclass(frozen=True, slots=True)
 class ModelFolder:
-    """A folder whose config and weight files were checked."""
+    """A folder whose config and weight files were checked. What it does not hold is empty."""
 
     path: Path
     config: dict[str, Any]
     generation_config: dict[str, Any]
+    pooling_config: dict[str, Any] = field(default_factory=dict)
 
     @property
     def context_length(self) -> int | None:
@@ -86,13 +87,14 @@ def check_folder(path: Path) -> ModelFolder:
             f"{path.name} wants to run code of its own ({config['model_file']!r}): tbcluster runs "
             "no code that comes with a model"
         )
-    generation = path / "generation_config.json"
     for file in _weight_files(path):
         _check_weight_file(file)
     return ModelFolder(
         path=path,
         config=config,
-        generation_config=_read_json(generation) if generation.exists() else {},
+        generation_config=_read_if_there(path / "generation_config.json"),
+        # sentence-transformers': how an embedding model pools.
+        pooling_config=_read_if_there(path / "1_Pooling" / "config.json"),
     )
 
 
@@ -132,6 +134,10 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise CorruptModelError(f"{path} holds no JSON object")
     return content
+
+
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return _read_json(path) if path.exists() else {}
 
 
 def _weight_files(path: Path) -> list[Path]:

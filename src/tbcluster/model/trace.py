@@ -35,6 +35,21 @@ class LayerCall:
 
 
 @dataclass(frozen=True, slots=True)
+class HeadInput:
+    """Where the hidden states after a model's last norm can be taken: what its head is given.
+
+    Attributes:
+        path: Of a module that is called once in a forward pass.
+        method: Of that module's; an embedding that is also the head has `as_linear`.
+        is_argument: Whether they are the first argument of that call, or what it returns.
+    """
+
+    path: str
+    method: str
+    is_argument: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Cut:
     """A cut before one call.
 
@@ -69,6 +84,7 @@ class ModelTrace:
         layer_of: Parameter path -> index of the layer that owns it; other parameters are absent.
         graph: None for a model that cannot be traced.
         vocab_size: Width of the logits; None for a model that cannot be traced.
+        head: None where the forward pass hands its hidden states to no module.
     """
 
     num_layers: int
@@ -78,6 +94,7 @@ class ModelTrace:
     layer_of: dict[str, int]
     graph: DependencyGraph | None
     vocab_size: int | None = None
+    head: HeadInput | None = None
     _cuts: dict[int, Cut] = field(default_factory=dict)
 
     @property
@@ -113,6 +130,13 @@ class ModelTrace:
         if self.num_layers == 1:
             return "it has a single layer"
         return "each of its layers shares weights or caches with another side of every cut"
+
+    @property
+    def no_embeddings_because(self) -> str | None:
+        """In one sentence why this model gives no embeddings, or None when it does."""
+        if self.head is not None:
+            return None
+        return "its last hidden states cannot be told apart from what else it computes"
 
     def cut(self, call: int) -> Cut:
         """What a cut before this call would mean."""

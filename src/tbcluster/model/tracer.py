@@ -18,9 +18,17 @@ from tbcluster.errors import UnsupportedModelError
 from tbcluster.model.boundary import Structure, classes_in, flatten, mutable_arguments, unflatten
 from tbcluster.model.caches import state_arrays
 from tbcluster.model.graph import DependencyGraph
+from tbcluster.model.head import HeadSearch, usual_head
 from tbcluster.model.hooks import call_layer, hooked
 from tbcluster.model.placeholders import EvaluationNeededError, left_as_it_was, refusing_evaluation
-from tbcluster.model.trace import TRACED_LENGTHS, BoundaryValue, LayerCall, ModelTrace, value_name
+from tbcluster.model.trace import (
+    TRACED_LENGTHS,
+    BoundaryValue,
+    HeadInput,
+    LayerCall,
+    ModelTrace,
+    value_name,
+)
 
 
 def trace(model: nn.Module, fine_layers: Iterable[int] = ()) -> ModelTrace:
@@ -76,6 +84,7 @@ class _Tracer:
         self._num_caches = 0
         self._graph: DependencyGraph | None = None
         self._vocab_size: int | None = None
+        self._head_search = HeadSearch(model)
 
     def run(self) -> None:
         tokens = sorted({self._token_of(path) for path in self._parameters})
@@ -84,7 +93,11 @@ class _Tracer:
             self._trace(dict(zip(tokens, scalars, strict=True)))
 
         try:
-            with left_as_it_was(self._model), hooked(self._layers, self):
+            with (
+                left_as_it_was(self._model),
+                hooked(self._layers, self),
+                self._head_search.watching(),
+            ):
                 refusing_evaluation(traced, len(tokens))
         except ValueError as error:
             raise UnsupportedModelError(f"mlx-lm's forward pass fails: {error}") from error
@@ -112,7 +125,10 @@ class _Tracer:
             LayerCall(runs[0].layer, runs[0].caches, tuple(_boundary_value(c) for c in runs))
             for runs in zip(*self._runs, strict=True)
         ]
-        return self._make(tuple(calls), self._graph)
+        assert self._graph is not None  # noqa: S101 - `run` has made both
+        assert self._vocab_size is not None  # noqa: S101
+        head = self._head_search.find(self._graph, self._vocab_size)
+        return self._make(tuple(calls), self._graph, head)
 
     def result_by_structure(self) -> ModelTrace:
         """For a model that cannot be traced: layer i is call i with cache i, one array between."""
@@ -126,9 +142,14 @@ class _Tracer:
         calls = tuple(
             LayerCall(index, (index,), (value, value)) for index in range(len(self._layers))
         )
-        return self._make(calls, None)
+        return self._make(calls, None, usual_head(self._model))
 
-    def _make(self, calls: tuple[LayerCall, ...], graph: DependencyGraph | None) -> ModelTrace:
+    def _make(
+        self,
+        calls: tuple[LayerCall, ...],
+        graph: DependencyGraph | None,
+        head: HeadInput | None,
+    ) -> ModelTrace:
         return ModelTrace(
             num_layers=len(self._layers),
             num_caches=self._num_caches,
@@ -137,6 +158,7 @@ class _Tracer:
             layer_of=self._layer_of,
             graph=graph,
             vocab_size=self._vocab_size,
+            head=head,
         )
 
     def _token_of(self, path: str) -> str:
@@ -156,9 +178,11 @@ class _Tracer:
         named = dict(tokens)
         for run, length in enumerate(TRACED_LENGTHS):
             self._runs.append([])
+            self._head_search.begin_run()
             output = self._model(mx.zeros((1, length), mx.int32), cache=caches)
             logits = output[0] if isinstance(output, tuple) else output
-            named[f"output {run}"] = logits
+            # As a node of its own: the head search has named what the last module returned.
+            named[f"output {run}"] = mx.stop_gradient(logits)
             self._vocab_size = logits.shape[-1]
             for index, call in enumerate(self._runs[-1]):
                 for leaf, array in enumerate(call.arrays):
@@ -166,6 +190,7 @@ class _Tracer:
         for index, cache in enumerate(caches):
             if state := state_arrays(cache):
                 named[f"cache {index}"] = mx.depends(mx.zeros(()), state)
+        named |= self._head_search.named()
         self._graph = DependencyGraph(named)
 
 

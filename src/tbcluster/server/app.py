@@ -1,108 +1,82 @@
-"""The web application and the loop that serves it."""
+"""The web application: every endpoint, and what each request passes on its way there."""
 
-import errno
-import os
-import socket
-from typing import Any
+from importlib.metadata import version
 
-import uvicorn
 from fastapi import FastAPI
-from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 
-from tbcluster.cluster.cluster import Cluster, ClusterState
-from tbcluster.errors import ListenError
-from tbcluster.server import openai, problems
+from tbcluster.cluster.cluster import Cluster
+from tbcluster.server import problems, status, text_endpoints
+from tbcluster.server.access import HostGuard, KeyGuard
+from tbcluster.server.anthropic import router as anthropic
+from tbcluster.server.draining import Drain
+from tbcluster.server.error_docs import responses
+from tbcluster.server.guards import BodyGuard, DrainGuard, RequestGate
+from tbcluster.server.intake import Intake
+from tbcluster.server.metrics import Metrics
+from tbcluster.server.ollama import router as ollama
+from tbcluster.server.openai import router as openai
+from tbcluster.server.options import ServerOptions
+from tbcluster.server.responses import router as openai_responses
 
-# On Ctrl-C open streams are given this long before they are cut.
-SHUTDOWN_GRACE_S = 2
+DESCRIPTION = """\
+A language model, served from several machines as one. Fields that are not served are refused by
+name. Every answer carries an `x-request-id`.
+"""
+# Headers of answers that scripts of other origins may read.
+EXPOSED_HEADERS = ["x-request-id", "retry-after"] + [
+    f"x-ratelimit-{fact}-{unit}"
+    for fact in ("limit", "remaining", "reset")
+    for unit in ("requests", "tokens")
+]
 
 
-def create_app(cluster: Cluster) -> FastAPI:
-    """The HTTP endpoints of a running cluster."""
-    app = FastAPI(title="tbcluster", docs_url=None, redoc_url=None)
+def create_app(cluster: Cluster, options: ServerOptions | None = None) -> FastAPI:
+    """The HTTP endpoints of a running cluster. `app.state.metrics` counts, `app.state.drain` ends
+    it."""
+    options = options or ServerOptions()
+    app = FastAPIOffline(
+        title="tbcluster",
+        version=version("tbcluster"),
+        description=DESCRIPTION,
+        redoc_url=None,
+        responses=responses(),
+    )
+    app.state.metrics = Metrics(cluster)
+    app.state.drain = Drain()
     problems.install(app)
-    app.include_router(openai.make_router(cluster))
-
-    @app.get("/health")
-    async def health() -> JSONResponse:
-        body = health_body(cluster)
-        return JSONResponse(body, 200 if body["status"] == "ok" else 503)
-
+    intake = Intake(cluster)
+    app.include_router(openai.make_router(intake))
+    app.include_router(openai_responses.make_router(intake))
+    app.include_router(anthropic.make_router(intake))
+    app.include_router(ollama.make_router(intake))
+    app.include_router(text_endpoints.make_router(intake))
+    app.include_router(
+        status.make_router(
+            cluster, app.state.metrics, app.state.drain, asks_keys=options.keys is not None
+        )
+    )
+    _guard(app, options)
     return app
 
 
-def health_body(cluster: Cluster) -> dict[str, Any]:
-    """Whether requests are answered now, and the state of each stage."""
-    status = cluster.status()
-    return {
-        "status": "ok" if status.state is ClusterState.READY else status.state.value,
-        "model": status.model,
-        "num_requests": status.num_requests,
-        "error": status.error,
-        "kv_cache": kv_body(cluster),
-        "stages": [
-            {
-                "index": stage.index,
-                "layers": [stage.layers.start, stage.layers.end],
-                "state": stage.state.value,
-                "memory_bytes": stage.memory_bytes,
-                "num_restarts": stage.num_restarts,
-                "pid": stage.pid,
-            }
-            for stage in status.stages
-        ],
-    }
-
-
-def kv_body(cluster: Cluster) -> dict[str, Any]:
-    """What the KV caches hold, and may hold, on each stage."""
-    statistics = cluster.statistics()
-    return {
-        "used_bytes": statistics.kv_used_bytes,
-        "budget_bytes": statistics.kv_budget_bytes,
-        "num_prefixes": statistics.num_prefixes,
-    }
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Bind now, so that a port in use is known before a model is loaded.
-
-    Raises:
-        ListenError: The address is in use or not this machine's.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family)
-    except (OSError, UnicodeError) as error:
-        number = getattr(error, "errno", None)
-        reason = os.strerror(number) if number and number > 0 else error
-        advice = (
-            "choose another --port, or 0 for a free one"
-            if number == errno.EADDRINUSE
-            else "choose another --host or --port"
-        )
-        raise ListenError(f"cannot listen on {host}:{port} ({reason}): {advice}") from error
-
-
-def run(cluster: Cluster, listener: socket.socket) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
-    config = uvicorn.Config(
-        create_app(cluster),
-        log_level="warning",
-        access_log=False,
-        lifespan="off",
-        timeout_graceful_shutdown=SHUTDOWN_GRACE_S,
+def _guard(app: FastAPI, options: ServerOptions) -> None:
+    """Put the guards around the application. The last one added is met first."""
+    app.add_middleware(
+        BodyGuard, max_bytes=options.max_body_bytes, silence_s=options.body_timeout_s
     )
-    _Server(config, cluster).run(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """Ends open answers with an error of theirs before it cuts connections."""
-
-    def __init__(self, config: uvicorn.Config, cluster: Cluster) -> None:
-        super().__init__(config)
-        self._cluster = cluster
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._cluster.end_requests("the server is shutting down")
-        await super().shutdown(sockets)
+    if options.keys is not None:
+        app.add_middleware(KeyGuard, keys=options.keys)
+    elif options.is_local:
+        app.add_middleware(HostGuard)
+    app.add_middleware(DrainGuard, drain=app.state.drain)
+    if options.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(options.cors_origins),
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=EXPOSED_HEADERS,
+        )
+    app.add_middleware(RequestGate, metrics=app.state.metrics, logs_access=options.logs_access)

@@ -1,6 +1,9 @@
-"""Errors as HTTP answers, in OpenAI's shape."""
+"""Errors as HTTP answers, in the shape of the dialect that was spoken."""
 
 import logging
+import math
+from collections.abc import Mapping, MutableMapping
+from enum import StrEnum
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -22,6 +25,8 @@ logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5
 MAX_SHOWN_VALUE = 60
+MAX_SHOWN_NAME = 100
+MAX_MESSAGE = 2000
 
 # First match wins: (error, status, type, code).
 _ANSWERS: list[tuple[type[Exception], int, str, str | None]] = [
@@ -33,6 +38,73 @@ _ANSWERS: list[tuple[type[Exception], int, str, str | None]] = [
     (ClusterClosedError, 503, "server_error", "shutting_down"),
     (TbclusterError, 500, "server_error", None),
 ]
+# Status -> Anthropic's name for it; other 4xx are invalid requests, other 5xx the server's fault.
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+}
+
+
+class Dialect(StrEnum):
+    """Whose error shape a path answers in."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    OLLAMA = "ollama"
+
+
+def dialect_of(path: str) -> Dialect:
+    """The dialect that is spoken at a path; OpenAI's where none has it."""
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return Dialect.ANTHROPIC
+    if path == "/api" or path.startswith("/api/"):
+        return Dialect.OLLAMA
+    return Dialect.OPENAI
+
+
+class Refusal(HTTPException):
+    """An answer that is an error.
+
+    Attributes:
+        detail: What was wrong and what to do about it.
+        kind: OpenAI's name for this sort of error.
+        param: The field at fault.
+        code: One word for programs.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        param: str | None = None,
+        code: str | None = None,
+        retry_after_s: float | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        if retry_after_s is not None:
+            headers = {**(headers or {}), "Retry-After": str(max(1, math.ceil(retry_after_s)))}
+        super().__init__(status, shortened(message, MAX_MESSAGE), headers)
+        self.kind = kind
+        self.param = param if param is None else shortened(param, MAX_SHOWN_NAME)
+        self.code = code
+
+
+def refusal_of(error: TbclusterError) -> Refusal:
+    """The answer to a request that ended in `error`."""
+    for cause, status, kind, code in _ANSWERS:
+        if isinstance(error, cause):
+            param = getattr(error, "param", None)
+            wait_s = RETRY_AFTER_S if status in (429, 503) else None
+            return Refusal(
+                status, str(error), kind=kind, param=param, code=code, retry_after_s=wait_s
+            )
+    raise AssertionError("TbclusterError is in the table")
 
 
 def error_body(
@@ -42,59 +114,133 @@ def error_body(
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
+def body_of(refusal: Refusal, dialect: Dialect, request_id: str | None = None) -> dict[str, Any]:
+    """A refusal as a dialect words it. A shape that has no place for the field has it in the
+    message."""
+    message, param = refusal.detail, refusal.param
+    if dialect is Dialect.OPENAI:
+        return error_body(message, refusal.kind, param=param, code=refusal.code)
+    if param is not None and param not in message:
+        message = f"{param}: {message}"
+    if dialect is Dialect.OLLAMA:
+        return {"error": message}
+    otherwise = "invalid_request_error" if refusal.status_code < 500 else "api_error"
+    kind = _ANTHROPIC_TYPES.get(refusal.status_code, otherwise)
+    return {
+        "type": "error",
+        "error": {"type": kind, "message": message},
+        "request_id": request_id,
+    }
+
+
 def describe(error: TbclusterError) -> tuple[int, dict[str, Any]]:
-    """HTTP status and body of an error."""
-    for kind, status, name, code in _ANSWERS:
-        if isinstance(error, kind):
-            param = getattr(error, "param", None)
-            return status, error_body(str(error), name, param=param, code=code)
-    raise AssertionError("TbclusterError is in the table")
+    """HTTP status and body of an error, in OpenAI's shape."""
+    refusal = refusal_of(error)
+    return refusal.status_code, body_of(refusal, Dialect.OPENAI)
+
+
+def error_event(
+    dialect: Dialect | str, error: TbclusterError, request_id: str | None = None
+) -> dict[str, Any]:
+    """The body of an error inside a stream that has begun.
+
+    Args:
+        dialect: A dialect, or the path of the request.
+    """
+    spoken = dialect if isinstance(dialect, Dialect) else dialect_of(dialect)
+    return body_of(refusal_of(error), spoken, request_id)
+
+
+def answer(scope: MutableMapping[str, Any], refusal: Refusal) -> JSONResponse:
+    """A refusal as the answer to the request of this ASGI scope."""
+    state = scope.setdefault("state", {})
+    # Whoever counts refusals sees here what it was.
+    state["refused"] = refusal.code or str(refusal.status_code)
+    body = body_of(refusal, dialect_of(scope["path"]), state.get("request_id"))
+    return JSONResponse(body, refusal.status_code, headers=refusal.headers)
 
 
 def install(app: FastAPI) -> None:
-    """Let every error leave the server in the same shape."""
+    """Let every error leave the server in its dialect's shape."""
 
     @app.exception_handler(TbclusterError)
-    async def on_tbcluster_error(_: Request, error: TbclusterError) -> JSONResponse:
-        status, body = describe(error)
-        headers = {"Retry-After": str(RETRY_AFTER_S)} if status in (429, 503) else None
-        return JSONResponse(body, status, headers=headers)
+    async def on_tbcluster_error(request: Request, error: TbclusterError) -> JSONResponse:
+        return answer(request.scope, refusal_of(error))
 
     @app.exception_handler(RequestValidationError)
-    async def on_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def on_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         message, param = _explain(error)
-        return JSONResponse(error_body(message, "invalid_request_error", param=param), 400)
+        return answer(request.scope, Refusal(400, message, param=param))
 
     @app.exception_handler(HTTPException)
     async def on_http(request: Request, error: HTTPException) -> JSONResponse:
-        message = f"{request.method} {request.url.path}: {error.detail}"
-        body = error_body(message, "invalid_request_error")
-        return JSONResponse(body, error.status_code, headers=error.headers)
+        if isinstance(error, Refusal):
+            return answer(request.scope, error)
+        where = f"{request.method} {shortened(request.url.path, MAX_SHOWN_NAME)}"
+        headers = dict(error.headers) if error.headers else None
+        refusal = Refusal(error.status_code, f"{where}: {error.detail}", headers=headers)
+        return answer(request.scope, refusal)
 
-    @app.exception_handler(Exception)
-    async def on_bug(_: Request, error: Exception) -> JSONResponse:
-        logger.error("a request failed unexpectedly", exc_info=error)
-        return JSONResponse(error_body("internal error, see the server's log", "server_error"), 500)
+
+def bug(error: Exception) -> Refusal:
+    """The answer when the server itself is at fault, which is logged."""
+    logger.error("a request failed unexpectedly", exc_info=error)
+    return Refusal(500, "internal error, see the server's log", kind="server_error")
+
+
+def shortened(text: str, most: int) -> str:
+    """`text`, cut where it is longer than anyone would read: what a client sent is not sent back
+    at length."""
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def _explain(error: RequestValidationError) -> tuple[str, str | None]:
-    """The first complaint in words, and the field it is about."""
-    first = error.errors()[0]
-    if first["type"] == "json_invalid":
-        reason = first.get("ctx", {}).get("error", "syntax error")
-        return f"the body is not valid JSON: {reason} at character {first['loc'][-1]}", None
-    if first["type"] == "refused":
-        return first["msg"], first["ctx"]["param"]
-    if tuple(first["loc"]) == ("body",):
+    """The complaint that says most, in words, and the field it is about."""
+    complaints = error.errors()
+    refused = next((c for c in complaints if c["type"] == "refused"), None)
+    if refused is not None:
+        return refused["msg"], refused["ctx"]["param"]
+    if tuple(complaints[0]["loc"]) == ("body",):
         return "the body must be a JSON object, sent with Content-Type: application/json", None
-    path = [str(part) for part in first["loc"] if part != "body"]
-    param = ".".join(path) or None
-    message = first["msg"] + _got(first.get("input"))
+    # Where a field may be of several types each is complained about: the one that was nearest to
+    # right went deepest.
+    field = complaints[0]["loc"][:2]
+    deepest = max((c for c in complaints if c["loc"][:2] == field), key=lambda c: len(c["loc"]))
+    path = _path_in(error.body, deepest)
+    param = shortened(".".join(path), MAX_SHOWN_NAME) or None
+    message = deepest["msg"] + _got(deepest.get("input"))
     return (f"{param}: {message}" if param else message), param
+
+
+def _path_in(body: Any, complaint: Mapping[str, Any]) -> list[str]:
+    """Where in the body a complaint is, without pydantic's names for types in between."""
+    path, value = [], body
+    for part in complaint["loc"][1:]:
+        is_there = (isinstance(value, Mapping) and part in value) or (
+            isinstance(value, list) and isinstance(part, int)
+        )
+        if is_there:
+            path.append(str(part))
+            value = value[part]
+        elif complaint["type"] == "missing" and part == complaint["loc"][-1]:
+            path.append(str(part))
+        elif not isinstance(body, Mapping):
+            path.append(str(part))  # a query or path parameter
+    return path
 
 
 def _got(value: Any) -> str:
     """A wrong value in words, where it is small enough to be read."""
+    if not isinstance(value, (str, int, float)) or _is_long(value):
+        return ""
     shown = repr(value)
-    is_small = isinstance(value, (str, int, float)) and len(shown) <= MAX_SHOWN_VALUE
-    return f" (got {shown})" if is_small else ""
+    return f" (got {shown})" if len(shown) <= MAX_SHOWN_VALUE else ""
+
+
+def _is_long(value: str | float) -> bool:
+    # Writing out an integer of thousands of digits takes long, or fails.
+    return (
+        len(value) > MAX_SHOWN_VALUE
+        if isinstance(value, str)
+        else isinstance(value, int) and value.bit_length() > 200
+    )

@@ -7,21 +7,31 @@ and finished (its output is waited for), so that the next step can be begun mean
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
 import mlx.core as mx
 
-from tbcluster.core import MicroBatch, SampledToken, VisitTiming
+from tbcluster.core import MicroBatch, Sample, SampledToken, VisitTiming
 from tbcluster.errors import StageError, TbclusterError
 from tbcluster.model.arrays import from_boundary, to_boundary
 from tbcluster.model.caches import Cache, state_arrays
+from tbcluster.model.logit_rules import RowRules
+from tbcluster.model.pooling import PendingVector, pool
 from tbcluster.model.sampling import PendingSamples, sample_tokens
 from tbcluster.model.slicing import HiddenStates, StageModel
 from tbcluster.stage.cache_store import CacheStore
+from tbcluster.stage.rules_store import RulesStore
 from tbcluster.wire.messages import Boundary, Result, Step
-from tbcluster.wire.operations import DropCache, JoinLane, KeepRows
+from tbcluster.wire.operations import (
+    CacheOperation,
+    DropCache,
+    DropRules,
+    JoinLane,
+    KeepRows,
+    NewRules,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,21 +43,34 @@ ON_LANES = (JoinLane, KeepRows)
 
 T = TypeVar("T")
 Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class RuledLogits:
+    """Logits that are sampled once MLX has them in hand: until then their rows' grammars have
+    time."""
+
+    logits: mx.array
+    samples: tuple[Sample, ...]
+
+
 # What a step waits for.
-Output = HiddenStates | PendingSamples | mx.array | None
-# What goes on from here: hidden states, or sampled tokens.
-Sent = tuple[Boundary | None, tuple[SampledToken, ...]]
-NOTHING: Sent = None, ()
+Output = HiddenStates | PendingSamples | RuledLogits | PendingVector | mx.array | None
+# What goes on from here: hidden states, sampled tokens, or a pooled chunk's vector.
+Sent = tuple[Boundary | None, tuple[SampledToken, ...], bytes | None]
+NOTHING: Sent = None, (), None
 
 
 @dataclass(slots=True)
 class BegunStep:
-    """A step whose graph is built: `output` is what to wait for, `cache` what it changes."""
+    """A step whose graph is built: `output` is what to wait for, `cache` what it changes, `rules`
+    those of each row where any has some."""
 
     step: Step
     output: Output
     cache: list[Cache]
     error: str | None
+    rules: list[RowRules | None] = field(default_factory=list)
 
 
 class StageExecutor:
@@ -55,6 +78,7 @@ class StageExecutor:
 
     Args:
         epoch: Steps of earlier epochs are dropped. A later one clears all caches and takes over.
+        rules: The last stage's logit rules; None on the others.
     """
 
     def __init__(
@@ -65,9 +89,11 @@ class StageExecutor:
         num_stages: int,
         epoch: int,
         clock: Clock = time.perf_counter,
+        rules: RulesStore | None = None,
     ) -> None:
         self._model = model
         self._caches = caches
+        self._rules = rules
         self._index = index
         self._is_last = index == num_stages - 1
         self._epoch = epoch
@@ -103,6 +129,8 @@ class StageExecutor:
             return None
         if step.epoch > self._epoch:
             self._caches.clear()
+            if self._rules is not None:
+                self._rules.clear()
             self._epoch = step.epoch
         failure = self._apply_operations(step) if step.visit == 0 else None
         begun = BegunStep(step, None, [], step.error or failure)
@@ -118,8 +146,7 @@ class StageExecutor:
         """Let MLX compute. No reference to the caches' arrays is kept: the next step could not
         write in place then."""
         if begun.error is None and begun.output is not None:
-            arrays = [*_awaited(begun.output), *_states(begun.cache)]
-            _, begun.error = self._guarded(begun.step, lambda: _compute(arrays))
+            _, begun.error = self._guarded(begun.step, lambda: _start(begun))
             self._drop_if_failed(begun)
 
     def finish(self, begun: BegunStep) -> Step | Result:
@@ -129,13 +156,14 @@ class StageExecutor:
         if begun.error is None:
             sent, begun.error = self._guarded(step, lambda: _wait_for(begun.output))
             self._drop_if_failed(begun)
-        boundary, sampled = sent or NOTHING
+        boundary, sampled, vector = sent or NOTHING
+        _advance(begun.rules, sampled)
         error = begun.error
         self._clear_now_and_then(step.micro_batch)
         timings = (*step.timings, self._timing())
         is_over = error or step.micro_batch is None or step.visit == self._num_visits - 1
         if self._is_last and is_over:
-            return Result(step.epoch, step.step_id, sampled, error, timings)
+            return Result(step.epoch, step.step_id, sampled, error, timings, vector)
         visit = step.visit + self._is_last
         return replace(step, boundary=boundary, error=error, timings=timings, visit=visit)
 
@@ -159,12 +187,18 @@ class StageExecutor:
         needs a cache that could not be made or loaded finds it missing."""
         failure = None
         for operation in step.operations:
-            _, error = self._guarded(step, partial(self._caches.apply, operation))
+            _, error = self._guarded(step, partial(self._apply, operation))
             if error is None or step.micro_batch is None or isinstance(operation, ON_LANES):
                 failure = failure or error
             else:
                 logger.warning("%s", error)
         return failure
+
+    def _apply(self, operation: CacheOperation) -> None:
+        if not isinstance(operation, (NewRules, DropRules)):
+            self._caches.apply(operation)
+        elif self._rules is not None:
+            self._rules.apply(operation)
 
     def _forward(self, begun: BegunStep, micro_batch: MicroBatch, is_alone: bool) -> Output:
         step = begun.step
@@ -173,10 +207,23 @@ class StageExecutor:
             raise StageError(f"no visit {step.visit} on this stage")
         incoming = from_boundary(step.boundary) if step.boundary is not None else None
         tokens = mx.array(micro_batch.tokens, dtype=mx.int32).reshape(micro_batch.num_rows, -1)
-        result = self._model.forward(tokens, cache, incoming, step.visit, starts_early=is_alone)
+        pooling = micro_batch.pooling if self._is_last else None
+        result = self._model.forward(
+            tokens,
+            cache,
+            incoming,
+            step.visit,
+            starts_early=is_alone,
+            stops_at_head=pooling is not None,
+        )
         if isinstance(result, HiddenStates):
             return result
+        if pooling is not None:
+            return PendingVector(pool(result, pooling))
         if micro_batch.samples:
+            begun.rules = self._rules.of(micro_batch.samples) if self._rules is not None else []
+            if begun.rules:
+                return RuledLogits(result, micro_batch.samples)
             return sample_tokens(result, micro_batch.samples)
         # Nothing of a prompt chunk leaves the last stage, which is spared its head.
         done: mx.array = mx.depends(mx.zeros(()), _states(cache))
@@ -209,7 +256,25 @@ def _awaited(output: Output) -> list[mx.array]:
         return [array for i, array in enumerate(output.arrays) if i in output.live]
     if isinstance(output, PendingSamples):
         return output.arrays
+    if isinstance(output, RuledLogits):
+        return [output.logits]
+    if isinstance(output, PendingVector):
+        return [output.vector]
     return [] if output is None else [output]
+
+
+def _start(begun: BegunStep) -> None:
+    _compute([*_awaited(begun.output), *_states(begun.cache)])
+    if isinstance(begun.output, RuledLogits):
+        begun.output = sample_tokens(begun.output.logits, begun.output.samples, begun.rules)
+        _compute(begun.output.arrays)
+
+
+def _advance(rules: list[RowRules | None], sampled: tuple[SampledToken, ...]) -> None:
+    """At once, so that the next masks are computed while the tokens travel."""
+    for row, token in zip(rules, sampled, strict=False):
+        if row is not None and token.error is None:
+            row.advance(token.token)
 
 
 def _compute(arrays: list[mx.array]) -> None:
@@ -222,6 +287,8 @@ def _states(cache: list[Cache]) -> list[mx.array]:
 
 def _wait_for(output: Output) -> Sent:
     if isinstance(output, PendingSamples):
-        return None, output.result()
+        return None, output.result(), None
+    if isinstance(output, PendingVector):
+        return None, (), output.result()
     mx.eval(_awaited(output))
-    return (to_boundary(output), ()) if isinstance(output, HiddenStates) else NOTHING
+    return (to_boundary(output), (), None) if isinstance(output, HiddenStates) else NOTHING

@@ -16,9 +16,11 @@ from typing import BinaryIO, NoReturn
 
 from tbcluster.errors import TbclusterError, WireError
 from tbcluster.model.device import peak_memory_bytes, prepare_device
+from tbcluster.model.grammar_mask import masks_of_model
 from tbcluster.model.loading import load_stage
 from tbcluster.stage.cache_store import CacheStore
 from tbcluster.stage.executor import BegunStep, StageExecutor
+from tbcluster.stage.rules_store import RulesStore
 from tbcluster.transport.channel import Receiver, Sender
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
 from tbcluster.wire.control import (
@@ -99,6 +101,8 @@ def serve(spec: StageSpec, report: Reporter) -> None:
     """Load the stage and run steps until the process is ended."""
     device = prepare_device()
     receiver = ZmqReceiver(spec.inbound)
+    is_last = spec.index == spec.num_stages - 1
+    rules = RulesStore(masks_of_model(Path(spec.model_path))) if is_last else None
     model = load_stage(
         Path(spec.model_path),
         spec.layers,
@@ -108,7 +112,7 @@ def serve(spec: StageSpec, report: Reporter) -> None:
     )
     saved = Path(spec.saved_folder) if spec.saved_folder is not None else None
     caches = CacheStore(model.make_cache, saved)
-    executor = StageExecutor(model, caches, spec.index, spec.num_stages, spec.epoch)
+    executor = StageExecutor(model, caches, spec.index, spec.num_stages, spec.epoch, rules=rules)
     outbound = Outbound(ZmqSender(spec.next_stage), ZmqSender(spec.results))
     report(Ready(peak_memory_bytes(), device.backend, device.note))
     run_steps(executor, receiver, outbound, spec.index)

@@ -15,7 +15,8 @@ from tbcluster.errors import WireError
 from tbcluster.wire.operations import CacheOperation
 from tbcluster.wire.tensors import Buffer, Tensor, TensorSpec, attach_buffers
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
+FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,18 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What the last stage sends back: token ids, one for each row, never logits."""
+    """What the last stage sends back: token ids, one for each row, never logits.
+
+    `vector` answers a pooled chunk: little-endian float32 of the model's width, the last token's
+    hidden states or the sum of all the chunk's tokens'.
+    """
 
     epoch: int
     step_id: int
     sampled: tuple[SampledToken, ...] = ()
     error: str | None = None
     timings: tuple[VisitTiming, ...] = ()
+    vector: bytes | None = None
 
 
 class _StepHeader(msgspec.Struct, tag="step", array_like=True):
@@ -78,6 +84,7 @@ class _ResultHeader(msgspec.Struct, tag="result", array_like=True):
     sampled: tuple[SampledToken, ...]
     error: str | None
     timings: tuple[VisitTiming, ...]
+    vector: bytes | None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -138,6 +145,7 @@ def encode_result(result: Result) -> list[Buffer]:
         sampled=result.sampled,
         error=result.error,
         timings=result.timings,
+        vector=result.vector,
     )
     return [_encoder.encode(header)]
 
@@ -151,12 +159,15 @@ def decode_result(frames: list[Buffer]) -> Result:
     header = _decode(_result_decoder, frames)
     if len(frames) > 1:
         raise WireError(f"a result is one frame, got {len(frames)}")
+    if header.vector is not None and len(header.vector) % FLOAT_BYTES:
+        raise WireError(f"a vector of {len(header.vector)} bytes, which are no float32 numbers")
     return Result(
         epoch=header.epoch,
         step_id=header.step_id,
         sampled=header.sampled,
         error=header.error,
         timings=header.timings,
+        vector=header.vector,
     )
 
 

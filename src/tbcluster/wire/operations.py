@@ -6,6 +6,8 @@ step before it computes the step's micro-batch. msgspec structs: a tagged union 
 
 import msgspec
 
+from tbcluster.core import LogitRules, TokenId
+
 
 class NewCache(msgspec.Struct, frozen=True, tag_field="op", tag="new", array_like=True):
     """Cache operation: make an empty KV cache for one sequence."""
@@ -77,6 +79,24 @@ class KeepSaved(msgspec.Struct, frozen=True, tag_field="op", tag="keep_saved", a
     names: tuple[str, ...]
 
 
+class NewRules(msgspec.Struct, frozen=True, tag_field="op", tag="rules", array_like=True):
+    """Operation of the last stage: keep the state of a request's logit rules.
+
+    `prompt` is empty where no rule looks at it; `generated` is what was generated already (by a
+    request that was preempted or has moved)."""
+
+    rules_id: int
+    rules: LogitRules
+    prompt: tuple[TokenId, ...]
+    generated: tuple[TokenId, ...]
+
+
+class DropRules(msgspec.Struct, frozen=True, tag_field="op", tag="drop_rules", array_like=True):
+    """Operation of the last stage: free the state of logit rules."""
+
+    rules_id: int
+
+
 CacheOperation = (
     NewCache
     | CopyCache
@@ -88,4 +108,6 @@ CacheOperation = (
     | LoadCache
     | ForgetSaved
     | KeepSaved
+    | NewRules
+    | DropRules
 )

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tbcluster.core import SamplingParams
-from tbcluster.server.prompts import model_defaults
+from tbcluster.server.intake import model_defaults
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,154 @@
+"""Grammars on the last stage: which tokens may come next, computed beside the forward passes."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from llguidance import LLMatcher, LLTokenizer
+
+from tbcluster.core import Grammar, TokenId
+from tbcluster.errors import StageError, TbclusterError
+from tbcluster.model.grammar import (
+    Mask,
+    check,
+    compile_grammar,
+    compute_mask,
+    grammar_threads,
+    open_grammar_tokenizer,
+)
+from tbcluster.model.source import check_folder
+from tbcluster.model.tokenizer import open_tokenizer
+
+
+class GrammarMasks:
+    """Compiles grammars and computes their masks in threads of its own.
+
+    Args:
+        open_tokenizer: Called at once, in one of the threads: with a large vocabulary it takes a
+            second and holds the GIL, which nobody waits for while the stage loads.
+    """
+
+    def __init__(self, open_tokenizer: Callable[[], LLTokenizer]) -> None:
+        self._threads = grammar_threads()
+        self._vocabulary = self._threads.submit(lambda: _read_vocabulary(open_tokenizer()))
+
+    def follow(self, grammar: Grammar, generated: Sequence[TokenId]) -> "FollowedGrammar":
+        """Follow one answer, from behind what was generated of it already."""
+        return FollowedGrammar(self._threads, self._vocabulary, grammar, tuple(generated))
+
+
+def masks_of_model(model_path: Path) -> GrammarMasks:
+    """For the model in this folder."""
+    return GrammarMasks(lambda: open_grammar_tokenizer(open_tokenizer(check_folder(model_path))))
+
+
+@dataclass(frozen=True, slots=True)
+class _Vocabulary:
+    """A tokenizer, and the mask while reasoning: alone it is no answer and may not end one."""
+
+    tokenizer: LLTokenizer
+    all_but_ends: Mask
+
+
+def _read_vocabulary(tokenizer: LLTokenizer) -> _Vocabulary:
+    num_tokens = tokenizer.vocab_size
+    bits = np.zeros((num_tokens + 31) // 32 * 32, np.uint8)
+    bits[:num_tokens] = 1
+    bits[tokenizer.eos_tokens] = 0
+    return _Vocabulary(tokenizer, np.packbits(bits, bitorder="little").view(np.uint32))
+
+
+class FollowedGrammar:
+    """Where one answer is in its grammar. Computing the mask behind a token begins when the token
+    is told; whoever samples the next one waits for it."""
+
+    def __init__(
+        self,
+        threads: ThreadPoolExecutor,
+        vocabulary: "Future[_Vocabulary]",
+        grammar: Grammar,
+        generated: tuple[TokenId, ...],
+    ) -> None:
+        self._threads = threads
+        self._vocabulary = vocabulary
+        self._gate = ThinkingGate(grammar)
+        self._matcher: LLMatcher | None = None
+        self._mask = threads.submit(lambda: self._begin(grammar.text, generated))
+
+    def advance(self, token: TokenId) -> None:
+        """The answer has gone on by this token."""
+        self._mask = self._threads.submit(lambda: self._next(token))
+
+    def mask(self) -> Mask:
+        """The tokens that may come next, one bit each, lowest bits first; waits for it.
+
+        Raises:
+            StageError: This answer cannot go on: no token may follow, or the grammar has become
+                too complex.
+        """
+        try:
+            return self._mask.result()
+        except (ValueError, TbclusterError) as error:
+            raise StageError(f"the grammar cannot be followed: {error}") from error
+
+    def _begin(self, text: str, generated: tuple[TokenId, ...]) -> Mask:
+        self._matcher = compile_grammar(self._vocabulary.result().tokenizer, text)
+        for token in generated:
+            self._take(token)
+        return self._compute()
+
+    def _next(self, token: TokenId) -> Mask:
+        self._take(token)
+        return self._compute()
+
+    def _take(self, token: TokenId) -> None:
+        if self._gate.is_for_grammar(token) and self._matcher is not None:
+            self._matcher.consume_token(token)
+
+    def _compute(self) -> Mask:
+        matcher = self._matcher
+        if matcher is None:
+            raise ValueError("it was not compiled")
+        check(matcher)
+        if self._gate.is_thinking:
+            return self._vocabulary.result().all_but_ends
+        mask = compute_mask(matcher)
+        opening = self._gate.opening
+        return mask if opening is None else _with_token(mask, opening)
+
+
+class ThinkingGate:
+    """Tells reasoning, which is free of the grammar, from the answer.
+
+    Reasoning is open from the start (`Grammar.is_thinking`), or is opened by the first token of
+    all, and goes on until its closing tokens have been generated. Pure.
+    """
+
+    def __init__(self, grammar: Grammar) -> None:
+        self._ends = grammar.think_end
+        self._recent: tuple[TokenId, ...] = ()
+        self.is_thinking = grammar.is_thinking
+        self._opening = grammar.think_start[:1] if not grammar.is_thinking else ()
+
+    @property
+    def opening(self) -> TokenId | None:
+        """The token that would open reasoning now, besides what the grammar allows."""
+        return self._opening[0] if self._opening else None
+
+    def is_for_grammar(self, token: TokenId) -> bool:
+        """Take the next token; whether it is part of the answer."""
+        opening, self._opening = self._opening, ()
+        if self.is_thinking:
+            self._recent = (*self._recent, token)[-len(self._ends) :]
+            self.is_thinking = self._recent != self._ends
+            return False
+        self.is_thinking = opening == (token,)
+        return not self.is_thinking
+
+
+def _with_token(mask: Mask, token: TokenId) -> Mask:
+    words = mask.copy()
+    words[token // 32] |= np.uint32(1 << token % 32)
+    return words

@@ -1,0 +1,42 @@
+"""/v1/messages and /v1/messages/count_tokens."""
+
+from functools import partial
+
+from fastapi import APIRouter
+from fastapi import Request as HttpRequest
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+
+from tbcluster.server.answering import Answer
+from tbcluster.server.anthropic.messages import Envelope, MessageWriter, message_body
+from tbcluster.server.anthropic.schemas import CountTokensRequest, MessagesRequest
+from tbcluster.server.bodies import JsonRoute
+from tbcluster.server.intake import Intake
+
+
+def make_router(intake: Intake) -> APIRouter:
+    """The endpoints of one cluster."""
+    router = APIRouter(prefix="/v1/messages", route_class=JsonRoute, tags=["Anthropic"])
+    cluster = intake.cluster
+
+    @router.post("")
+    async def messages(body: MessagesRequest, http: HttpRequest) -> Response:
+        """Answer a conversation, whole or streamed."""
+        intake.check_model(body.model)
+        chat = body.chat(can_reason=intake.format.has_reasoning)
+        generation = await run_in_threadpool(intake.chat, chat, body.options())
+        envelope = Envelope(cluster.model_name, body.max_tokens, body.shows_thinking)
+        answer = Answer(cluster, generation, http)
+        if not body.stream:
+            return await answer.whole(partial(message_body, envelope))
+        return await answer.stream(MessageWriter(envelope, answer.usage))
+
+    @router.post("/count_tokens")
+    async def count_tokens(body: CountTokensRequest) -> dict[str, int]:
+        """How many tokens a conversation's prompt has."""
+        intake.check_model(body.model)
+        chat = body.chat(can_reason=intake.format.has_reasoning)
+        prompt = await run_in_threadpool(intake.chat_prompt, chat)
+        return {"input_tokens": len(prompt)}
+
+    return router

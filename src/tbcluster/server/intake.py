@@ -1,0 +1,278 @@
+"""From what a dialect asks for to requests that the engine runs: chat template, tokens, sampling
+defaults, logit rules."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from tbcluster.answers.format import AnswerFormat
+from tbcluster.answers.protected import encode_chat
+from tbcluster.answers.splitter import AnswerSplitter
+from tbcluster.answers.tool_calls import template_messages
+from tbcluster.cluster.cluster import Cluster
+from tbcluster.core import Grammar, LogitRules, Request, SamplingParams, TokenId
+from tbcluster.engine.limits import MAX_INTEGER
+from tbcluster.errors import ContextLengthError, RequestError, UnknownModelError
+from tbcluster.generation import encode_prompt, logit_rules, new_seed
+from tbcluster.server.ask import Chat, Constraint, Options, Tool, Tools
+
+MIN_TOP_P = 1e-9
+# The dialects' own default, for models whose generation_config.json names none.
+DEFAULT_TEMPERATURE = 1.0
+# Tokenizers may normalize text (collapse blanks, say) before they cut it.
+NORMALIZATION_FACTOR = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """Requests that are ready to run, and how to read what comes of them.
+
+    Attributes:
+        requests: `num_choices` for each prompt, prompt by prompt.
+        new_splitter: Makes one for each choice; None where all that comes is text.
+        max_calls: The answer ends after so many tool calls.
+    """
+
+    requests: tuple[Request, ...]
+    num_choices: int
+    new_splitter: Callable[[], AnswerSplitter] | None = None
+    max_calls: int | None = None
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Each prompt counts once, however many choices it has."""
+        return sum(len(request.prompt) for request in self.requests[:: self.num_choices])
+
+
+class Intake:
+    """Makes generations for one cluster. Rendering and encoding take their time: call it outside
+    the event loop."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.format = AnswerFormat(cluster.tokenizer)
+        self._defaults = model_defaults(cluster.folder.generation_config)
+        self._max_characters = _max_characters(cluster)
+
+    def check_model(self, name: str) -> None:
+        """Raises: UnknownModelError when the model is not the one that is served."""
+        if name != self.cluster.model_name:
+            raise UnknownModelError(name, self.cluster.model_name)
+
+    def chat(self, chat: Chat, options: Options) -> Generation:
+        """Answers to a conversation.
+
+        Raises:
+            RequestError: The model or its template cannot do what is asked; `param` names it.
+        """
+        prompt = self.chat_prompt(chat)
+        is_thinking = self.format.starts_thinking(prompt)
+        grammar = self._chat_grammar(chat, options, is_thinking)
+        tools = _usable(chat.tools)
+        return Generation(
+            requests=self._requests([prompt], options, grammar),
+            num_choices=options.num_choices,
+            new_splitter=lambda: self.format.splitter(list(tools) or None, is_thinking),
+            max_calls=None if chat.tools.is_parallel else 1,
+        )
+
+    def completions(
+        self, prompts: Sequence[str | Sequence[TokenId]], options: Options
+    ) -> Generation:
+        """Continuations of texts or token ids.
+
+        Raises:
+            RequestError: A prompt or option cannot be served; `param` names it.
+        """
+        for prompt in prompts:
+            if isinstance(prompt, str):
+                self.check_length(len(prompt), "prompt")
+        tokens = [encode_prompt(self.cluster.tokenizer, prompt) for prompt in prompts]
+        grammar = self._grammar(options.constraint)
+        return Generation(
+            requests=self._requests(tokens, options, Grammar(grammar) if grammar else None),
+            num_choices=options.num_choices,
+        )
+
+    def chat_prompt(self, chat: Chat) -> list[TokenId]:
+        """Token ids of a conversation, up to where the assistant goes on.
+
+        Raises:
+            RequestError: The model has no chat template, or its template refuses these messages.
+        """
+        tools = _usable(chat.tools)
+        if tools and not self.format.has_tools:
+            raise RequestError("this model's chat template knows no tools: leave them out", "tools")
+        # What the assistant said may hold reasoning, which templates leave out.
+        said = [m.get("content") for m in chat.messages if m.get("role") != "assistant"]
+        self.check_length(sum(len(text or "") for text in said), "messages")
+        kwargs = {**self._effort_kwargs(chat.effort, chat.effort_param), **chat.template_kwargs}
+        if chat.continues_last:
+            kwargs |= {"continue_final_message": True, "add_generation_prompt": False}
+        return encode_chat(
+            self.cluster.tokenizer, template_messages(list(chat.messages)), list(tools), **kwargs
+        )
+
+    def check_length(self, num_characters: int, param: str) -> None:
+        """Encoding megabytes takes seconds: what cannot possibly fit is refused before that.
+
+        Raises:
+            ContextLengthError: It is far longer than any prompt.
+        """
+        if self._max_characters is not None and num_characters > self._max_characters:
+            raise ContextLengthError(
+                f"{param} has {num_characters} characters, far more than fit the "
+                f"{self.cluster.longest_sequence} tokens that can be served: shorten it",
+                param,
+            )
+
+    def _effort_kwargs(self, effort: str | None, param: str) -> dict[str, Any]:
+        """What chat templates call it; one that knows no effort still knows whether to reason."""
+        if effort is None:
+            return {}
+        if self.format.knows_effort:
+            return {"reasoning_effort": effort, "enable_thinking": effort != "none"}
+        if self.format.has_reasoning:
+            return {"enable_thinking": effort != "none"}
+        if effort == "none":
+            return {}
+        raise RequestError(f"{param} asks for reasoning, this model has none: leave it out", param)
+
+    def _chat_grammar(self, chat: Chat, options: Options, is_thinking: bool) -> Grammar | None:
+        text = self._chat_grammar_text(chat.tools, options.constraint)
+        if text is None:
+            return None
+        return Grammar(text, self.format.think_start, self.format.think_end, is_thinking)
+
+    def _chat_grammar_text(self, tools: Tools, constraint: Constraint | None) -> str | None:
+        is_forced = tools.choice in ("required", "named")
+        if constraint is not None and is_forced:
+            raise RequestError(
+                f"{constraint.param} and a tool_choice that forces a call exclude each other: "
+                "choose one",
+                constraint.param,
+            )
+        if constraint is not None and _usable(tools):
+            raise RequestError(
+                f"{constraint.param} would forbid every tool call: leave the tools out, or set "
+                'tool_choice to "none"',
+                constraint.param,
+            )
+        return self._tool_grammar(tools) if is_forced else self._grammar(constraint)
+
+    def _tool_grammar(self, tools: Tools) -> str:
+        offered = list(tools.offered)
+        if tools.choice == "named":
+            offered = [tool for tool in offered if tool["function"]["name"] == tools.name]
+        if not offered:
+            wanted = (
+                f"tool_choice names {tools.name!r}" if tools.name else "tool_choice asks for a call"
+            )
+            raise RequestError(f"{wanted}, which is not among the tools", "tool_choice")
+        if not self.format.has_tools:
+            raise RequestError("this model's chat template knows no tools: leave them out", "tools")
+        try:
+            return self.cluster.grammars.lark(
+                self.format.tool_grammar(offered, parallel=tools.is_parallel)
+            )
+        except RequestError as error:
+            raise RequestError(str(error), error.param or "tools") from error
+
+    def _grammar(self, constraint: Constraint | None) -> str | None:
+        if constraint is None:
+            return None
+        grammars = self.cluster.grammars
+        try:
+            match constraint.kind:
+                case "json_object":
+                    return grammars.json_object()
+                case "json_schema":
+                    return grammars.json_schema(constraint.value)
+                case "regex":
+                    return grammars.regex(constraint.value)
+                case "grammar":
+                    return grammars.lark(constraint.value)
+        except RequestError as error:
+            raise RequestError(str(error), constraint.param) from error
+
+    def _requests(
+        self, prompts: Sequence[Sequence[TokenId]], options: Options, grammar: Grammar | None
+    ) -> tuple[Request, ...]:
+        """`num_choices` requests for each prompt; a seed gives each of them a seed of its own."""
+        seed = new_seed() if options.seed is None else options.seed
+        rules = _rules(options, grammar)
+        # Consecutive numbers for all of them: equal prompts in one request differ too.
+        count = range(len(prompts) * options.num_choices)
+        requests = tuple(
+            self.cluster.make_request(
+                prompts[index // options.num_choices],
+                max_tokens=options.max_tokens or MAX_INTEGER,
+                sampling=self._sampling(options, seed + index),
+                stop=options.stop,
+                cache_prompt=options.cache_prompt,
+                rules=rules,
+            )
+            for index in count
+        )
+        if not options.ignores_eos:
+            return requests
+        return tuple(replace(request, stop_tokens=frozenset()) for request in requests)
+
+    def _sampling(self, options: Options, seed: int) -> SamplingParams:
+        def pick(name: str) -> Any:
+            value = getattr(options, name)
+            return getattr(self._defaults, name) if value is None else value
+
+        return SamplingParams(
+            temperature=pick("temperature"),
+            top_p=pick("top_p"),
+            top_k=pick("top_k"),
+            min_p=pick("min_p"),
+            seed=seed,
+            num_logprobs=options.num_logprobs,
+        )
+
+
+def model_defaults(generation_config: Mapping[str, Any]) -> SamplingParams:
+    """What the model's generation_config.json suggests; values out of range suggest nothing."""
+
+    def suggested(name: str, low: float, high: float, otherwise: float) -> float:
+        value = generation_config.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high:
+            return value
+        return otherwise
+
+    greedy = generation_config.get("do_sample") is False
+    temperature = suggested("temperature", 0, 2, DEFAULT_TEMPERATURE)
+    return SamplingParams(
+        temperature=0.0 if greedy else temperature,
+        top_p=suggested("top_p", MIN_TOP_P, 1, 1.0),
+        top_k=int(suggested("top_k", 0, MAX_INTEGER, 0)),
+        min_p=suggested("min_p", 0, 1, 0.0),
+    )
+
+
+def _max_characters(cluster: Cluster) -> int | None:
+    """More than the longest sequence can hold, even if every token were the longest there is."""
+    if cluster.longest_sequence is None:
+        return None
+    longest_token = max(map(len, cluster.tokenizer.get_vocab()), default=1)
+    return NORMALIZATION_FACTOR * cluster.longest_sequence * longest_token
+
+
+def _usable(tools: Tools) -> tuple[Tool, ...]:
+    """The tools that the model is told of."""
+    return () if tools.choice == "none" else tools.offered
+
+
+def _rules(options: Options, grammar: Grammar | None) -> LogitRules | None:
+    return logit_rules(
+        LogitRules(
+            logit_bias=options.logit_bias,
+            presence_penalty=options.presence_penalty,
+            frequency_penalty=options.frequency_penalty,
+            repetition_penalty=options.repetition_penalty,
+            repetition_context=options.repetition_context,
+            grammar=grammar,
+        )
+    )

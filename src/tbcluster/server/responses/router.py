@@ -1,0 +1,196 @@
+"""/v1/responses."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from fastapi import Request as HttpRequest
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from tbcluster.errors import RequestError
+from tbcluster.server.answering import Answer, Choice, Usage
+from tbcluster.server.ask import Chat
+from tbcluster.server.bodies import JsonRoute
+from tbcluster.server.intake import Generation, Intake
+from tbcluster.server.openai.logprobs import chat_logprobs
+from tbcluster.server.problems import MAX_SHOWN_NAME, Refusal, shortened
+from tbcluster.server.responses.envelope import Envelope, request_fields
+from tbcluster.server.responses.events import ResponseWriter, response_body
+from tbcluster.server.responses.input_items import ReferenceItem
+from tbcluster.server.responses.items import chat_messages, new_item_id
+from tbcluster.server.responses.output import OutputItems
+from tbcluster.server.responses.schemas import ResponsesRequest
+from tbcluster.server.responses.store import Item, ResponseStore, Turn
+from tbcluster.server.token_texts import TokenTexts
+
+MAX_PAGE = 100
+# What the neutral layer calls the fields of this dialect.
+_OWN_NAMES = {"messages": "input", "prompt": "input", "max_tokens": "max_output_tokens"}
+
+
+class RetrieveQuery(BaseModel):
+    """Query of GET /v1/responses/{response_id}."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    stream: Literal["false"] | None = None
+
+
+class ItemsQuery(BaseModel):
+    """Query of GET /v1/responses/{response_id}/input_items."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    after: str | None = None
+    limit: int = Field(default=20, ge=1, le=MAX_PAGE)
+    order: Literal["asc", "desc"] = "desc"
+
+
+def make_router(intake: Intake, store: ResponseStore | None = None) -> APIRouter:
+    """The endpoints of one cluster."""
+    router = APIRouter(prefix="/v1/responses", route_class=JsonRoute, tags=["OpenAI"])
+    kept = ResponseStore() if store is None else store
+    texts = TokenTexts(intake.cluster.tokenizer)
+
+    def found(http: HttpRequest, response_id: str, param: str) -> Turn:
+        turn = kept.get(caller_of(http), response_id)
+        if turn is None:
+            raise _unknown("response", response_id, param)
+        return turn
+
+    @router.post("")
+    async def create(body: ResponsesRequest, http: HttpRequest) -> Response:
+        """Answer an input, whole or streamed; the response can be continued unless `store` is
+        false."""
+        intake.check_model(body.model)
+        caller = caller_of(http)
+        previous = None
+        if body.previous_response_id is not None:
+            previous = found(http, body.previous_response_id, "previous_response_id")
+        items = [_resolved(item, kept, caller) for item in body.input]
+        with own_names():
+            generation = await run_in_threadpool(_generation, intake, body, previous, items)
+            envelope = Envelope(request_fields(body, generation.requests[0].sampling))
+            output = OutputItems(
+                new_item_id,
+                (lambda s: chat_logprobs(texts, s)["content"]) if body.shows_logprobs else None,
+            )
+
+            def keep(response: dict[str, Any]) -> None:
+                if body.is_stored:
+                    kept.put(Turn(caller, response, items, previous))
+
+            def whole(choices: list[Choice], usage: Usage) -> dict[str, Any]:
+                response = response_body(envelope, output, choices, usage)
+                keep(response)
+                return response
+
+            answer = Answer(intake.cluster, generation, http)
+            if body.stream:
+                return await answer.stream(ResponseWriter(envelope, output, keep))
+            return await answer.whole(whole)
+
+    @router.get("/{response_id}")
+    async def retrieve(
+        response_id: str, query: Annotated[RetrieveQuery, Query()], http: HttpRequest
+    ) -> dict[str, Any]:
+        """A response that is kept."""
+        return found(http, response_id, "response_id").response
+
+    @router.delete("/{response_id}")
+    async def delete(response_id: str, http: HttpRequest) -> dict[str, Any]:
+        """Forget a response. Those that continue it keep what was said."""
+        if not kept.delete(caller_of(http), response_id):
+            raise _unknown("response", response_id, "response_id")
+        return {"id": response_id, "object": "response", "deleted": True}
+
+    @router.get("/{response_id}/input_items")
+    async def input_items(
+        response_id: str, query: Annotated[ItemsQuery, Query()], http: HttpRequest
+    ) -> dict[str, Any]:
+        """What a response answers, page by page, those before it included."""
+        items = found(http, response_id, "response_id").input()
+        return page(items if query.order == "asc" else items[::-1], query.after, query.limit)
+
+    return router
+
+
+def caller_of(http: HttpRequest) -> str:
+    """Whose key a request came with; without keys all callers are one."""
+    caller = getattr(http.state, "caller", None)
+    return "" if caller is None else caller.name
+
+
+def page(items: list[Item], after: str | None, limit: int) -> dict[str, Any]:
+    """A part of a list, as OpenAI pages them.
+
+    Args:
+        after: The id of the last item of the page before this one.
+
+    Raises:
+        Refusal: No item has the id `after`.
+    """
+    begin = 0
+    if after is not None:
+        places = [index for index, item in enumerate(items) if item["id"] == after]
+        if not places:
+            raise _unknown("item", after, "after")
+        begin = places[0] + 1
+    shown = items[begin : begin + limit]
+    return {
+        "object": "list",
+        "data": shown,
+        "first_id": shown[0]["id"] if shown else "",
+        "last_id": shown[-1]["id"] if shown else "",
+        "has_more": len(items) > begin + limit,
+    }
+
+
+@contextmanager
+def own_names() -> Iterator[None]:
+    """Let errors name the fields of this dialect."""
+    try:
+        yield
+    except RequestError as error:
+        if error.param is not None:
+            error.param = _OWN_NAMES.get(error.param, error.param)
+        raise
+
+
+def _generation(
+    intake: Intake, body: ResponsesRequest, previous: Turn | None, items: list[Item]
+) -> Generation:
+    before = [] if previous is None else previous.conversation()
+    chat = Chat(
+        messages=chat_messages(body.instructions, [*before, *items]),
+        tools=body.offered_tools(),
+        effort=body.effort,
+        effort_param="reasoning.effort",
+        template_kwargs=body.chat_template_kwargs or {},
+    )
+    return intake.chat(chat, body.response_options())
+
+
+def _resolved(item: Any, store: ResponseStore, caller: str) -> Item:
+    """An input item in the form in which it is kept."""
+    if not isinstance(item, ReferenceItem):
+        kept: Item = item.kept()
+        return kept
+    referred = store.item(caller, item.id)
+    if referred is None:
+        raise _unknown("item", item.id, "input")
+    return referred
+
+
+def _unknown(kind: str, wanted: str, param: str) -> Refusal:
+    code = "previous_response_not_found" if param == "previous_response_id" else None
+    return Refusal(
+        404,
+        f"{param}: there is no {kind} {shortened(wanted, MAX_SHOWN_NAME)!r}: it is unknown, was "
+        "deleted, was not stored, or had to make room for newer ones",
+        param=param,
+        code=code,
+    )

@@ -1,0 +1,16 @@
+"""Server-sent events, as bytes."""
+
+from typing import Any
+
+import msgspec
+
+MEDIA_TYPE = "text/event-stream"
+DONE = b"data: [DONE]\n\n"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def event(body: dict[str, Any], name: str | None = None) -> bytes:
+    """One event; dialects that name theirs give `name`."""
+    data = b"data: " + _encode(body) + b"\n\n"
+    return data if name is None else f"event: {name}\n".encode() + data

@@ -1,0 +1,128 @@
+"""/tokenize and /detokenize, in vLLM's shapes."""
+
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any, Self
+
+from fastapi import APIRouter
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from pydantic import Field, model_validator
+
+from tbcluster.core import TokenId
+from tbcluster.errors import RequestError
+from tbcluster.generation import check_text
+from tbcluster.server.ask import Chat, Tools
+from tbcluster.server.bodies import JsonRoute
+from tbcluster.server.fields import Body, refusal
+from tbcluster.server.intake import Intake
+from tbcluster.server.openai.schemas import MAX_TOOLS, ChatMessage, FunctionTool
+
+MAX_DETOKENIZED = 1 << 20
+
+
+class TokenizeRequest(Body):
+    """Body of POST /tokenize: a text or a conversation."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = Field(default=None, min_length=1)
+    tools: list[FunctionTool] | None = Field(default=None, max_length=MAX_TOOLS)
+    add_special_tokens: bool | None = None
+
+    @model_validator(mode="after")
+    def _check_one_of(self) -> Self:
+        if (self.prompt is None) == (self.messages is None):
+            raise refusal("prompt", "either prompt or messages is needed, and not both")
+        if self.messages is None and self.tools:
+            raise refusal("tools", "tools go with messages")
+        if self.messages is not None and self.add_special_tokens:
+            raise refusal(
+                "add_special_tokens",
+                "add_special_tokens goes with prompt: the chat template of messages has its own",
+            )
+        return self
+
+    def chat(self) -> Chat:
+        """The conversation, where it is one."""
+        offered = tuple(tool.model_dump(exclude_none=True) for tool in self.tools or ())
+        messages = [message.as_dict() for message in self.messages or ()]
+        return Chat(messages=messages, tools=Tools(offered))
+
+
+class DetokenizeRequest(Body):
+    """Body of POST /detokenize."""
+
+    model: str | None = None
+    tokens: list[TokenId] = Field(max_length=MAX_DETOKENIZED)
+
+
+class Texts:
+    """Between texts and token ids of one model; takes its time on long ones."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._tokenizer = intake.cluster.tokenizer
+
+    def tokens(self, body: TokenizeRequest) -> list[TokenId]:
+        """Token ids of what the body holds.
+
+        Raises:
+            RequestError: The text is none, or is far longer than any prompt, or the chat template
+                refuses the messages.
+        """
+        if body.prompt is None:
+            return self._intake.chat_prompt(body.chat())
+        check_text(body.prompt, "prompt")
+        self._intake.check_length(len(body.prompt), "prompt")
+        adds = body.add_special_tokens is not False
+        return list(self._tokenizer.encode(body.prompt, add_special_tokens=adds))
+
+    def text(self, tokens: list[TokenId]) -> str:
+        """What the ids stand for, special tokens included.
+
+        Raises:
+            RequestError: An id is not in the vocabulary.
+        """
+        outside = next((token for token in tokens if not 0 <= token < self._num_tokens), None)
+        if outside is not None:
+            shown = outside if abs(outside) < 2**64 else "a number of more than 64 bits"
+            raise RequestError(
+                f"tokens holds {shown}, ids are from 0 to {self._num_tokens - 1}", "tokens"
+            )
+        return str(self._tokenizer.decode(tokens))
+
+    @cached_property
+    def _num_tokens(self) -> int:
+        ids: Iterable[TokenId] = self._tokenizer.get_vocab().values()
+        return 1 + max(ids)
+
+
+def make_router(intake: Intake) -> APIRouter:
+    """The endpoints of one cluster."""
+    router = APIRouter(route_class=JsonRoute, tags=["Tokens"])
+    cluster = intake.cluster
+    texts = Texts(intake)
+
+    @router.post("/tokenize")
+    async def tokenize(body: TokenizeRequest) -> JSONResponse:
+        """The token ids of a text or conversation, and how many fit the model."""
+        if body.model is not None:
+            intake.check_model(body.model)
+
+        def answer() -> JSONResponse:
+            tokens = texts.tokens(body)
+            longest = cluster.longest_sequence
+            # FastAPI's own encoder, in the event loop, would take a second for a million numbers.
+            return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": longest})
+
+        return await run_in_threadpool(answer)
+
+    @router.post("/detokenize")
+    async def detokenize(body: DetokenizeRequest) -> dict[str, Any]:
+        """The text of token ids, special tokens included."""
+        if body.model is not None:
+            intake.check_model(body.model)
+        return {"prompt": await run_in_threadpool(texts.text, body.tokens)}
+
+    return router

@@ -1,0 +1,125 @@
+"""Errors in the shape of each dialect."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from tbcluster.errors import (
+    ClusterClosedError,
+    ContextLengthError,
+    QueueFullError,
+    RequestError,
+    StageError,
+    StageLostError,
+    TbclusterError,
+    UnknownModelError,
+)
+from tbcluster.server.error_docs import responses
+from tbcluster.server.problems import (
+    MAX_MESSAGE,
+    Dialect,
+    Refusal,
+    answer,
+    body_of,
+    describe,
+    dialect_of,
+    error_event,
+    refusal_of,
+)
+
+
+@pytest.mark.parametrize(
+    ("path", "dialect"),
+    [
+        ("/v1/chat/completions", Dialect.OPENAI),
+        ("/v1/messages", Dialect.ANTHROPIC),
+        ("/v1/messages/count_tokens", Dialect.ANTHROPIC),
+        ("/v1/messagesx", Dialect.OPENAI),
+        ("/api/chat", Dialect.OLLAMA),
+        ("/apis", Dialect.OPENAI),
+        ("/", Dialect.OPENAI),
+    ],
+)
+def test_the_path_says_the_dialect(path: str, dialect: Dialect) -> None:
+    assert dialect_of(path) is dialect
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "anthropic", "code"),
+    [
+        (UnknownModelError("a", "b"), 404, "not_found_error", "model_not_found"),
+        (ContextLengthError("long"), 400, "invalid_request_error", "context_length_exceeded"),
+        (QueueFullError("full"), 429, "rate_limit_error", "queue_full"),
+        (RequestError("bad", "top_k"), 400, "invalid_request_error", None),
+        (StageLostError("lost"), 503, "overloaded_error", "stage_lost"),
+        (ClusterClosedError("over"), 503, "overloaded_error", "shutting_down"),
+        (StageError("broken"), 500, "api_error", None),
+    ],
+)
+def test_every_error_has_its_words(
+    error: TbclusterError, status: int, anthropic: str, code: str | None
+) -> None:
+    refusal = refusal_of(error)
+    assert refusal.status_code == status
+    assert ("Retry-After" in (refusal.headers or {})) == (status in (429, 503))
+    assert describe(error) == (status, error_event("/v1/completions", error))
+    assert describe(error)[1]["error"]["code"] == code
+    body = error_event("/v1/messages", error, "id-1")
+    assert body["type"] == "error"
+    assert body["error"]["type"] == anthropic
+    assert body["request_id"] == "id-1"
+    assert set(error_event(Dialect.OLLAMA, error)) == {"error"}
+
+
+def test_the_field_is_named_where_the_shape_has_no_place_for_it() -> None:
+    error = RequestError("must be positive", "top_k")
+    assert describe(error)[1]["error"]["param"] == "top_k"
+    assert error_event("/api/chat", error) == {"error": "top_k: must be positive"}
+    assert error_event("/v1/messages", error)["error"]["message"] == "top_k: must be positive"
+    named = RequestError("top_k must be positive", "top_k")
+    assert error_event("/api/chat", named) == {"error": "top_k must be positive"}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (403, "permission_error"),
+        (405, "invalid_request_error"),
+        (408, "invalid_request_error"),
+        (413, "request_too_large"),
+        (500, "api_error"),
+    ],
+)
+def test_anthropic_names_follow_the_status(status: int, kind: str) -> None:
+    body = body_of(Refusal(status, "no"), Dialect.ANTHROPIC)
+    assert body["error"] == {"type": kind, "message": "no"}
+
+
+def test_what_a_client_sent_is_not_sent_back_at_length() -> None:
+    refusal = refusal_of(UnknownModelError("x" * 10**6, "served"))
+    assert len(refusal.detail) <= MAX_MESSAGE + 1
+    assert len(refusal_of(RequestError("no", "p" * 10**6)).param or "") < 200
+
+
+def test_an_answer_says_what_was_refused_to_whoever_counts() -> None:
+    scope: dict[str, Any] = {"path": "/api/chat", "state": {"request_id": "x"}}
+    assert (
+        answer(scope, Refusal(429, "no", code="queue_full", retry_after_s=0.2)).headers[
+            "retry-after"
+        ]
+        == "1"
+    )
+    assert scope["state"]["refused"] == "queue_full"
+    answer(scope, Refusal(404, "no"))
+    assert scope["state"]["refused"] == "404"
+
+
+def test_the_shapes_are_documented() -> None:
+    app = FastAPI(responses=responses(Dialect.ANTHROPIC))
+    app.get("/x")(lambda: None)
+    documented = app.openapi()["paths"]["/x"]["get"]["responses"]
+    assert set(documented) == {"200", "4XX", "5XX"}
+    assert "AnthropicError" in str(documented["4XX"])
