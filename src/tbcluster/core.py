@@ -52,19 +52,21 @@ class SamplingParams:
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What an answer has to match.
+    """What an answer has to match, and how long the reasoning before it may be.
 
     Attributes:
-        text: llguidance's own serialization.
+        text: llguidance's own serialization; None for any answer.
         think_start: Tokens that open reasoning, which is free of the grammar; empty for none.
         think_end: Tokens that close it; the grammar begins after them.
         is_thinking: Whether the prompt has opened reasoning already.
+        max_thinking: Reasoning is closed after so many tokens; None for no bound.
     """
 
-    text: str
+    text: str | None
     think_start: tuple[TokenId, ...] = ()
     think_end: tuple[TokenId, ...] = ()
     is_thinking: bool = False
+    max_thinking: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,15 +1,19 @@
 """Answers split into text, reasoning and calls: the same however they are chopped."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlx_lm.chat_templates import muse_spark
+from mlx_lm.tokenizer_utils import TokenizerWrapper
 
 from tbcluster.answers.format import AnswerFormat
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
+from tbcluster.answers.schemas import parser_tools
 from tbcluster.core import FinishReason
 from tests.doubles.tokenizers import FORMAT_TOKENS, answer_tokenizer
 
@@ -152,7 +156,7 @@ def merged(pieces: list[Piece]) -> list[Piece]:
 
 def chopped(text: str, cuts: list[int]) -> list[str]:
     places = sorted({0, len(text), *(cut % (len(text) + 1) for cut in cuts)})
-    return [text[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [text[start:end] for start, end in pairwise(places)]
 
 
 @pytest.mark.parametrize("parser_type", sorted(ANSWERS))
@@ -179,7 +183,7 @@ def test_what_is_passed_on_is_what_the_parser_says_of_the_finished_block(
     end = form.tokenizer.tool_call_end
     block = answer.split(start, 1)[1]
     block = block.split(end)[0] if end else block
-    parsed = form.tokenizer.tool_parser(block.strip(), TOOLS)
+    parsed = form.tokenizer.tool_parser(block.strip(), parser_tools(TOOLS))
     wanted = parsed[0] if isinstance(parsed, list) else parsed
     pieces, _ = split(form, list(answer))
     assert isinstance(pieces[0], CallStart)
@@ -251,8 +255,6 @@ def test_without_tools_and_reasoning_every_character_comes_out(parts: list[str])
 def test_calls_are_text_where_no_tools_were_asked_for(
     parser_type: str, formats: dict[str, AnswerFormat]
 ) -> None:
-    if parser_type in ("muse_spark", "kimi_k3"):
-        pytest.skip("the format's own headers are no text")
     answer, _ = ANSWERS[parser_type]
     assert split(formats[parser_type], list(answer), None) == ([Text(answer)], "stop")
 
@@ -361,7 +363,7 @@ def test_mistrals_older_list_of_calls(formats: dict[str, AnswerFormat]) -> None:
 
 def test_text_after_a_call_without_an_end_marker(formats: dict[str, AnswerFormat]) -> None:
     pieces, _ = split(formats["mistral"], list("[TOOL_CALLS]stop[ARGS]{} And now?"))
-    assert pieces[-1] == Text(" And now?")
+    assert pieces[-1] == Text("And now?")
 
 
 def test_where_the_prompt_leaves_the_reasoning(formats: dict[str, AnswerFormat]) -> None:
@@ -377,3 +379,44 @@ def test_where_the_prompt_leaves_the_reasoning(formats: dict[str, AnswerFormat])
     assert not form.starts_thinking(prompt("a<think>\n\n</think>\n"))
     assert not form.starts_thinking(prompt("a"))
     assert not formats["mistral"].starts_thinking([5, 6])
+
+
+def test_headers_of_a_format_that_names_its_readers(formats: dict[str, AnswerFormat]) -> None:
+    inner = formats["muse_spark"].tokenizer
+    form = AnswerFormat(
+        TokenizerWrapper(
+            inner._tokenizer,
+            tool_call_start=inner.tool_call_start,
+            tool_call_end=inner.tool_call_end,
+            tool_parser=inner.tool_parser,
+            response_format=muse_spark.RESPONSE_FORMAT,
+        )
+    )
+    assert form.has_reasoning
+    call, _ = ANSWERS["muse_spark"]
+    text = (
+        " to=self<|message|>Hm.<|eom|><|start|>assistant to=commentary<|message|>I look.<|eom|>"
+        f"<|start|>assistant to=weather<|message|>{call}"
+    )
+    pieces, word = split(form, list(text))
+    assert pieces[:2] == [Reasoning("Hm."), Text("I look.")]
+    assert [piece.name for piece in pieces if isinstance(piece, CallStart)] == ["weather", "stop"]
+    assert word == "tool_calls"
+    answer = " to=self<|message|>Hm.<|eom|><|start|>assistant to=user<|message|>Yes."
+    assert split(form, list(answer))[0] == [Reasoning("Hm."), Text("Yes.")]
+    assert split(form, list(answer), splits_reasoning=False)[0] == [Text("Hm.Yes.")]
+    # An answer that a grammar forced has no header.
+    assert split(form, list('{"a": 1}'), None)[0] == [Text('{"a": 1}')]
+    assert split(form, list(text), None)[0][1:] == [Text(f"I look.{call}")]
+
+
+def test_a_format_that_marks_its_answer_too(formats: dict[str, AnswerFormat]) -> None:
+    call, _ = ANSWERS["kimi_k3"]
+    text = (
+        "<|open|>think<|sep|>Hm.<|close|>think<|sep|><|open|>response<|sep|>Yes."
+        f"<|close|>response<|sep|>{call}<|close|>message<|sep|>"
+    )
+    pieces, _ = split(formats["kimi_k3"], list(text))
+    assert pieces[:2] == [Reasoning("Hm."), Text("Yes.")]
+    assert len(pieces) == 6
+    assert split(formats["kimi_k3"], list(text), None)[0][:1] == [Reasoning("Hm.")]

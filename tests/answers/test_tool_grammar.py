@@ -98,8 +98,9 @@ class Walk:
 
 def calls_in(form: AnswerFormat, tools: list[dict[str, Any]], text: str) -> list[tuple[str, Any]]:
     splitter = form.splitter(tools, starts_thinking=False)
-    pieces = [*splitter.feed(text), *splitter.finish(FinishReason.STOP)]
-    assert all(isinstance(piece, (CallStart, CallArguments)) for piece in pieces), (text, pieces)
+    pieces = [piece for char in text for piece in splitter.feed(char)]
+    pieces += splitter.finish(FinishReason.STOP)
+    assert all(isinstance(piece, (CallStart, CallArguments)) for piece in pieces), text
     names = [piece.name for piece in pieces if isinstance(piece, CallStart)]
     arguments = ["" for _ in names]
     for piece in pieces:
@@ -141,6 +142,47 @@ def test_without_parallel_there_is_one_call(parser_type: str, tmp_path: Path) ->
         assert calls_in(form, tools, walk.answer(seed)) == [("stop", {})]
 
 
+def test_mistrals_older_list_of_calls(tmp_path: Path) -> None:
+    form = AnswerFormat(answer_tokenizer(tmp_path, "mistral", special=["[TOOL_CALLS]"]))
+    tools = [tool("weather", WEATHER), tool("stop", None)]
+    walk = Walk(form.tokenizer, form.tool_grammar(tools, parallel=True))
+    for seed in range(10):
+        text = walk.answer(seed)
+        assert "[ARGS]" not in text
+        for name, arguments in calls_in(form, tools, text):
+            assert name == "stop" or jsonschema.validate(arguments, WEATHER) is None
+
+
+@pytest.mark.parametrize(
+    ("parser_type", "schema"),
+    [
+        ("qwen3_coder", {"type": "string", "pattern": "^[a-f]{2,4}$"}),
+        ("glm47", {"type": "string", "minLength": 2, "maxLength": 4}),
+        ("minimax_m2", {"type": "string", "pattern": "[0-9]"}),
+        ("minicpm5", {"enum": ["null", "a\nb", "plain"]}),
+        ("qwen3_coder", {"type": "object", "properties": {"a": {"type": "string"}}}),
+        ("glm47", {"type": ["integer", "string"]}),
+        ("longcat", {"type": "object"}),
+        ("pythonic", {"anyOf": [{"type": "string"}, {"type": "array"}, {"type": "null"}]}),
+        ("gemma4", {"type": "array", "items": {"type": "array", "items": {"type": "string"}}}),
+        ("function_gemma", {"type": "integer", "minimum": -3, "maximum": 3}),
+        ("kimi_k3", {"type": "number"}),
+        ("json_tools", {"type": "object"}),
+    ],
+)
+def test_one_parameter_of_many_kinds(
+    parser_type: str, schema: dict[str, Any], tmp_path: Path
+) -> None:
+    form = AnswerFormat(answer_tokenizer(tmp_path, parser_type))
+    whole = {"type": "object", "properties": {"it": schema}, "required": ["it"]}
+    tools = [tool("use", whole)]
+    walk = Walk(form.tokenizer, form.tool_grammar(tools, parallel=False))
+    for seed in range(15):
+        [(name, arguments)] = calls_in(form, tools, walk.answer(seed))
+        assert name == "use"
+        jsonschema.validate(arguments, whole)
+
+
 def test_a_format_that_cannot_be_forced_is_refused(tmp_path: Path) -> None:
     form = AnswerFormat(answer_tokenizer(tmp_path, "muse_spark"))
     with pytest.raises(RequestError, match="muse_spark") as caught:
@@ -154,5 +196,61 @@ def test_a_parameter_that_a_format_cannot_hold_is_refused_only_if_it_is_required
     form = AnswerFormat(answer_tokenizer(tmp_path, "qwen3_coder"))
     either = {"properties": {"id": {"type": ["integer", "string"]}}}
     assert form.tool_grammar([tool("find", either)], parallel=False)
-    with pytest.raises(RequestError, match="'id'"):
-        form.tool_grammar([tool("find", {**either, "required": ["id"]})], parallel=False)
+    null = {"properties": {"id": {"const": "null"}}}
+    for schema in (either, null):
+        with pytest.raises(RequestError, match="'id'") as caught:
+            form.tool_grammar([tool("find", {**schema, "required": ["id"]})], parallel=False)
+        assert caught.value.param == "tool_choice"
+
+
+@pytest.mark.parametrize("parser_type", ["qwen3_coder", "gemma4", "pythonic", "json_tools"])
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"properties": {"a": {"type": "string", "enum": 5}}, "required": 3},
+        {"properties": {"a": {"type": "integer", "minimum": "x"}}, "required": ["a"]},
+        {"properties": {"a": {"type": "string", "pattern": 3}}, "required": ["a"]},
+    ],
+)
+def test_a_schema_that_is_none_is_refused(
+    parser_type: str, parameters: dict[str, Any], tmp_path: Path
+) -> None:
+    form = AnswerFormat(answer_tokenizer(tmp_path, parser_type))
+    try:
+        lark = form.tool_grammar([tool("f", parameters)], parallel=False)
+    except RequestError:
+        return
+    # What is passed on as it came is llguidance's to refuse.
+    assert LLMatcher.validate_grammar(
+        LLMatcher.grammar_from_lark(lark), from_tokenizer(form.tokenizer._tokenizer)
+    )
+
+
+def test_a_schema_that_unfolds_without_end_is_refused(tmp_path: Path) -> None:
+    form = AnswerFormat(answer_tokenizer(tmp_path, "gemma4"))
+    wide = {
+        f"d{level}": {
+            "type": "object",
+            "properties": {f"p{n}": {"$ref": f"#/$defs/d{level + 1}"} for n in range(10)},
+        }
+        for level in range(7)
+    }
+    loop = {"type": "object", "properties": {"a": {"$ref": "#/$defs/loop"}}}
+    definitions = {**wide, "d7": {"type": "boolean"}, "loop": loop}
+    for start in ("d0", "loop"):
+        schema = {
+            "properties": {"a": {"$ref": f"#/$defs/{start}"}},
+            "required": ["a"],
+            "$defs": definitions,
+        }
+        with pytest.raises(RequestError, match="too many parts"):
+            form.tool_grammar([tool("f", schema)], parallel=False)
+
+
+def test_a_pattern_with_slashes_stays_a_pattern(tmp_path: Path) -> None:
+    form = AnswerFormat(answer_tokenizer(tmp_path, "qwen3_coder"))
+    for pattern, wanted in ((r"^a/b\\/c$", "a/b\\/c"), ("^\n/$", "\n/")):
+        schema = {"properties": {"a": {"type": "string", "pattern": pattern}}, "required": ["a"]}
+        tools = [tool("f", schema)]
+        walk = Walk(form.tokenizer, form.tool_grammar(tools, parallel=False))
+        assert calls_in(form, tools, walk.answer(0)) == [("f", {"a": wanted})]

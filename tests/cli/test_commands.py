@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.doubles.checkpoints import write_endless_llama
 from tests.doubles.processes import is_alive, run_dirs, worker_pids
 from tests.doubles.server import ServeProcess
 from tests.doubles.waiting import wait_until
@@ -79,9 +80,11 @@ def test_sigterm_leaves_nothing(own_tmp: Path) -> None:
     assert not run_dirs(own_tmp)
 
 
-def test_sigterm_lets_a_running_answer_finish() -> None:
-    body = {"model": "tbcluster-demo", "prompt": [300], "max_tokens": 300, "stream": True}
-    server = ServeProcess("--stages", "2")
+def test_sigterm_lets_a_running_answer_finish(tmp_path: Path) -> None:
+    folder = write_endless_llama(tmp_path / "endless")
+    greedy = {"model": "endless", "prompt": [5], "temperature": 0}
+    body = {**greedy, "max_tokens": 1000, "stream": True}
+    server = ServeProcess(str(folder))
     with server, httpx.stream("POST", f"{server.url}/v1/completions", json=body) as answer:
         lines = answer.iter_lines()
         next(lines)

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tbcluster.core import NO_TOKEN, FinishReason, MicroBatch, Output, Pooling, Request, TokenId
 from tbcluster.engine.kv_memory import BLOCK_TOKENS
@@ -244,3 +246,58 @@ def test_an_answer_that_is_no_vector_is_an_error(vector: bytes | None) -> None:
         bench.stage.steps.append(None)  # type: ignore[arg-type]
     assert [type(item) for item in told] == [StageError]
     assert bench.engine.num_open == 0
+
+
+moves = st.lists(
+    st.tuples(st.sampled_from(["embed", "embed", "ask", "cancel", "fail"]), st.integers(0, 9)),
+    max_size=25,
+)
+
+
+@given(
+    moves,
+    st.sampled_from([None, 2048, 4096]),
+    st.sampled_from([None, 0]),
+    st.sampled_from([1, 1 << 30]),
+)
+@settings(max_examples=60, deadline=None)
+def test_whatever_comes_each_vector_is_right(
+    script: list[tuple[str, int]],
+    kv_tokens: int | None,
+    max_trimmable_tokens: int | None,
+    max_per_sequence: int,
+) -> None:
+    """Embeddings and streams that share prefixes, some cancelled, some of whose steps fail."""
+    bench = Bench(
+        kv_tokens=kv_tokens,
+        max_trimmable_tokens=max_trimmable_tokens,
+        max_per_sequence=max_per_sequence,
+    )
+    failures: list[bool] = []
+    bench.stage.fails = lambda _: failures.pop() if failures else False
+    asked: list[tuple[tuple[TokenId, ...], Pooling | None, list[Output | TbclusterError]]] = []
+    cancelled: set[int] = set()
+    for move, number in script:
+        prompt = SYSTEM[: 20 * number + 1] + TEXT[: number + 1]
+        pooling = list(Pooling)[number % 2] if move == "embed" else None
+        match move:
+            case "embed" | "ask":
+                told = bench.ask(prompt, pooling=pooling, max_tokens=6)
+                asked.append((prompt, pooling, told))
+            case "cancel":
+                bench.engine.cancel(str(number))
+                cancelled.add(number)
+            case "fail":
+                failures.append(True)
+        bench.turns(number % 4)
+    bench.finish()
+    for index, (prompt, pooling, told) in enumerate(asked):
+        if told and isinstance(told[-1], StageError):
+            continue  # failed twice
+        if index in cancelled and not told:
+            continue
+        if pooling is not None:
+            assert embedding(told) == expected(prompt, pooling)
+        elif index not in cancelled:
+            tokens = [output.sampled.token for output in told if isinstance(output, Output)]
+            assert tokens == continuation(prompt, 6)

@@ -56,6 +56,15 @@ def test_waiting_for_want_of_requests_is_not_idling() -> None:
     assert snapshot(counters).stages == (StageStatistics(5, 100), StageStatistics(5, 30))
 
 
+def test_what_no_stage_computed_was_on_the_wire_or_in_a_queue() -> None:
+    counters = Counters(2)
+    counters.count_step(step((30, 0), (20, 0), round_trip_us=100))
+    # Rounded, or on clocks that disagree, computing may seem to take longer than the trip.
+    counters.count_step(step((60, 0), (60, 0), round_trip_us=110))
+    counted = snapshot(counters)
+    assert (counted.round_trip_us, counted.wire_us) == (210, 50)
+
+
 @pytest.mark.parametrize(
     ("compute_us", "idle_us", "share"), [(0, 0, 0.0), (10, 0, 0.0), (0, 10, 1.0), (30, 10, 0.25)]
 )
@@ -75,13 +84,15 @@ def test_a_snapshot_holds_what_was_counted_and_what_is_held_now() -> None:
     counters.num_cached_tokens += 16
     counters.num_generated_tokens += 5
     counters.own_s += 0.0123456
-    before = counters.snapshot(2, (10, 20), (100, 200))
+    before = counters.snapshot(2, (10, 20), (100, 200), num_running=7, num_waiting=1)
     counters.num_generated_tokens += 1
     counters.count_step(step((1, 1), (1, 1)))
     assert before == EngineStatistics(
         stages=(StageStatistics(0, 0), StageStatistics(0, 0)),
         num_steps=0,
         own_us=12_346,
+        round_trip_us=0,
+        wire_us=0,
         num_prompt_tokens=40,
         num_cached_tokens=16,
         num_generated_tokens=5,
@@ -89,6 +100,8 @@ def test_a_snapshot_holds_what_was_counted_and_what_is_held_now() -> None:
         num_prefixes=2,
         kv_used_bytes=(10, 20),
         kv_budget_bytes=(100, 200),
+        num_running=7,
+        num_waiting=1,
     )
 
 
@@ -99,4 +112,5 @@ def test_two_counters_share_nothing() -> None:
     # Every number of a snapshot is one that the counters or the engine know.
     names = {field.name for field in dataclasses.fields(EngineStatistics)}
     known = {field.name for field in dataclasses.fields(Counters)}
-    assert {name for name in names if name.startswith("num_")} - known == {"num_prefixes"}
+    held = {"num_prefixes", "num_running", "num_waiting"}
+    assert {name for name in names if name.startswith("num_")} - known == held

@@ -1,4 +1,4 @@
-"""Grammars are made, checked and refused with a reason; none of them hangs or crashes the process."""
+"""Grammars are made, checked, and refused with a reason; none hangs or crashes the process."""
 
 import json
 import threading
@@ -70,7 +70,7 @@ def test_a_schema_cannot_loosen_the_white_space(grammars: Grammars) -> None:
     [
         ("{}", True),
         ('{"a": [1, {"b": null}]}', True),
-        ('{"é": "\\u00e9\\n"}', True),
+        ('{"é": "ü\\n"}', True),
         ("[]", False),
         ('"a"', False),
         ("", False),
@@ -213,19 +213,13 @@ def test_hostile_ones_are_served_or_refused_in_time(
     grammars: Grammars, kind: str, value: Any
 ) -> None:
     started = time.monotonic()
+    refusal = None
     try:
-        text = getattr(grammars, kind)(value)
+        assert len(getattr(grammars, kind)(value)) <= MAX_GRAMMAR_CHARS
     except RequestError as error:
-        assert error.param
-        assert len(str(error)) < 1000
-    else:
-        assert len(text) <= MAX_GRAMMAR_CHARS
+        refusal = error
+    assert refusal is None or (refusal.param and len(str(refusal)) < 1000)
     assert time.monotonic() - started < MOST_SECONDS
-
-
-def test_a_matcher_may_be_dropped_in_a_thread_with_a_small_stack(grammars: Grammars) -> None:
-    text = grammars.lark(HOSTILE_GRAMMARS["a chain of rules"].replace("8000", "5000"))
-    assert text
 
 
 def test_a_tokenizer_that_llguidance_does_not_know() -> None:

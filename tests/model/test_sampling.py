@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -9,7 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbcluster.core import Sample, SampledToken, SamplingParams
+from tbcluster.core import Grammar, LogitRules, Sample, SampledToken, SamplingParams
+from tbcluster.demo import MODEL_PATH
+from tbcluster.model.grammar_mask import masks_of_model
+from tbcluster.model.logit_rules import RowRules
 from tbcluster.model.placeholders import EvaluationNeededError, refusing_evaluation
 from tbcluster.model.sampling import MIN_TEMPERATURE, PendingSamples, sample_tokens
 
@@ -239,3 +243,80 @@ def test_nothing_is_computed_before_it_is_asked_for() -> None:
     refusing_evaluation(build, 1)
     with pytest.raises(EvaluationNeededError):
         refusing_evaluation(lambda scalar: build(scalar).result(), 1)
+
+
+# Rules
+
+
+def bias(*pairs: tuple[int, float]) -> RowRules:
+    return RowRules(LogitRules(logit_bias=pairs), (), (), None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(LANES, st.data())
+def test_rows_without_rules_go_their_way(lane: list[Sample], data: st.DataObject) -> None:
+    rows = lane_logits(len(lane))
+    has_rules = data.draw(st.lists(st.booleans(), min_size=len(lane), max_size=len(lane)))
+    rules = [bias((7, 3.0)) if has else None for has in has_rules]
+    alone = tuple(
+        sample_tokens(rows[i : i + 1], [sample], rules[i : i + 1]).result()[0]
+        for i, sample in enumerate(lane)
+    )
+    assert sample_tokens(rows, lane, rules).result() == alone
+    for got, free, has in zip(alone, sample_tokens(rows, lane).result(), has_rules, strict=True):
+        assert has or got == free
+
+
+@pytest.mark.parametrize(
+    "params", [GREEDY, WARM, replace(WARM, top_k=1), replace(WARM, top_p=0.5, min_p=0.1)]
+)
+def test_rules_come_before_the_filters(params: SamplingParams) -> None:
+    [sampled] = sample_tokens(logits(), [Sample(params, 0)], [bias((31, 100.0))]).result()
+    assert sampled.token == 31
+    [greedy] = set(tokens(GREEDY))
+    [sampled] = sample_tokens(logits(), [Sample(params, 0)], [bias((greedy, -100.0))]).result()
+    assert sampled.token != greedy
+
+
+def test_logprobs_come_before_the_rules() -> None:
+    params = replace(GREEDY, num_logprobs=VOCABULARY)
+    [ruled] = sample_tokens(logits(), [Sample(params, 0)], [bias((31, 100.0))]).result()
+    free = sample_token(logits(), Sample(params, 0))
+    assert ruled.token == 31
+    assert ruled.top == free.top
+    assert ruled.logprob == dict(free.top)[31]
+
+
+@pytest.mark.parametrize("num_logprobs", [None, 2])
+def test_a_row_that_fails_does_so_alone(num_logprobs: int | None) -> None:
+    bad = Grammar("nonsense")
+    followed = masks_of_model(Path(MODEL_PATH)).follow(bad, ())
+    failing = RowRules(LogitRules(grammar=bad), (), (), followed)
+    lane = [Sample(replace(WARM, num_logprobs=num_logprobs), i) for i in range(3)]
+    rows = lane_logits(3)
+    got = sample_tokens(rows, lane, [None, failing, None]).result()
+    expected = sample_tokens(rows, lane).result()
+    assert (got[0], got[2]) == (expected[0], expected[2])
+    assert "cannot be followed" in (got[1].error or "")
+
+
+@pytest.mark.parametrize("top_k", [0, 1, 5, 1000])
+@pytest.mark.parametrize("top_p", [0.3, 1.0])
+@pytest.mark.parametrize("min_p", [0.0, 0.2])
+def test_a_mask_and_every_filter(top_k: int, top_p: float, min_p: float) -> None:
+    class Three:
+        """A grammar that allows three tokens."""
+
+        def mask(self) -> np.ndarray:
+            return np.array([1 << 3 | 1 << 9, 1 << 1], np.uint32)
+
+        def advance(self, token: int) -> None:
+            raise AssertionError
+
+    rules = RowRules(LogitRules(), (), (), Three())  # type: ignore[arg-type]
+    params = replace(WARM, top_k=top_k, top_p=top_p, min_p=min_p, temperature=5.0)
+    drawn = {
+        sample_tokens(logits(), [Sample(params, i)], [rules]).result()[0].token for i in range(40)
+    }
+    assert drawn <= {3, 9, 33}
+    assert len(drawn) == 1 if top_k == 1 else len(drawn) > 1 or top_p < 1 or min_p > 0

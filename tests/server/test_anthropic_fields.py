@@ -107,7 +107,7 @@ def test_an_answer_that_was_begun() -> None:
     begun = chat("It is")
     assert begun.continues_last
     assert begun.messages[-1] == {"role": "assistant", "content": "It is"}
-    for nothing in ("", [], [text("")]):
+    for nothing in ("", " \n", [], [text("")]):
         assert not chat(nothing).continues_last
         assert chat(nothing).messages == HELLO
 

@@ -1,12 +1,13 @@
 """Strict JSON: what json.loads takes, less what is no JSON."""
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbcluster.server.bodies import MAX_DEPTH, is_deeper, parse
+from tbcluster.server.bodies import MAX_DEPTH, MAX_NAMES, check_shape, parse
 from tbcluster.server.problems import Refusal
 
 VALUES = st.recursive(
@@ -70,15 +71,37 @@ def test_nesting_is_bounded(opening: bytes) -> None:
             parse(nested(depth))
 
 
-@given(VALUES, st.integers(0, 5))
-def test_depth_is_counted(value: object, depth: int) -> None:
-    def depth_of(item: object) -> int:
-        inner = item.values() if isinstance(item, dict) else item
-        if isinstance(item, (dict, list)):
-            return 1 + max((depth_of(child) for child in inner), default=0)  # type: ignore[attr-defined]
+def depth_of(item: Any) -> int:
+    if not isinstance(item, (dict, list)):
         return 0
+    inner = item.values() if isinstance(item, dict) else item
+    return 1 + max((depth_of(child) for child in inner), default=0)
 
-    assert is_deeper(value, depth) == (depth_of(value) > depth)
+
+def widest(item: Any) -> int:
+    if not isinstance(item, (dict, list)):
+        return 0
+    inner = list(item.values() if isinstance(item, dict) else item)
+    own = len(item) if isinstance(item, dict) else 0
+    return max([own, *(widest(child) for child in inner)])
+
+
+@given(VALUES, st.integers(0, 5), st.integers(0, 3))
+def test_depth_and_names_are_counted(value: object, depth: int, names: int) -> None:
+    if depth_of(value) > depth or widest(value) > names:
+        with pytest.raises(Refusal):
+            check_shape(value, depth, names)
+    else:
+        check_shape(value, depth, names)
+
+
+def test_an_object_of_too_many_names_is_refused_at_once() -> None:
+    def wide(num_names: int) -> bytes:
+        return json.dumps([{"inner": {str(i): i for i in range(num_names)}}]).encode()
+
+    assert len(parse(wide(MAX_NAMES))[0]["inner"]) == MAX_NAMES
+    with pytest.raises(Refusal, match="4,097 names, at most 4,096"):
+        parse(wide(MAX_NAMES + 1))
 
 
 @given(st.binary(max_size=200))

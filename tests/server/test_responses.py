@@ -100,6 +100,12 @@ def stream(client: openai.OpenAI, given: Any = QUESTION, **fields: Any) -> list[
     )
 
 
+def words(item: Any) -> str:
+    """The text of a listed message."""
+    (part,) = item.content
+    return str(part.text)
+
+
 def num_input(response: Response) -> int:
     assert response.usage is not None
     return response.usage.input_tokens
@@ -232,10 +238,10 @@ def test_a_conversation_goes_on(client: openai.OpenAI) -> None:
     events = stream(client, "And now?", previous_response_id=second.id)
     third = events[-1].response
     listed = client.responses.input_items.list(third.id, order="asc", limit=2)
-    said = [item.content[0].text for item in listed]  # type: ignore[union-attr]
+    said = [words(item) for item in listed]
     assert said == [QUESTION, first.output_text, "And of Italy?", second.output_text, "And now?"]
     newest = client.responses.input_items.list(third.id)
-    assert [item.content[0].text for item in newest] == said[::-1]  # type: ignore[union-attr]
+    assert [words(item) for item in newest] == said[::-1]
 
 
 def test_what_is_kept_can_be_read_and_deleted(client: openai.OpenAI) -> None:

@@ -34,6 +34,11 @@ def parse(**fields: Any) -> ResponsesRequest:
             {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]},
             "input",
         ),
+        ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, "input"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "refusal", "text": "no"}]}]},
+            "input",
+        ),
         ({"tools": [{"type": "web_search"}]}, "tools"),
         ({"tool_choice": {"type": "file_search"}}, "tool_choice"),
         (

@@ -1,5 +1,6 @@
 """What is kept of responses, and what makes room."""
 
+import json
 from typing import Any
 
 import hypothesis.strategies as st
@@ -27,8 +28,10 @@ def test_a_response_comes_back_as_it_was() -> None:
     store.put(turn("r", text="Grüße 🌍"))
     kept = store.get("anna", "r")
     assert kept is not None
-    assert kept.response == {"id": "r", "output": [{"id": "out-r", "text": "Grüße 🌍"}]}
-    assert kept.own_input == [{"id": "in-r", "text": "Grüße 🌍"}]
+    expected = {"id": "r", "output": [{"id": "out-r", "text": "Grüße 🌍"}]}
+    assert json.loads(kept.response_json) == expected
+    assert kept.own_input() == [{"id": "in-r", "text": "Grüße 🌍"}]
+    assert ids(kept.own_items()) == ["in-r", "out-r"]
 
 
 def test_a_conversation_is_all_turns_in_order() -> None:
@@ -44,7 +47,7 @@ def test_another_caller_finds_nothing() -> None:
     store = ResponseStore()
     store.put(turn("r"))
     assert store.get("bert", "r") is None
-    assert store.item("bert", "in-r") is None
+    assert store.turn_of_item("bert", "in-r") is None
     assert not store.delete("bert", "r")
     assert store.get("anna", "r") is not None
 
@@ -78,11 +81,11 @@ def test_a_dropped_response_stays_what_others_continue() -> None:
     second = store.get("anna", "2")
     assert second is not None
     assert ids(second.conversation()) == ["in-1", "out-1", "in-2", "out-2"]
-    assert store.item("anna", "out-1") == {"id": "out-1", "text": "hello"}
+    assert store.turn_of_item("anna", "out-1") is first
     assert store.num_bytes == second.chain_bytes
     store.delete("anna", "2")
     assert store.num_bytes == 0
-    assert store.item("anna", "out-1") is None
+    assert store.turn_of_item("anna", "out-1") is None
 
 
 def test_what_cannot_fit_drives_nothing_else_out() -> None:
@@ -97,16 +100,17 @@ def test_what_cannot_fit_drives_nothing_else_out() -> None:
 @pytest.mark.parametrize("name", ["in-1", "out-1"])
 def test_items_are_found_by_their_ids(name: str) -> None:
     store = ResponseStore()
-    store.put(turn("1"))
+    first = turn("1")
+    store.put(first)
     store.put(turn("2"))
-    assert store.item("anna", name) == {"id": name, "text": "hello"}
-    assert store.item("anna", "in-3") is None
+    assert store.turn_of_item("anna", name) is first
+    assert store.turn_of_item("anna", "in-3") is None
 
 
 class Stores(RuleBasedStateMachine):
     """Any order of keeping, asking and deleting: what is kept is counted, and nothing else."""
 
-    MAX_BYTES = 12_000
+    MAX_BYTES = 16_000
     MAX_RESPONSES = 5
 
     def __init__(self) -> None:
@@ -151,7 +155,7 @@ class Stores(RuleBasedStateMachine):
         assert self.store.num_bytes == sum(turn.num_bytes for turn in alive.values())
         assert self.store.num_bytes <= self.MAX_BYTES
         for turn in self.made:
-            is_there = self.store.item("anna", f"in-{turn.response_id}") is not None
+            is_there = self.store.turn_of_item("anna", f"in-{turn.response_id}") is not None
             assert is_there == (turn.response_id in alive)
 
     def _put(self, previous: Turn | None, size: int) -> None:

@@ -138,6 +138,7 @@ class Tags:
         end: What a call ends with, for the parser and in the text; "" if it ends with its block.
         is_one: Whether a block holds one call, whose `end` may be part of a value.
         shield: What an `end` means nothing after, until the parameter has ended.
+        arguments_end: What ends all parameters where the format may write them in one.
     """
 
     start: Pattern[str]
@@ -146,6 +147,12 @@ class Tags:
     end: str = ""
     is_one: bool = False
     shield: str | None = None
+    arguments_end: str = ""
+
+    @property
+    def ends(self) -> tuple[str, ...]:
+        """Whatever ends a part of a call."""
+        return tuple(filter(None, (self.parameter_end, self.end, self.arguments_end)))
 
 
 class TagReader:
@@ -178,9 +185,11 @@ class TagReader:
             yield from self._arguments(found.group())
 
     def _has_news(self, text: str) -> bool:
-        # Each pattern ends with ">": without a new one, searching all of a long value is in vain.
-        start, self._seen = self._seen, len(text)
-        return ">" in text[start:]
+        """Whether anything can have ended: searching all of a long value is in vain otherwise."""
+        ends = (">",) if self._call is None else self._tags.ends
+        first = max(self._position, self._seen - max(map(len, ends)))
+        self._seen = len(text)
+        return any(text.find(end, first) >= 0 for end in ends)
 
     def _begin(self, text: str) -> list[Event] | None:
         """None where there is nothing to go on with yet, as in `_go_on`."""
@@ -307,6 +316,7 @@ _TAGS = {
         ),
         parameter_end="<|close|>argument<|sep|>",
         end="<|close|>call<|sep|>",
+        arguments_end="<|close|>json<|sep|>",
     ),
 }
 

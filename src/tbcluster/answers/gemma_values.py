@@ -12,6 +12,8 @@ _OBJECT_KEYS = {"type", "properties", "required", "additionalProperties", "title
 _ARRAY_KEYS = {"type", "items", "minItems", "maxItems", "title", "description", "default"}
 # Schemas nest no deeper than a person would write them; one that refers to itself ends here.
 _MAX_DEPTH = 8
+# References can make a short schema stand for millions of parts.
+_MAX_RULES = 4000
 
 
 def function_gemma_value(lark: Lark, schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
@@ -37,8 +39,8 @@ def gemma4_value(
         UnwritableError: Its type is not one alone, or it is constrained by more than its parts.
     """
     simple = plain(schema, root)
-    if depth > _MAX_DEPTH:
-        raise UnwritableError("it nests too deep")
+    if depth > _MAX_DEPTH or lark.num_rules > _MAX_RULES:
+        raise UnwritableError("it nests too deep or has too many parts")
     match simple.get("type"):
         case "string":
             return _text(lark, simple, root, '<|"|>', "\x00")

@@ -29,6 +29,11 @@ class Lark:
         self._pattern = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
         self._lines: list[str] = []
 
+    @property
+    def num_rules(self) -> int:
+        """How many there are so far."""
+        return len(self._lines)
+
     def text(self, start: str) -> str:
         """The whole grammar."""
         return "\n".join([f"start: {start}", *self._lines])

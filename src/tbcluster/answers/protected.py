@@ -9,13 +9,13 @@ import copy
 import json
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 from jinja2 import TemplateError
 
+from tbcluster.answers.added_tokens import LEAD, added_tokens, encode, follows
 from tbcluster.core import TokenId
 from tbcluster.errors import RequestError
 
@@ -34,8 +34,32 @@ _TEMPLATE_ERRORS = (
 # Mistral's templates insist on ids of this shape.
 _MISTRAL_ID = re.compile(r"[a-zA-Z0-9]{9}")
 _MARK_CHARS = 12
-# Begins no word of its own, and merges with nothing that stands behind a token.
-_LEAD = "\n"
+# From here on encoding takes so long that rendering twice does not matter.
+LONG_CHAT_CHARS = 1 << 16
+
+# Names that a template's variables cannot have: arguments of what renders it. A client's own
+# "chat_template" would be a program without an end to its loops.
+RESERVED_NAMES = frozenset(
+    {
+        "add_generation_prompt",
+        "chat_template",
+        "check_length",
+        "continue_final_message",
+        "conversation",
+        "max_length",
+        "messages",
+        "padding",
+        "return_assistant_tokens_mask",
+        "return_dict",
+        "return_tensors",
+        "sanitize_control_tokens",
+        "tokenize",
+        "tokenizer",
+        "tokenizer_kwargs",
+        "tools",
+        "truncation",
+    }
+)
 
 Messages = Sequence[Mapping[str, Any]]
 
@@ -44,6 +68,8 @@ def encode_chat(
     tokenizer: Any,
     messages: Messages,
     tools: Sequence[Mapping[str, Any]] | None = None,
+    *,
+    check_length: Callable[[int], None] = lambda _: None,
     **template_kwargs: Any,
 ) -> list[TokenId]:
     """Token ids of a chat, up to where the assistant's next turn begins. In an assistant's own
@@ -54,7 +80,9 @@ def encode_chat(
         tokenizer: mlx-lm's TokenizerWrapper.
         messages: As `template_messages` makes them.
         tools: In OpenAI's shape.
-        template_kwargs: What the template is given besides.
+        check_length: Called before a long chat is encoded, with the number of its characters; may
+            raise.
+        template_kwargs: What the template is given besides; `RESERVED_NAMES` are not for clients.
 
     Raises:
         RequestError: The model has no chat template, or its template refuses these messages.
@@ -72,9 +100,14 @@ def encode_chat(
     marked = {"messages": [marks.in_message(message) for message in chat["messages"]]}
     if tools:
         marked["tools"] = marks.replaced(chat["tools"])
+    as_text = {**options, "tokenize": False}
     if not marks.texts:
+        if sum(map(len, _texts(chat))) > LONG_CHAT_CHARS:
+            check_length(len(_render(tokenizer, chat, as_text)))
         return list(_render(tokenizer, chat, options))
-    return marks.encode(_render(tokenizer, marked, {**options, "tokenize": False}))
+    parts = marks.parts(_render(tokenizer, marked, as_text))
+    check_length(sum(map(len, parts)))
+    return marks.encode(parts)
 
 
 def _render(tokenizer: Any, chat: dict[str, Any], options: dict[str, Any]) -> Any:
@@ -142,26 +175,18 @@ def _texts(value: Any) -> list[str]:
     return []
 
 
-@dataclass
 class _Marks:
     """What was replaced in one chat, and by what. A mark is of letters and digits alone, which
     templates and JSON leave as they are."""
 
-    tokenizer: Any
-    texts: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        added: Mapping[str, TokenId] = self.tokenizer.added_tokens_encoder
-        # Runs of blanks and single characters are words of the vocabulary that control nothing.
-        words = {text for text in added if text.strip() and len(text) > 1}
-        self._ids = {added[word] for word in words}
-        self._pattern = _any_of(words)
-        thinking = words & {self.tokenizer.think_start, self.tokenizer.think_end}
-        self._thinking_ids = {added[word] for word in thinking}
-        self._answer_pattern = _any_of(words - thinking)
-        self._normalizes = _normalizes(self.tokenizer)
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer = tokenizer
+        self.texts: list[str] = []
+        self._tokens = added_tokens(tokenizer)
         self._open = f"M{secrets.token_hex(_MARK_CHARS // 2)}N"
         self._close = f"N{secrets.token_hex(_MARK_CHARS // 2)}M"
+        # Texts repeat, above all those between tokens that somebody repeats.
+        self._known: dict[tuple[str, bool, bool], list[TokenId]] = {}
 
     def in_message(self, message: Mapping[str, Any]) -> dict[str, Any]:
         """A message with marks in all its texts."""
@@ -183,38 +208,44 @@ class _Marks:
             return [self.replaced(item) for item in value]
         return value
 
-    def encode(self, rendered: str) -> list[TokenId]:
-        """Token ids of a rendered chat.
+    def parts(self, rendered: str) -> list[str]:
+        """What the template wrote and, every second part, what a mark stands for.
 
         Raises:
             RequestError: The template changed a mark.
         """
         parts = re.split(f"{self._open}([0-9]+){self._close}", rendered)
         self._check(parts[::2])
+        return [self.texts[int(part)] if number % 2 else part for number, part in enumerate(parts)]
+
+    def encode(self, parts: Sequence[str]) -> list[TokenId]:
+        """Token ids of what `parts` gave.
+
+        Raises:
+            RequestError: The tokenizer cannot do without a token.
+        """
         tokens: list[TokenId] = []
-        for number, part in enumerate(parts):
-            if number % 2:
-                tokens += self._as_text(self.texts[int(part)], is_first=not tokens)
-            else:
-                # Up to its first token of the template it goes on from what stands before it.
-                found = self._pattern.search(part) if self._pattern else None
-                split = found.start() if found else len(part)
-                tokens += self._encoded(part[:split], is_first=not tokens)
-                tokens += self._ids_of(part[split:])
+        for number, text in enumerate(parts):
+            is_mark, is_first = number % 2 == 1, not tokens
+            key = (text, is_mark, is_first)
+            if key not in self._known:
+                encoded = self._as_text if is_mark else self._of_template
+                self._known[key] = encoded(text, is_first=is_first)
+            tokens += self._known[key]
         return tokens
 
     def _marked(self, text: str, is_answer: bool) -> str:
-        pattern = self._answer_pattern if is_answer else self._pattern
+        pattern = self._tokens.in_answer if is_answer else self._tokens.anywhere
         marked = pattern.sub(self._mark, text) if pattern else text
-        if not self._normalizes:
+        if not self._tokens.is_normalized:
             return marked
-        return self._without_lookalikes(marked, self._thinking_ids if is_answer else set())
+        return self._without_lookalikes(marked, self._tokens.thinking if is_answer else set())
 
     def _without_lookalikes(self, text: str, allowed: set[TokenId]) -> str:
         """Marks what only the tokenizer's own normalization makes a token of."""
         encoding = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
         spans = zip(encoding.ids, encoding.offsets, strict=True)
-        found = [span for token, span in spans if token in self._ids - allowed]
+        found = [span for token, span in spans if token in self._tokens.ids - allowed]
         for start, end in reversed(found):
             self.texts.append(text[start:end])
             text = f"{text[:start]}{self._open}{len(self.texts) - 1}{self._close}{text[end:]}"
@@ -235,6 +266,13 @@ class _Marks:
                 "messages",
             )
 
+    def _of_template(self, text: str, *, is_first: bool) -> list[TokenId]:
+        """The tokens of a text from the template. Up to its first token it goes on from what
+        stands before it."""
+        found = self._tokens.anywhere.search(text) if self._tokens.anywhere else None
+        split = found.start() if found else len(text)
+        return self._encoded(text[:split], is_first=is_first) + encode(self.tokenizer, text[split:])
+
     def _as_text(self, text: str, *, is_first: bool) -> list[TokenId]:
         """The tokens of a text that is a token itself, without using that token."""
         splits = [[text[:position], text[position:]] for position in range(1, len(text))]
@@ -242,47 +280,19 @@ class _Marks:
             tokens: list[TokenId] = []
             for part in parts:
                 tokens += self._encoded(part, is_first=is_first and not tokens)
-            if self._ids.isdisjoint(tokens):
+            if self._tokens.ids.isdisjoint(tokens):
                 return tokens
         raise RequestError(f"this model cannot take {text!r} as text: leave it out", "messages")
 
     def _encoded(self, text: str, *, is_first: bool) -> list[TokenId]:
         """The tokens of a text that may follow others: tokenizers of the SentencePiece kind would
         put a space before it as if it were the first."""
-        plain = self._ids_of(text)
-        if not text or is_first or self._follows(plain, text):
+        plain = encode(self.tokenizer, text)
+        if is_first or self._tokens.is_seamless or follows(self.tokenizer, plain, text):
             return plain
-        for anchor in (self.tokenizer.eos_token or _LEAD, _LEAD):
-            lead, both = self._ids_of(anchor), self._ids_of(anchor + text)
+        for anchor in (self.tokenizer.eos_token or LEAD, LEAD):
+            lead, both = (encode(self.tokenizer, whole) for whole in (anchor, anchor + text))
             behind = both[len(lead) :]
-            if both[: len(lead)] == lead and self._follows(behind, text):
+            if both[: len(lead)] == lead and follows(self.tokenizer, behind, text):
                 return behind
         return plain
-
-    def _follows(self, tokens: list[TokenId], text: str) -> bool:
-        """Whether they make just this text after others."""
-        lead = self._ids_of(_LEAD)
-        return self._text_of(lead + tokens) == self._text_of(lead) + text
-
-    def _ids_of(self, text: str) -> list[TokenId]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False))
-
-    def _text_of(self, tokens: list[TokenId]) -> str:
-        return str(
-            self.tokenizer.decode(
-                tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
-        )
-
-
-def _any_of(words: set[str]) -> re.Pattern[str] | None:
-    """Matches the longest of the words."""
-    longest_first = sorted(words, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first))) if words else None
-
-
-def _normalizes(tokenizer: Any) -> bool:
-    """Whether text that is no added token can be made one before it is looked for."""
-    if getattr(tokenizer.backend_tokenizer, "normalizer", None) is None:
-        return False
-    return any(token.normalized for token in tokenizer.added_tokens_decoder.values())

@@ -124,7 +124,8 @@ def _pattern(pattern: str) -> str:
     before = "" if pattern.startswith("^") else "(?s:.*)"
     after = "" if has_end else "(?s:.*)"
     whole = f"{before}({inner}){after}"
-    return "/" + re.sub(r"(?<!\\)/", r"\/", whole) + "/"
+    slashed = re.sub(r"(\\.)|/", lambda found: found[1] or r"\/", whole, flags=re.DOTALL)
+    return f"/{slashed}/".replace("\n", r"\n")
 
 
 def _definitions(root: Mapping[str, Any]) -> dict[str, Any]:

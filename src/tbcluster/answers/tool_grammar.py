@@ -55,7 +55,8 @@ def tool_call_grammar(format: _Format, tools: Sequence[Tool], *, parallel: bool)
         parallel: Whether there may be several calls; otherwise there is exactly one.
 
     Raises:
-        RequestError: The model's format cannot be forced, or not for these tools.
+        RequestError: The model's format cannot be forced, or not for these tools, or a schema is
+            none.
     """
     writer = _WRITERS.get(format.parser_type or "")
     if writer is None:
@@ -65,7 +66,12 @@ def tool_call_grammar(format: _Format, tools: Sequence[Tool], *, parallel: bool)
             "tool_choice",
         )
     lark = Lark(_special_tokens(format.tokenizer))
-    calls = writer(lark, format.tokenizer, tools, parallel)
+    try:
+        calls = writer(lark, format.tokenizer, tools, parallel)
+    except (TypeError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        raise RequestError(
+            f"the tools' parameters are no valid JSON schemas: {error}", "tools"
+        ) from error
     # Reasoning ends with as many newlines in most templates.
     return lark.text(f'("\\n" | "\\n\\n")? {calls}')
 

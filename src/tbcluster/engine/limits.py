@@ -131,10 +131,10 @@ def _validate_rules(rules: LogitRules, vocab_size: int) -> None:
 
 
 def _validate_grammar(grammar: Grammar, vocab_size: int) -> None:
-    if len(grammar.text) > MAX_GRAMMAR_CHARS:
+    if len(grammar.text or "") > MAX_GRAMMAR_CHARS:
         raise RequestError(
-            f"the grammar has {len(grammar.text)} characters, at most {MAX_GRAMMAR_CHARS} are "
-            "allowed: make it smaller",
+            f"the grammar has {len(grammar.text or '')} characters, at most {MAX_GRAMMAR_CHARS} "
+            "are allowed: make it smaller",
             "grammar",
         )
     markers = (*grammar.think_start, *grammar.think_end)
@@ -142,6 +142,8 @@ def _validate_grammar(grammar: Grammar, vocab_size: int) -> None:
         raise RequestError("a marker of reasoning is not in the vocabulary", "grammar")
     if (grammar.think_start or grammar.is_thinking) and not grammar.think_end:
         raise RequestError("reasoning that nothing closes has no answer behind it", "grammar")
+    if grammar.max_thinking is not None:
+        _check_integer("thinking_budget", grammar.max_thinking, 0, MAX_INTEGER)
 
 
 def _check_integer(param: str, value: object, low: int, high: int) -> None:

@@ -5,6 +5,7 @@ the last stage compiles it again and masks logits by it (`tbcluster.model.gramma
 """
 
 import json
+import textwrap
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,7 @@ JSON_OPTIONS: "JsonCompileOptions" = {
 # longest grammar can have. Only what is touched takes memory.
 STACK_BYTES = 1 << 29
 NUM_THREADS = 2
+MAX_WORDS_CHARS = 500
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -157,7 +159,8 @@ class Grammars:
         return self._checked(lambda: grammar(text, overrides=JSON_OPTIONS), param)
 
     def regex(self, pattern: str, param: str = "regex") -> str:
-        """Texts that match as a whole, in the syntax of Rust's `regex` (no look-around).
+        """Texts that match as a whole, in the syntax of Rust's `regex` (no look-around). A blank
+        that an answer begins with counts, though mlx-lm's detokenizers leave it out of the text.
 
         Raises:
             RequestError: It cannot be read, matches nothing, or is too large.
@@ -203,8 +206,10 @@ class Grammars:
             _check_size(text, param)
             self._run(lambda: self._try(text))
         except (ValueError, RecursionError) as error:
+            # They may quote a whole line of the grammar.
+            words = textwrap.shorten(str(error), MAX_WORDS_CHARS)
             raise RequestError(
-                f"{param} cannot be used: {error}: change or simplify it", param
+                f"{param} cannot be used: {words}: change or simplify it", param
             ) from error
         return text
 

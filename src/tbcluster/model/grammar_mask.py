@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from llguidance import LLMatcher, LLTokenizer
+from numpy.typing import NDArray
 
 from tbcluster.core import Grammar, TokenId
 from tbcluster.errors import StageError, TbclusterError
@@ -46,9 +47,14 @@ def masks_of_model(model_path: Path) -> GrammarMasks:
 
 @dataclass(frozen=True, slots=True)
 class _Vocabulary:
-    """A tokenizer, and the mask while reasoning: alone it is no answer and may not end one."""
+    """A tokenizer, and masks of it.
+
+    Attributes:
+        all_but_ends: While reasoning: alone it is no answer and may not end one.
+    """
 
     tokenizer: LLTokenizer
+    everything: Mask
     all_but_ends: Mask
 
 
@@ -56,8 +62,13 @@ def _read_vocabulary(tokenizer: LLTokenizer) -> _Vocabulary:
     num_tokens = tokenizer.vocab_size
     bits = np.zeros((num_tokens + 31) // 32 * 32, np.uint8)
     bits[:num_tokens] = 1
+    everything = _packed(bits)
     bits[tokenizer.eos_tokens] = 0
-    return _Vocabulary(tokenizer, np.packbits(bits, bitorder="little").view(np.uint32))
+    return _Vocabulary(tokenizer, everything, _packed(bits))
+
+
+def _packed(bits: NDArray[np.uint8]) -> Mask:
+    return np.packbits(bits, bitorder="little").view(np.uint32)
 
 
 class FollowedGrammar:
@@ -93,8 +104,9 @@ class FollowedGrammar:
         except (ValueError, TbclusterError) as error:
             raise StageError(f"the grammar cannot be followed: {error}") from error
 
-    def _begin(self, text: str, generated: tuple[TokenId, ...]) -> Mask:
-        self._matcher = compile_grammar(self._vocabulary.result().tokenizer, text)
+    def _begin(self, text: str | None, generated: tuple[TokenId, ...]) -> Mask:
+        if text is not None:
+            self._matcher = compile_grammar(self._vocabulary.result().tokenizer, text)
         for token in generated:
             self._take(token)
         return self._compute()
@@ -108,13 +120,15 @@ class FollowedGrammar:
             self._matcher.consume_token(token)
 
     def _compute(self) -> Mask:
-        matcher = self._matcher
-        if matcher is None:
-            raise ValueError("it was not compiled")
-        check(matcher)
+        matcher, vocabulary = self._matcher, self._vocabulary.result()
+        if matcher is not None:
+            check(matcher)
+        closing = self._gate.closing
+        if closing is not None:
+            return _with_token(np.zeros_like(vocabulary.everything), closing)
         if self._gate.is_thinking:
-            return self._vocabulary.result().all_but_ends
-        mask = compute_mask(matcher)
+            return vocabulary.all_but_ends
+        mask = compute_mask(matcher) if matcher is not None else vocabulary.everything
         opening = self._gate.opening
         return mask if opening is None else _with_token(mask, opening)
 
@@ -123,11 +137,14 @@ class ThinkingGate:
     """Tells reasoning, which is free of the grammar, from the answer.
 
     Reasoning is open from the start (`Grammar.is_thinking`), or is opened by the first token of
-    all, and goes on until its closing tokens have been generated. Pure.
+    all, and goes on until its closing tokens have been generated, which is seen to once it is as
+    long as it may be. Pure.
     """
 
     def __init__(self, grammar: Grammar) -> None:
         self._ends = grammar.think_end
+        self._max_tokens = grammar.max_thinking
+        self._num_tokens = 0
         self._recent: tuple[TokenId, ...] = ()
         self.is_thinking = grammar.is_thinking
         self._opening = grammar.think_start[:1] if not grammar.is_thinking else ()
@@ -137,10 +154,18 @@ class ThinkingGate:
         """The token that would open reasoning now, besides what the grammar allows."""
         return self._opening[0] if self._opening else None
 
+    @property
+    def closing(self) -> TokenId | None:
+        """The token that has to come next, where reasoning is over its bound."""
+        if not self.is_thinking or self._max_tokens is None or self._num_tokens < self._max_tokens:
+            return None
+        return self._ends[self._num_tokens - self._max_tokens]
+
     def is_for_grammar(self, token: TokenId) -> bool:
         """Take the next token; whether it is part of the answer."""
         opening, self._opening = self._opening, ()
         if self.is_thinking:
+            self._num_tokens += 1
             self._recent = (*self._recent, token)[-len(self._ends) :]
             self.is_thinking = self._recent != self._ends
             return False

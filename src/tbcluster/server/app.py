@@ -7,7 +7,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 
 from tbcluster.cluster.cluster import Cluster
-from tbcluster.server import problems, status, text_endpoints
+from tbcluster.server import embeddings, problems, status, text_endpoints
 from tbcluster.server.access import HostGuard, KeyGuard
 from tbcluster.server.anthropic import router as anthropic
 from tbcluster.server.draining import Drain
@@ -49,6 +49,7 @@ def create_app(cluster: Cluster, options: ServerOptions | None = None) -> FastAP
     intake = Intake(cluster)
     app.include_router(openai.make_router(intake))
     app.include_router(openai_responses.make_router(intake))
+    app.include_router(embeddings.make_router(cluster))
     app.include_router(anthropic.make_router(intake))
     app.include_router(ollama.make_router(intake))
     app.include_router(text_endpoints.make_router(intake))

@@ -12,6 +12,8 @@ from tbcluster.server.problems import Refusal
 
 # Schemas of tools and answers nest; nothing that a person wrote nests like this.
 MAX_DEPTH = 64
+# Each name that an object should not have is an error of its own, and costs as much.
+MAX_NAMES = 4096
 # From this size on, parsing is left to another thread.
 BIG_BODY_BYTES = 1 << 18
 
@@ -62,20 +64,23 @@ def parse(body: bytes) -> Any:
         raise _malformed(str(error)) from error
     except RecursionError as error:
         raise _too_deep() from error
-    if is_deeper(value, MAX_DEPTH):
-        raise _too_deep()
+    check_shape(value)
     return value
 
 
-def is_deeper(value: Any, depth: int) -> bool:
-    """Whether lists and objects nest more than `depth` deep."""
+def check_shape(value: Any, max_depth: int = MAX_DEPTH, max_names: int = MAX_NAMES) -> None:
+    """Raises: Refusal when lists and objects nest too deeply, or an object has too many names."""
     level = [value]
-    for _ in range(depth + 1):
+    for _ in range(max_depth + 1):
         level = [item for item in level if isinstance(item, (dict, list))]
         if not level:
-            return False
+            return
+        widest = max((len(item) for item in level if isinstance(item, dict)), default=0)
+        if widest > max_names:
+            message = f"an object in the body has {widest:,} names, at most {max_names:,} are taken"
+            raise Refusal(400, message, code="invalid_json")
         level = [child for item in level for child in _children(item)]
-    return True
+    raise _too_deep()
 
 
 def _children(item: dict[str, Any] | list[Any]) -> Any:

@@ -24,7 +24,7 @@ from tbcluster.generation import encode_prompt
 from tbcluster.server.answering import CLIENT_CLOSED_REQUEST
 from tbcluster.server.bodies import JsonRoute
 from tbcluster.server.choices import unless_disconnected
-from tbcluster.server.fields import Body, refusal
+from tbcluster.server.fields import Body, Listed, refusal
 
 MAX_INPUTS = 2048
 ALLOWED_INPUT = "a text, a list of texts, a list of token ids, or a list of such lists"
@@ -34,7 +34,7 @@ class EmbeddingRequest(Body):
     """Body of POST /v1/embeddings; `pooling`, `normalize` and `cache_prompt` are not OpenAI's."""
 
     model: str
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | Listed[str] | Listed[int] | Listed[Listed[int]]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = Field(default=None, ge=1, le=MAX_INTEGER)
     pooling: Literal["last", "mean"] | None = None
@@ -78,7 +78,7 @@ def make_router(cluster: Cluster) -> APIRouter:
         if body.model != cluster.model_name:
             raise UnknownModelError(body.model, cluster.model_name)
         requests = await run_in_threadpool(_requests, cluster, body)
-        outputs = await unless_disconnected(http, _outputs(cluster, requests, http))
+        outputs = await unless_disconnected(http, counted_outputs(cluster, requests, http))
         if outputs is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         content = await run_in_threadpool(_answer, cluster.model_name, body, outputs)
@@ -108,7 +108,10 @@ def _requests(cluster: Cluster, body: EmbeddingRequest) -> list[Request]:
     return requests
 
 
-async def _outputs(cluster: Cluster, requests: list[Request], http: HttpRequest) -> list[Output]:
+async def counted_outputs(
+    cluster: Cluster, requests: list[Request], http: HttpRequest
+) -> list[Output]:
+    """The output of each request, which metrics and the caller's limits count."""
     timer = http.app.state.metrics.begin(http.url.path)
     outcome = "cancelled"
     try:
@@ -128,7 +131,7 @@ async def _outputs(cluster: Cluster, requests: list[Request], http: HttpRequest)
 def _answer(model: str, body: EmbeddingRequest, outputs: list[Output]) -> bytes:
     """The answer as JSON, put together vector by vector: in one piece millions of numbers would
     hold up the engine's thread."""
-    _check_dimensions(body.dimensions, outputs)
+    check_dimensions(body.dimensions, outputs)
     parts = []
     for index, output in enumerate(outputs):
         vector = finished_vector(
@@ -145,7 +148,8 @@ def _answer(model: str, body: EmbeddingRequest, outputs: list[Output]) -> bytes:
     )
 
 
-def _check_dimensions(dimensions: int | None, outputs: list[Output]) -> None:
+def check_dimensions(dimensions: int | None, outputs: list[Output]) -> None:
+    """Raises: RequestError when the embeddings are shorter than `dimensions`."""
     width = min(len(output.embedding or ()) for output in outputs)
     if dimensions is not None and dimensions > width:
         raise RequestError(

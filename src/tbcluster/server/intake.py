@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tbcluster.answers.format import AnswerFormat
-from tbcluster.answers.protected import encode_chat
+from tbcluster.answers.protected import RESERVED_NAMES, encode_chat
 from tbcluster.answers.splitter import AnswerSplitter
 from tbcluster.answers.tool_calls import template_messages
 from tbcluster.cluster.cluster import Cluster
@@ -106,11 +106,16 @@ class Intake:
         # What the assistant said may hold reasoning, which templates leave out.
         said = [m.get("content") for m in chat.messages if m.get("role") != "assistant"]
         self.check_length(sum(len(text or "") for text in said), "messages")
+        _check_names(chat.template_kwargs)
         kwargs = {**self._effort_kwargs(chat.effort, chat.effort_param), **chat.template_kwargs}
         if chat.continues_last:
             kwargs |= {"continue_final_message": True, "add_generation_prompt": False}
         return encode_chat(
-            self.cluster.tokenizer, template_messages(list(chat.messages)), list(tools), **kwargs
+            self.cluster.tokenizer,
+            template_messages(list(chat.messages)),
+            list(tools),
+            check_length=lambda num_characters: self.check_length(num_characters, "messages"),
+            **kwargs,
         )
 
     def check_length(self, num_characters: int, param: str) -> None:
@@ -140,9 +145,17 @@ class Intake:
 
     def _chat_grammar(self, chat: Chat, options: Options, is_thinking: bool) -> Grammar | None:
         text = self._chat_grammar_text(chat.tools, options.constraint)
-        if text is None:
+        budget = options.thinking_budget
+        if text is None and budget is None:
             return None
-        return Grammar(text, self.format.think_start, self.format.think_end, is_thinking)
+        if chat.effort == "none" and not is_thinking:
+            return Grammar(text)  # what was turned off cannot be opened again
+        if budget is not None and not self.format.think_end:
+            raise RequestError(
+                "thinking_budget bounds reasoning, this model has none: leave it out",
+                "thinking_budget",
+            )
+        return Grammar(text, self.format.think_start, self.format.think_end, is_thinking, budget)
 
     def _chat_grammar_text(self, tools: Tools, constraint: Constraint | None) -> str | None:
         is_forced = tools.choice in ("required", "named")
@@ -258,6 +271,16 @@ def _max_characters(cluster: Cluster) -> int | None:
         return None
     longest_token = max(map(len, cluster.tokenizer.get_vocab()), default=1)
     return NORMALIZATION_FACTOR * cluster.longest_sequence * longest_token
+
+
+def _check_names(template_kwargs: Mapping[str, Any]) -> None:
+    reserved = sorted(RESERVED_NAMES.intersection(template_kwargs))
+    if reserved:
+        raise RequestError(
+            f"chat_template_kwargs cannot set {reserved[0]!r}, which is no variable of a template: "
+            "leave it out",
+            "chat_template_kwargs",
+        )
 
 
 def _usable(tools: Tools) -> tuple[Tool, ...]:

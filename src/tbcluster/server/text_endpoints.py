@@ -14,11 +14,11 @@ from tbcluster.errors import RequestError
 from tbcluster.generation import check_text
 from tbcluster.server.ask import Chat, Tools
 from tbcluster.server.bodies import JsonRoute
-from tbcluster.server.fields import Body, refusal
+from tbcluster.server.fields import Body, Listed, refusal
 from tbcluster.server.intake import Intake
 from tbcluster.server.openai.schemas import MAX_TOOLS, ChatMessage, FunctionTool
 
-MAX_DETOKENIZED = 1 << 20
+MAX_DETOKENIZED = 1 << 18
 
 
 class TokenizeRequest(Body):
@@ -26,8 +26,8 @@ class TokenizeRequest(Body):
 
     model: str | None = None
     prompt: str | None = None
-    messages: list[ChatMessage] | None = Field(default=None, min_length=1)
-    tools: list[FunctionTool] | None = Field(default=None, max_length=MAX_TOOLS)
+    messages: Listed[ChatMessage] | None = Field(default=None, min_length=1)
+    tools: Listed[FunctionTool] | None = Field(default=None, max_length=MAX_TOOLS)
     add_special_tokens: bool | None = None
 
     @model_validator(mode="after")
@@ -54,7 +54,7 @@ class DetokenizeRequest(Body):
     """Body of POST /detokenize."""
 
     model: str | None = None
-    tokens: list[TokenId] = Field(max_length=MAX_DETOKENIZED)
+    tokens: Listed[TokenId] = Field(max_length=MAX_DETOKENIZED)
 
 
 class Texts:

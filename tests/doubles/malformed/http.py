@@ -213,14 +213,14 @@ def deaf_to_pages(source: random.Random, path: str, model: str) -> Attack:
 
 def deaf_to_a_stream(source: random.Random, path: str, model: str) -> Attack:
     """Asks for a long stream and reads none of it."""
-    body = {**_endless(model), "n": 4, "logprobs": 20}
+    body = {**_endless(model), "n": 4, "logprobs": 20, "max_tokens": 300}
     data = post("/v1/completions", as_json(body))
     return Attack("a stream, unread", "/v1/completions", data, Behaviour.DEAF, may_succeed=True)
 
 
 def leaves_early(source: random.Random, path: str, model: str) -> Attack:
     """A right request whose client is gone before its answer is there."""
-    body = {**_endless(model), "stream": source.random() < 0.5}
+    body = {**_endless(model), "stream": source.random() < 0.7}
     behaviour = source.choice([Behaviour.LEAVE, Behaviour.RESET, Behaviour.ABANDON])
     if not body["stream"] and behaviour is Behaviour.ABANDON:
         behaviour = Behaviour.LEAVE
@@ -256,5 +256,5 @@ MAKERS = {
     pipelined: 2,
     deaf_to_pages: 1,
     deaf_to_a_stream: 0.5,
-    leaves_early: 1,
+    leaves_early: 2,
 }

@@ -133,6 +133,16 @@ def huge_chat(source: random.Random, path: str, model: str) -> Attack:
     return Attack(name, CHAT, post(CHAT, as_json(body)), may_succeed=True)
 
 
+def template_kwargs(source: random.Random, path: str, model: str) -> Attack:
+    """Variables for the chat template that are arguments of what renders it."""
+    names = ("tokenizer", "messages", "conversation", "tools", "tokenize", "chat_template", "self")
+    name = source.choice([*names, "add_generation_prompt", "check_length", "return_tensors"])
+    value = source.choice([None, True, 5, "x", [], {"a": 1}])
+    body = {**right_body(CHAT, model), "chat_template_kwargs": {name: value}}
+    what = f"chat_template_kwargs: {name} is {value!r}"
+    return Attack(what, CHAT, post(CHAT, as_json(body)), may_succeed=True)
+
+
 def not_an_object(source: random.Random, path: str, model: str) -> Attack:
     """JSON that is no object, or no JSON."""
     bodies = {
@@ -203,6 +213,7 @@ MAKERS = {
     huge_text: 4,
     huge_field: 4,
     huge_chat: 3,
+    template_kwargs: 2,
     not_an_object: 3,
     truncated: 2,
     wrong_content_type: 1,

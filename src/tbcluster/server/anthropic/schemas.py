@@ -177,7 +177,8 @@ class Conversation(Body):
         last = self.messages[-1]
         if last.role != "assistant":
             return ""
-        return joined(block for block in last.content if isinstance(block, TextBlock))
+        text = joined(block for block in last.content if isinstance(block, TextBlock))
+        return text if text.strip() else ""
 
     @property
     def shows_thinking(self) -> bool:

@@ -60,12 +60,12 @@ class Envelope:
         return {
             "done": True,
             "done_reason": finish.reason.value if finish else None,
-            "total_duration": _ns(time.monotonic() - self.began_at),
+            "total_duration": nanoseconds(time.monotonic() - self.began_at),
             "load_duration": 0,
             "prompt_eval_count": usage.num_prompt,
-            "prompt_eval_duration": _ns(usage.first_token_at - usage.started_at),
+            "prompt_eval_duration": nanoseconds(usage.first_token_at - usage.started_at),
             "eval_count": usage.num_generated,
-            "eval_duration": _ns(usage.last_token_at - usage.first_token_at),
+            "eval_duration": nanoseconds(usage.last_token_at - usage.first_token_at),
         }
 
     def loaded(self) -> JsonObject:
@@ -164,5 +164,6 @@ def _call_body(index: int, call: Call) -> JsonObject:
     return {"id": call.call_id, "function": function}
 
 
-def _ns(seconds: float) -> int:
+def nanoseconds(seconds: float) -> int:
+    """A duration as this dialect writes it."""
     return max(0, round(seconds * NS_PER_S))

@@ -36,7 +36,7 @@ def show_body(cluster: Cluster, answers: AnswerFormat) -> JsonObject:
         "template": _template(cluster.tokenizer),
         "details": _details(cluster),
         "model_info": _model_info(cluster),
-        "capabilities": _capabilities(answers),
+        "capabilities": _capabilities(cluster, answers),
         "modified_at": timestamp(cluster.created_at),
     }
 
@@ -106,6 +106,11 @@ def _template(tokenizer: Any) -> str:
     return template if isinstance(template, str) else ""
 
 
-def _capabilities(answers: AnswerFormat) -> list[str]:
-    known = {"tools": answers.has_tools, "thinking": answers.has_reasoning}
+def _capabilities(cluster: Cluster, answers: AnswerFormat) -> list[str]:
+    """Every model gives embeddings; a model that was made for them says how they are pooled."""
+    known = {
+        "tools": answers.has_tools,
+        "thinking": answers.has_reasoning,
+        "embedding": bool(cluster.folder.pooling_config),
+    }
     return ["completion", *(name for name, is_known in known.items() if is_known)]

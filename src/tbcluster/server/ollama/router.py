@@ -8,12 +8,13 @@ from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
-from tbcluster.errors import RequestError
 from tbcluster.server.answering import Answer
 from tbcluster.server.bodies import JsonRoute
 from tbcluster.server.intake import Generation, Intake
 from tbcluster.server.ollama.answers import MEDIA_TYPE, Envelope, LineWriter, answer_body, line
 from tbcluster.server.ollama.cards import list_body, running_body, show_body
+from tbcluster.server.ollama.embed import make_router as make_embed_router
+from tbcluster.server.ollama.names import check_room, check_served
 from tbcluster.server.ollama.schemas import (
     ChatRequest,
     GenerateRequest,
@@ -24,8 +25,6 @@ from tbcluster.server.token_texts import TokenTexts
 
 # The version of Ollama whose API this follows: clients compare it to know what they may ask for.
 API_VERSION = "0.12.11"
-# What Ollama calls a model whose tag was left out.
-DEFAULT_TAG = ":latest"
 
 
 def make_router(intake: Intake) -> APIRouter:
@@ -36,6 +35,10 @@ def make_router(intake: Intake) -> APIRouter:
 
     def envelope_of(body: GenerationFields, shape: Literal["chat", "generate"]) -> Envelope:
         return Envelope(shape, body.model, texts, bool(body.logprobs))
+
+    def check(body: GenerationFields) -> None:
+        check_served(cluster, body.model)
+        check_room(cluster, body.options)
 
     async def answered(
         body: GenerationFields, envelope: Envelope, generation: Generation, http: HttpRequest
@@ -48,7 +51,7 @@ def make_router(intake: Intake) -> APIRouter:
     @router.post("/chat")
     async def chat(body: ChatRequest, http: HttpRequest) -> Response:
         """Answer a conversation, streamed line by line unless `stream` is false."""
-        _check(intake, body)
+        check(body)
         envelope = envelope_of(body, "chat")
         if not body.messages:
             return _loaded(body, envelope)
@@ -58,7 +61,7 @@ def make_router(intake: Intake) -> APIRouter:
     @router.post("/generate")
     async def generate(body: GenerateRequest, http: HttpRequest) -> Response:
         """Answer a prompt, or continue it if it is raw; streamed unless `stream` is false."""
-        _check(intake, body)
+        check(body)
         envelope = envelope_of(body, "generate")
         if not body.prompt:
             return _loaded(body, envelope)
@@ -72,7 +75,7 @@ def make_router(intake: Intake) -> APIRouter:
     @router.post("/show")
     async def show(body: ShowRequest) -> dict[str, Any]:
         """What is known of the served model."""
-        _check_model(intake, body.wanted)
+        check_served(cluster, body.wanted)
         return show_body(cluster, intake.format)
 
     @router.get("/tags")
@@ -90,24 +93,8 @@ def make_router(intake: Intake) -> APIRouter:
         """The version of Ollama whose API this follows."""
         return {"version": API_VERSION}
 
+    router.include_router(make_embed_router(intake))
     return router
-
-
-def _check(intake: Intake, body: GenerationFields) -> None:
-    """Raises: RequestError when the model is another one or has no such context."""
-    _check_model(intake, body.model)
-    longest = intake.cluster.longest_sequence
-    if body.num_ctx is not None and longest is not None and body.num_ctx > longest:
-        raise RequestError(
-            f"num_ctx is {body.num_ctx}, prompt and answer may have {longest} tokens here: ask for "
-            "no more, or leave it out",
-            "num_ctx",
-        )
-
-
-def _check_model(intake: Intake, name: str) -> None:
-    served = intake.cluster.model_name
-    intake.check_model(served if name == served + DEFAULT_TAG else name)
 
 
 def _loaded(body: GenerationFields, envelope: Envelope) -> Response:

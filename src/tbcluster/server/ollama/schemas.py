@@ -148,11 +148,6 @@ class GenerationFields(Body):
             return DEFAULT_EFFORT if self.think else "none"
         return self.think
 
-    @property
-    def num_ctx(self) -> int | None:
-        """How long prompt and answer are wanted to be, at most."""
-        return self.options.num_ctx if self.options else None
-
     def neutral_options(self) -> Options:
         """The dialect-free options."""
         return (self.options or ModelOptions()).neutral(
@@ -177,12 +172,13 @@ class ChatRequest(GenerationFields):
     def chat(self) -> Chat:
         """The dialect-free conversation."""
         last = self.messages[-1]
+        has_begun = last.role == "assistant" and bool((last.content or "").strip())
         return Chat(
             messages=neutral_messages(self.messages),
             tools=Tools(tuple(tool.model_dump(exclude_none=True) for tool in self.tools or ())),
             effort=self.effort,
             effort_param="think",
-            continues_last=last.role == "assistant" and bool(last.content) and not last.tool_calls,
+            continues_last=has_begun and not last.tool_calls,
         )
 
 

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from tbcluster.engine.limits import MAX_INTEGER, MAX_SEED
 from tbcluster.server.ask import Constraint, Options
-from tbcluster.server.fields import Body, refusal
+from tbcluster.server.fields import Body, Listed, refusal
 
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 1000
@@ -27,7 +27,7 @@ class SamplingFields(Body):
     top_k: int | None = Field(default=None, ge=0, le=MAX_INTEGER)
     min_p: float | None = Field(default=None, ge=0, le=1)
     seed: int | None = Field(default=None, ge=-MAX_SEED, le=MAX_SEED - MAX_CHOICES * MAX_PROMPTS)
-    stop: str | list[str] | None = None
+    stop: str | Listed[str] | None = None
     logit_bias: dict[str, float] | None = Field(default=None, max_length=MAX_BIASES)
     presence_penalty: float | None = Field(default=None, ge=-2, le=2)
     frequency_penalty: float | None = Field(default=None, ge=-2, le=2)

@@ -222,6 +222,7 @@ class ChatCompletionRequest(GenerationFields):
     tool_choice: Literal["none", "auto", "required"] | NamedChoice | None = None
     parallel_tool_calls: bool | None = None
     reasoning_effort: Effort | None = None
+    thinking_budget: int | None = Field(default=None, ge=0, le=MAX_INTEGER)
     chat_template_kwargs: dict[str, Any] | None = None
 
     REFUSED: ClassVar[dict[str, tuple[Any, ...]]] = {
@@ -260,6 +261,7 @@ class ChatCompletionRequest(GenerationFields):
             max_tokens=self.max_completion_tokens or self.max_tokens,
             num_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             constraint=constraint or self.text_constraint(),
+            thinking_budget=self.thinking_budget,
         )
 
     def _tools(self) -> Tools:

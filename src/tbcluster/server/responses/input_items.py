@@ -1,8 +1,8 @@
 """What the items of a request's `input` may be, and the form in which they are kept."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tbcluster.server.fields import Listed, Nested, refusal
 from tbcluster.server.responses.items import new_item_id
@@ -11,6 +11,7 @@ from tbcluster.server.responses.store import Item
 KINDS = ("message", "reasoning", "function_call", "function_call_output", "item_reference")
 TEXT_PARTS = ("input_text", "output_text", "text", "refusal")
 
+ItemId = Annotated[str, Field(min_length=1, max_length=256)]
 Status = Literal["in_progress", "completed", "incomplete"]
 
 
@@ -24,6 +25,13 @@ class Part(Nested):
     annotations: list[Any] | None = None
     logprobs: list[Any] | None = None
     prompt_cache_breakpoint: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _check_words(self) -> Self:
+        wanted, other = ("refusal", "text") if self.type == "refusal" else ("text", "refusal")
+        if getattr(self, wanted) is None or getattr(self, other) is not None:
+            raise refusal("input", f"input: a part of type {self.type} has its words in {wanted}")
+        return self
 
     @property
     def words(self) -> str:
@@ -56,7 +64,7 @@ class MessageItem(Nested):
     type: Literal["message"] = "message"
     role: Literal["user", "assistant", "system", "developer"]
     content: Content
-    id: str | None = None
+    id: ItemId | None = None
     status: Status | None = None
     phase: Literal["commentary", "final_answer"] | None = None
 
@@ -90,7 +98,7 @@ class ReasoningItem(Nested):
     """What the assistant thought."""
 
     type: Literal["reasoning"]
-    id: str | None = None
+    id: ItemId | None = None
     summary: Listed[SummaryPart] | None = None
     content: Listed[ReasoningPart] | None = None
     encrypted_content: None = None
@@ -114,7 +122,7 @@ class FunctionCallItem(Nested):
     call_id: str = Field(min_length=1)
     name: str = Field(min_length=1)
     arguments: str
-    id: str | None = None
+    id: ItemId | None = None
     status: Status | None = None
     caller: None = None
     namespace: None = None
@@ -137,7 +145,7 @@ class FunctionOutputItem(Nested):
     type: Literal["function_call_output"]
     call_id: str = Field(min_length=1)
     output: Content
-    id: str | None = None
+    id: ItemId | None = None
     name: str | None = None
     status: Status | None = None
     caller: None = None
@@ -158,7 +166,7 @@ class ReferenceItem(Nested):
     """An item that is kept here, by its id."""
 
     type: Literal["item_reference"] | None = None
-    id: str = Field(min_length=1)
+    id: ItemId
 
 
 def kind_of(item: Any) -> str | None:

@@ -70,8 +70,9 @@ def make_router(intake: Intake, store: ResponseStore | None = None) -> APIRouter
         previous = None
         if body.previous_response_id is not None:
             previous = found(http, body.previous_response_id, "previous_response_id")
-        items = [_resolved(item, kept, caller) for item in body.input]
+        referred = {_referred_turn(kept, caller, item_id) for item_id in body.referred_items()}
         with own_names():
+            items = await run_in_threadpool(_new_items, body, referred)
             generation = await run_in_threadpool(_generation, intake, body, previous, items)
             envelope = Envelope(request_fields(body, generation.requests[0].sampling))
             output = OutputItems(
@@ -96,9 +97,10 @@ def make_router(intake: Intake, store: ResponseStore | None = None) -> APIRouter
     @router.get("/{response_id}")
     async def retrieve(
         response_id: str, query: Annotated[RetrieveQuery, Query()], http: HttpRequest
-    ) -> dict[str, Any]:
+    ) -> Response:
         """A response that is kept."""
-        return found(http, response_id, "response_id").response
+        turn = found(http, response_id, "response_id")
+        return Response(turn.response_json, media_type="application/json")
 
     @router.delete("/{response_id}")
     async def delete(response_id: str, http: HttpRequest) -> dict[str, Any]:
@@ -112,7 +114,7 @@ def make_router(intake: Intake, store: ResponseStore | None = None) -> APIRouter
         response_id: str, query: Annotated[ItemsQuery, Query()], http: HttpRequest
     ) -> dict[str, Any]:
         """What a response answers, page by page, those before it included."""
-        items = found(http, response_id, "response_id").input()
+        items = await run_in_threadpool(found(http, response_id, "response_id").input)
         return page(items if query.order == "asc" else items[::-1], query.after, query.limit)
 
     return router
@@ -174,15 +176,23 @@ def _generation(
     return intake.chat(chat, body.response_options())
 
 
-def _resolved(item: Any, store: ResponseStore, caller: str) -> Item:
-    """An input item in the form in which it is kept."""
-    if not isinstance(item, ReferenceItem):
-        kept: Item = item.kept()
-        return kept
-    referred = store.item(caller, item.id)
-    if referred is None:
-        raise _unknown("item", item.id, "input")
-    return referred
+def _referred_turn(store: ResponseStore, caller: str, item_id: str) -> Turn:
+    turn = store.turn_of_item(caller, item_id)
+    if turn is None:
+        raise _unknown("item", item_id, "input")
+    return turn
+
+
+def _new_items(body: ResponsesRequest, referred: set[Turn]) -> list[Item]:
+    """The request's items in the form in which they are kept.
+
+    Args:
+        referred: The turns that hold what the items refer to.
+    """
+    known = {item["id"]: item for turn in referred for item in turn.own_items()}
+    return [
+        known[item.id] if isinstance(item, ReferenceItem) else item.kept() for item in body.input
+    ]
 
 
 def _unknown(kind: str, wanted: str, param: str) -> Refusal:

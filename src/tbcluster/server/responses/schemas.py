@@ -9,7 +9,7 @@ from tbcluster.server.ask import Constraint, Options, Tool, Tools
 from tbcluster.server.fields import Listed, Nested, refusal
 from tbcluster.server.openai.sampling import MAX_TOP_LOGPROBS, SamplingFields
 from tbcluster.server.openai.schemas import MAX_MESSAGES, MAX_TOOLS, Effort, FunctionDefinition
-from tbcluster.server.responses.input_items import Input
+from tbcluster.server.responses.input_items import Input, ReferenceItem
 
 MAX_PAIRS = 16
 MAX_KEY_LENGTH = 64
@@ -191,6 +191,10 @@ class ResponsesRequest(SamplingFields):
     def effort(self) -> str | None:
         """How much to reason."""
         return self.reasoning.effort if self.reasoning else None
+
+    def referred_items(self) -> set[str]:
+        """Ids of the items that the input only refers to."""
+        return {item.id for item in self.input if isinstance(item, ReferenceItem)}
 
     def response_options(self) -> Options:
         """The dialect-free options."""

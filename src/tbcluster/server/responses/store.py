@@ -10,8 +10,9 @@ Item = dict[str, Any]
 
 DEFAULT_MAX_BYTES = 64 << 20
 DEFAULT_MAX_RESPONSES = 1024
-# What Python keeps around a turn, beside its texts.
-OVERHEAD_BYTES = 1024
+# What Python keeps around the texts: for a turn, and for finding each of its items.
+TURN_BYTES = 1024
+ITEM_BYTES = 512
 
 
 class Turn:
@@ -19,13 +20,13 @@ class Turn:
 
     Attributes:
         caller: Whose it is; nobody else can reach it.
+        response_json: The response as it was answered.
         num_bytes: What the turn takes by itself.
         chain_bytes: What it takes together with all turns before it.
     """
 
     __slots__ = (
         "_input",
-        "_response",
         "caller",
         "chain_bytes",
         "item_ids",
@@ -33,6 +34,7 @@ class Turn:
         "num_holders",
         "previous",
         "response_id",
+        "response_json",
     )
 
     def __init__(
@@ -48,40 +50,36 @@ class Turn:
         self.item_ids = tuple(item["id"] for item in (*items, *response["output"]))
         # As text they take a fraction of what they take as objects, and exactly what is counted.
         self._input = msgspec.json.encode(items)
-        self._response = msgspec.json.encode(response)
+        self.response_json = msgspec.json.encode(response)
         self.previous = previous
         self.num_holders = 0
-        self.num_bytes = OVERHEAD_BYTES + len(self._input) + len(self._response)
+        self.num_bytes = (
+            TURN_BYTES
+            + ITEM_BYTES * len(self.item_ids)
+            + len(self._input)
+            + len(self.response_json)
+        )
         self.chain_bytes: int = self.num_bytes + (previous.chain_bytes if previous else 0)
 
-    @property
-    def response(self) -> dict[str, Any]:
-        """The response as it was answered."""
-        body: dict[str, Any] = msgspec.json.decode(self._response)
-        return body
-
-    @property
     def own_input(self) -> list[Item]:
         """The items that its request added."""
         items: list[Item] = msgspec.json.decode(self._input)
         return items
 
+    def own_items(self) -> list[Item]:
+        """The items that its request added, and those of the response."""
+        output: list[Item] = msgspec.json.decode(self.response_json)["output"]
+        return [*self.own_input(), *output]
+
     def input(self) -> list[Item]:
         """All items that the response answers, those of the turns before it included."""
         before = [] if self.previous is None else self.previous.conversation()
-        return [*before, *self.own_input]
+        return [*before, *self.own_input()]
 
     def conversation(self) -> list[Item]:
         """All items up to and with the response's own."""
         turns = [self, *self._ancestors()]
-        return [
-            item for turn in reversed(turns) for item in (*turn.own_input, *turn.response["output"])
-        ]
-
-    def find_item(self, item_id: str) -> Item | None:
-        """One of the turn's own items."""
-        items = (*self.own_input, *self.response["output"])
-        return next((item for item in items if item["id"] == item_id), None)
+        return [item for turn in reversed(turns) for item in turn.own_items()]
 
     def _ancestors(self) -> "Iterator[Turn]":
         turn = self.previous
@@ -130,10 +128,9 @@ class ResponseStore:
             self._turns.move_to_end((caller, response_id))
         return turn
 
-    def item(self, caller: str, item_id: str) -> Item | None:
-        """The caller's item of this id, if it is kept."""
-        turn = self._turn_of_item.get((caller, item_id))
-        return None if turn is None else turn.find_item(item_id)
+    def turn_of_item(self, caller: str, item_id: str) -> Turn | None:
+        """The caller's turn that has an item of this id, if it is kept."""
+        return self._turn_of_item.get((caller, item_id))
 
     def delete(self, caller: str, response_id: str) -> bool:
         """Forget a response; False if there is none."""
