@@ -16,7 +16,7 @@ TbclusterError
 │   └── StageLostError           its process died; it is being started again
 ├── PrefixFolderError        the folder for saved prefixes cannot be used, or is in use
 ├── KeyFileError             the file of API keys cannot be used as asked
-├── ListenError              the server cannot listen on its address
+├── ListenError              the server cannot listen on its address, or may not without keys
 └── ClusterClosedError       the cluster is not running: closed, not started, or started twice
 """
 
@@ -93,7 +93,7 @@ class KeyFileError(TbclusterError):
 
 
 class ListenError(TbclusterError):
-    """The server cannot listen on its address."""
+    """The server cannot listen on its address, or may not without keys."""
 
 
 class ClusterClosedError(TbclusterError):

@@ -252,7 +252,7 @@ def test_choices_share_their_prompt(http: httpx.Client) -> None:
         ({"stop": "x" * 2000}, 400, "stop", "longer"),
         ({"tools": [{"type": "function"}]}, 400, "tools.0.function", "required"),
         ({"tools": [WEATHER]}, 400, "tools", "knows no tools"),
-        ({"tool_choice": "required"}, 400, "tool_choice", "not among the tools"),
+        ({"tool_choice": "required"}, 400, "tool_choice", "there are no tools"),
         ({"response_format": {"type": "yaml"}}, 400, "response_format.type", "yaml"),
         ({"response_format": {"type": "json_schema"}}, 400, "response_format", "json_schema"),
         (

@@ -1,8 +1,8 @@
 """How a model marks reasoning and tool calls in its answers, as mlx-lm knows it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from mlx_lm.generate import make_text_state_machine
 
@@ -102,9 +102,15 @@ class AnswerFormat:
             splits_reasoning=splits_reasoning,
         )
 
-    def tool_grammar(self, tools: Sequence[dict[str, Any]], *, parallel: bool) -> str:
-        """A grammar that forces a call; see `tool_call_grammar`."""
-        return tool_call_grammar(self, tools, parallel=parallel)
+    def tool_grammar(
+        self,
+        tools: Sequence[dict[str, Any]],
+        *,
+        parallel: bool,
+        otherwise: Mapping[str, Any] | Literal["text"] | None = None,
+    ) -> str:
+        """A grammar of calls; see `tool_call_grammar`."""
+        return tool_call_grammar(self, tools, parallel=parallel, otherwise=otherwise)
 
     def _block_maker(self, tools: list[dict[str, Any]]) -> "_BlockMaker":
         parser_type = self.parser_type or ""

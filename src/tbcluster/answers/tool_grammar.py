@@ -8,7 +8,7 @@ import json
 import keyword
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from tbcluster.answers.gemma_values import function_gemma_value, gemma4_value
 from tbcluster.answers.lark import MAX_CALLS, Lark, quoted
@@ -47,12 +47,20 @@ class _Format(Protocol):
     def parser_type(self) -> str | None: ...
 
 
-def tool_call_grammar(format: _Format, tools: Sequence[Tool], *, parallel: bool) -> str:  # noqa: A002
+def tool_call_grammar(
+    format: _Format,  # noqa: A002
+    tools: Sequence[Tool],
+    *,
+    parallel: bool,
+    otherwise: Mapping[str, Any] | Literal["text"] | None = None,
+) -> str:
     """A Lark grammar, in llguidance's dialect, of at least one call of one of the tools.
 
     Args:
         tools: In OpenAI's shape, at least one.
         parallel: Whether there may be several calls; otherwise there is exactly one.
+        otherwise: What an answer without a call may be: JSON of this schema, or any text, which
+            may also come before calls. None: there is no such answer.
 
     Raises:
         RequestError: The model's format cannot be forced, or not for these tools, or a schema is
@@ -72,8 +80,19 @@ def tool_call_grammar(format: _Format, tools: Sequence[Tool], *, parallel: bool)
         raise RequestError(
             f"the tools' parameters are no valid JSON schemas: {error}", "tools"
         ) from error
+    if otherwise == "text":
+        return lark.text(f"{_free_text(lark, format.tokenizer.tool_call_start)} ({calls})?")
+    if otherwise is not None:
+        calls = f"({calls} | {lark.json(otherwise)})"
     # Reasoning ends with as many newlines in most templates.
     return lark.text(f'("\\n" | "\\n\\n")? {calls}')
+
+
+def _free_text(lark: Lark, marker: str) -> str:
+    """Anything but what would begin a call."""
+    if lark.is_special(marker):
+        return lark.terminal("/(?s:.*)/")
+    return lark.terminal(f"/(?s:.*)/ & ~/(?s:.*){re.escape(marker)}(?s:.*)/")
 
 
 def _special_tokens(tokenizer: Any) -> dict[str, int]:

@@ -14,7 +14,8 @@ from tbcluster.core import Grammar, LogitRules, Request, SamplingParams, TokenId
 from tbcluster.engine.limits import MAX_INTEGER
 from tbcluster.errors import ContextLengthError, RequestError, UnknownModelError
 from tbcluster.generation import encode_prompt, logit_rules, new_seed
-from tbcluster.server.ask import Chat, Constraint, Options, Tool, Tools
+from tbcluster.server.ask import Chat, Options, Tool, Tools
+from tbcluster.server.constraints import Constraints
 
 MIN_TOP_P = 1e-9
 # The dialects' own default, for models whose generation_config.json names none.
@@ -51,6 +52,7 @@ class Intake:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.format = AnswerFormat(cluster.tokenizer)
+        self._constraints = Constraints(cluster.grammars, self.format)
         self._defaults = model_defaults(cluster.folder.generation_config)
         self._max_characters = _max_characters(cluster)
 
@@ -88,7 +90,7 @@ class Intake:
             if isinstance(prompt, str):
                 self.check_length(len(prompt), "prompt")
         tokens = [encode_prompt(self.cluster.tokenizer, prompt) for prompt in prompts]
-        grammar = self._grammar(options.constraint)
+        grammar = self._constraints.of_text(options.constraint)
         return Generation(
             requests=self._requests(tokens, options, Grammar(grammar) if grammar else None),
             num_choices=options.num_choices,
@@ -144,7 +146,7 @@ class Intake:
         raise RequestError(f"{param} asks for reasoning, this model has none: leave it out", param)
 
     def _chat_grammar(self, chat: Chat, options: Options, is_thinking: bool) -> Grammar | None:
-        text = self._chat_grammar_text(chat.tools, options.constraint)
+        text = self._constraints.of_chat(chat.tools, options.constraint)
         budget = options.thinking_budget
         if text is None and budget is None:
             return None
@@ -156,57 +158,6 @@ class Intake:
                 "thinking_budget",
             )
         return Grammar(text, self.format.think_start, self.format.think_end, is_thinking, budget)
-
-    def _chat_grammar_text(self, tools: Tools, constraint: Constraint | None) -> str | None:
-        is_forced = tools.choice in ("required", "named")
-        if constraint is not None and is_forced:
-            raise RequestError(
-                f"{constraint.param} and a tool_choice that forces a call exclude each other: "
-                "choose one",
-                constraint.param,
-            )
-        if constraint is not None and _usable(tools):
-            raise RequestError(
-                f"{constraint.param} would forbid every tool call: leave the tools out, or set "
-                'tool_choice to "none"',
-                constraint.param,
-            )
-        return self._tool_grammar(tools) if is_forced else self._grammar(constraint)
-
-    def _tool_grammar(self, tools: Tools) -> str:
-        offered = list(tools.offered)
-        if tools.choice == "named":
-            offered = [tool for tool in offered if tool["function"]["name"] == tools.name]
-        if not offered:
-            wanted = (
-                f"tool_choice names {tools.name!r}" if tools.name else "tool_choice asks for a call"
-            )
-            raise RequestError(f"{wanted}, which is not among the tools", "tool_choice")
-        if not self.format.has_tools:
-            raise RequestError("this model's chat template knows no tools: leave them out", "tools")
-        try:
-            return self.cluster.grammars.lark(
-                self.format.tool_grammar(offered, parallel=tools.is_parallel)
-            )
-        except RequestError as error:
-            raise RequestError(str(error), error.param or "tools") from error
-
-    def _grammar(self, constraint: Constraint | None) -> str | None:
-        if constraint is None:
-            return None
-        grammars = self.cluster.grammars
-        try:
-            match constraint.kind:
-                case "json_object":
-                    return grammars.json_object()
-                case "json_schema":
-                    return grammars.json_schema(constraint.value)
-                case "regex":
-                    return grammars.regex(constraint.value)
-                case "grammar":
-                    return grammars.lark(constraint.value)
-        except RequestError as error:
-            raise RequestError(str(error), constraint.param) from error
 
     def _requests(
         self, prompts: Sequence[Sequence[TokenId]], options: Options, grammar: Grammar | None

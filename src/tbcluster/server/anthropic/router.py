@@ -11,12 +11,19 @@ from tbcluster.server.answering import Answer
 from tbcluster.server.anthropic.messages import Envelope, MessageWriter, message_body
 from tbcluster.server.anthropic.schemas import CountTokensRequest, MessagesRequest
 from tbcluster.server.bodies import JsonRoute
+from tbcluster.server.error_docs import responses
 from tbcluster.server.intake import Intake
+from tbcluster.server.problems import Dialect
 
 
 def make_router(intake: Intake) -> APIRouter:
     """The endpoints of one cluster."""
-    router = APIRouter(prefix="/v1/messages", route_class=JsonRoute, tags=["Anthropic"])
+    router = APIRouter(
+        prefix="/v1/messages",
+        route_class=JsonRoute,
+        tags=["Anthropic"],
+        responses=responses(Dialect.ANTHROPIC),
+    )
     cluster = intake.cluster
 
     @router.post("")

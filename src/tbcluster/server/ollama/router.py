@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, Response
 
 from tbcluster.server.answering import Answer
 from tbcluster.server.bodies import JsonRoute
+from tbcluster.server.error_docs import responses
 from tbcluster.server.intake import Generation, Intake
 from tbcluster.server.ollama.answers import MEDIA_TYPE, Envelope, LineWriter, answer_body, line
 from tbcluster.server.ollama.cards import list_body, running_body, show_body
@@ -21,6 +22,7 @@ from tbcluster.server.ollama.schemas import (
     GenerationFields,
     ShowRequest,
 )
+from tbcluster.server.problems import Dialect
 from tbcluster.server.token_texts import TokenTexts
 
 # The version of Ollama whose API this follows: clients compare it to know what they may ask for.
@@ -29,7 +31,12 @@ API_VERSION = "0.12.11"
 
 def make_router(intake: Intake) -> APIRouter:
     """The endpoints of one cluster."""
-    router = APIRouter(prefix="/api", route_class=JsonRoute, tags=["Ollama"])
+    router = APIRouter(
+        prefix="/api",
+        route_class=JsonRoute,
+        tags=["Ollama"],
+        responses=responses(Dialect.OLLAMA),
+    )
     cluster = intake.cluster
     texts = TokenTexts(cluster.tokenizer)
 
