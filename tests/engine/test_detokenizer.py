@@ -5,7 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbcluster.core import FinishReason
-from tbcluster.engine.detokenizer import TextStream, first_stop, num_held_back
+from tbcluster.demo import MODEL_PATH
+from tbcluster.engine.detokenizer import TextStream, behind_prompt, first_stop, num_held_back
+from tbcluster.model.source import find_model
+from tbcluster.model.tokenizer import open_tokenizer
 from tests.doubles.text_double import WordDetokenizer
 
 # Few letters and short texts, so that stop texts occur, overlap and almost occur.
@@ -126,3 +129,16 @@ def test_first_stop(text: str, stop: tuple[str, ...], where: tuple[int, str] | N
 )
 def test_num_held_back(text: str, stop: tuple[str, ...], size: int) -> None:
     assert num_held_back(text, stop) == size
+
+
+@pytest.mark.parametrize(
+    "prompt", ["The capital of", "The capital of ", "über 東", "a\n", "<|end|>"]
+)
+def test_an_answer_that_goes_on_in_a_text_keeps_its_first_blank(prompt: str) -> None:
+    tokenizer = open_tokenizer(find_model(str(MODEL_PATH)))
+    tokens = tokenizer.encode(prompt, add_special_tokens=False)
+    [blank_word] = tokenizer.encode(" is", add_special_tokens=False)
+    stream = TextStream(behind_prompt(lambda: tokenizer.detokenizer, tokens), ())
+    assert stream.add(blank_word, FinishReason.LENGTH) == (" is", None)
+    alone = TextStream(tokenizer.detokenizer, ())
+    assert alone.add(blank_word, FinishReason.LENGTH) == ("is", None)

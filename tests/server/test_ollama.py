@@ -51,6 +51,17 @@ def tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ollama.Client]:
         yield ollama.Client(host=running.url)
 
 
+def test_json_under_the_type_that_curl_gives_it(
+    client: ollama.Client, server: ServeProcess
+) -> None:
+    body = json.dumps({"model": MODEL, "messages": QUESTION, "stream": False})
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = httpx.post(f"{server.url}/api/chat", content=body, headers=form, timeout=60)
+    assert "Paris" in answer.json()["message"]["content"]
+    page = {**form, "Origin": "https://example.com"}
+    assert httpx.post(f"{server.url}/api/chat", content=body, headers=page).status_code == 400
+
+
 @pytest.mark.parametrize("name", [MODEL, f"{MODEL}:latest"])
 def test_a_right_answer(client: ollama.Client, name: str) -> None:
     answer = client.chat(model=name, messages=QUESTION)

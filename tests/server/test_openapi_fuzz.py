@@ -2,12 +2,14 @@
 status, a type and a shape that the page describes."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
@@ -30,6 +32,7 @@ CHECKS: list[Any] = [
 # What bounds an answer, by the dialects' names.
 BOUNDS = ("max_tokens", "max_completion_tokens", "max_output_tokens", "num_predict")
 MAX_TOKENS = 3
+NEEDED = {"model", "messages", "prompt", "input", "tokens", *BOUNDS}
 
 SETTINGS = settings(
     max_examples=MAX_EXAMPLES,
@@ -47,18 +50,19 @@ def server() -> Iterator[ServeProcess]:
         yield running
 
 
-def made_cheap(body: Any, *, is_served: bool) -> Any:
-    """A body that asks for few tokens if for any; for half of them, of the model that is served."""
-    if not isinstance(body, dict):
-        return body
-    if is_served and "model" in body:
-        body = {**body, "model": MODEL}
+def made_cheap(body: dict[str, Any]) -> dict[str, Any]:
+    """The same, but it asks for few tokens if for any."""
     if isinstance(body.get("options"), dict):
-        body = {**body, "options": made_cheap(body["options"], is_served=False)}
-    for name in BOUNDS:
-        if isinstance(body.get(name), int) and body[name] > MAX_TOKENS:
-            body = {**body, name: MAX_TOKENS}
-    return body
+        body = {**body, "options": made_cheap(body["options"])}
+    long = {name for name in BOUNDS if isinstance(body.get(name), int) and body[name] > MAX_TOKENS}
+    return {**body, **dict.fromkeys(long, MAX_TOKENS)}
+
+
+def made_likely(body: dict[str, Any], num_others: int) -> dict[str, Any]:
+    """The same, for the model that is served, with few fields besides those that are needed."""
+    others = [name for name in body if name not in NEEDED][num_others:]
+    kept = {name: value for name, value in body.items() if name not in others}
+    return {**kept, "model": MODEL} if "model" in kept else kept
 
 
 def test_every_operation_answers_as_described(server: ServeProcess) -> None:
@@ -77,9 +81,14 @@ def try_out(operation: Any, mode: schemathesis.GenerationMode) -> None:
     """Make requests of one operation, right or wrong ones, and check their answers."""
 
     @SETTINGS
-    @given(case=operation.as_strategy(mode), is_served=st.booleans())
-    def run(case: schemathesis.Case, is_served: bool) -> None:
-        case.body = made_cheap(case.body, is_served=is_served)
+    @given(case=operation.as_strategy(mode), num_others=st.none() | st.integers(0, 3))
+    def run(case: schemathesis.Case, num_others: int | None) -> None:
+        if isinstance(case.body, dict):
+            case.body = made_cheap(case.body)
+            if num_others is not None:
+                case.body = made_likely(case.body, num_others)
         case.validate_response(case.call(timeout=TIMEOUT_S), checks=CHECKS)
 
-    run()
+    # An operation that takes nothing cannot be asked wrongly.
+    with suppress(Unsatisfiable):
+        run()

@@ -4,9 +4,13 @@ A stop text may begin in one token and end in another: text that could still tur
 beginning of one is held back, so that no part of a stop text ever reaches the client.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from tbcluster.core import FinishReason, TokenId
+
+# How far back a token with a text of its own is looked for.
+NUM_LAST_TOKENS = 8
 
 
 class Detokenizer(Protocol):
@@ -47,6 +51,20 @@ class TextStream:
         split = len(self._held) - keep
         text, self._held = self._held[:split], self._held[split:]
         return text, None
+
+
+def behind_prompt(
+    new_detokenizer: Callable[[], Detokenizer], prompt: Sequence[TokenId]
+) -> Detokenizer:
+    """A detokenizer that has said something already: mlx-lm's drop a blank at the beginning of all
+    text, which an answer that goes on where the prompt ends may well have."""
+    for token in reversed(prompt[-NUM_LAST_TOKENS:]):
+        detokenizer = new_detokenizer()
+        detokenizer.add_token(token)
+        # Not a part of a character only, nor a blank that is held back until more comes.
+        if detokenizer.last_segment.strip():
+            return detokenizer
+    return new_detokenizer()
 
 
 def first_stop(text: str, stop: tuple[str, ...]) -> tuple[int, str] | None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from tbcluster.core import Request, SampledToken, StepResult
 from tbcluster.engine.admission import Admission
 from tbcluster.engine.caches import CacheBook
-from tbcluster.engine.detokenizer import Detokenizer, TextStream
+from tbcluster.engine.detokenizer import Detokenizer, TextStream, behind_prompt
 from tbcluster.engine.emission import Emitter, tell
 from tbcluster.engine.limits import Limits, validate
 from tbcluster.engine.pipeline import Pipeline
@@ -188,7 +188,7 @@ class Engine:
         if started is None:
             return False
         if sequence.text is None:
-            sequence.text = TextStream(self._new_detokenizer(), sequence.request.stop)
+            sequence.text = self._new_text(sequence.request)
             sequence.started_at = self._clock()
             self._counters.num_prompt_tokens += len(sequence.request.prompt)
         if sequence.num_generated == 0:
@@ -200,6 +200,11 @@ class Engine:
         self._running[sequence.arrival] = sequence
         self._scheduler.add(sequence)
         return True
+
+    def _new_text(self, request: Request) -> TextStream:
+        if request.continues_text:
+            return TextStream(behind_prompt(self._new_detokenizer, request.prompt), request.stop)
+        return TextStream(self._new_detokenizer(), request.stop)
 
     def _schedule(self) -> None:
         while misled := self._scheduler.take_misled():

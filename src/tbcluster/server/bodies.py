@@ -49,6 +49,25 @@ class JsonRoute(APIRoute):
         return handle
 
 
+class UntypedJsonRoute(JsonRoute):
+    """A route that takes JSON whatever its content type says, as Ollama's does: `curl -d` says that
+    it is a form. From web pages it does not: that the type has to be right is what makes browsers
+    ask whether a page may send it at all."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, which is told that the body is JSON."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            if "origin" in request.headers:
+                return await handler(request)
+            others = [pair for pair in request.scope["headers"] if pair[0] != b"content-type"]
+            headers = [*others, (b"content-type", b"application/json")]
+            return await handler(Request({**request.scope, "headers": headers}, request.receive))
+
+        return handle
+
+
 def parse(body: bytes) -> Any:
     """JSON text as Python values. NaN, infinities, numbers out of range, invalid UTF-8 and halves
     of surrogate pairs are refused.

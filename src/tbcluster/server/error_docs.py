@@ -1,4 +1,4 @@
-"""The error shapes of the dialects, as the OpenAPI page describes them."""
+"""What the OpenAPI page says of answers: the dialects' error shapes, and streams."""
 
 from typing import Any, Literal
 
@@ -57,3 +57,9 @@ def responses(dialect: Dialect = Dialect.OPENAI) -> dict[int | str, dict[str, An
         "4XX": {"model": model, "description": "The request cannot be served as asked."},
         "5XX": {"model": model, "description": "The server cannot answer now."},
     }
+
+
+def streamed(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """For `router.post(responses=...)`: that the answer is JSON, or a stream of this type."""
+    content = {media_type: {"schema": {"type": "string"}}}
+    return {200: {"description": "The answer, whole or as a stream.", "content": content}}

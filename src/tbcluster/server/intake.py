@@ -72,7 +72,7 @@ class Intake:
         grammar = self._chat_grammar(chat, options, is_thinking)
         tools = _usable(chat.tools)
         return Generation(
-            requests=self._requests([prompt], options, grammar),
+            requests=self._requests([prompt], options, grammar, continues_text=chat.continues_last),
             num_choices=options.num_choices,
             new_splitter=lambda: self.format.splitter(list(tools) or None, is_thinking),
             max_calls=None if chat.tools.is_parallel else 1,
@@ -92,7 +92,9 @@ class Intake:
         tokens = [encode_prompt(self.cluster.tokenizer, prompt) for prompt in prompts]
         grammar = self._constraints.of_text(options.constraint)
         return Generation(
-            requests=self._requests(tokens, options, Grammar(grammar) if grammar else None),
+            requests=self._requests(
+                tokens, options, Grammar(grammar) if grammar else None, continues_text=True
+            ),
             num_choices=options.num_choices,
         )
 
@@ -160,14 +162,19 @@ class Intake:
         return Grammar(text, self.format.think_start, self.format.think_end, is_thinking, budget)
 
     def _requests(
-        self, prompts: Sequence[Sequence[TokenId]], options: Options, grammar: Grammar | None
+        self,
+        prompts: Sequence[Sequence[TokenId]],
+        options: Options,
+        grammar: Grammar | None,
+        *,
+        continues_text: bool,
     ) -> tuple[Request, ...]:
         """`num_choices` requests for each prompt; a seed gives each of them a seed of its own."""
         seed = new_seed() if options.seed is None else options.seed
         rules = _rules(options, grammar)
         # Consecutive numbers for all of them: equal prompts in one request differ too.
         count = range(len(prompts) * options.num_choices)
-        requests = tuple(
+        requests = (
             self.cluster.make_request(
                 prompts[index // options.num_choices],
                 max_tokens=options.max_tokens or MAX_INTEGER,
@@ -178,9 +185,14 @@ class Intake:
             )
             for index in count
         )
-        if not options.ignores_eos:
-            return requests
-        return tuple(replace(request, stop_tokens=frozenset()) for request in requests)
+        return tuple(
+            replace(
+                request,
+                stop_tokens=frozenset() if options.ignores_eos else request.stop_tokens,
+                continues_text=continues_text,
+            )
+            for request in requests
+        )
 
     def _sampling(self, options: Options, seed: int) -> SamplingParams:
         def pick(name: str) -> Any:

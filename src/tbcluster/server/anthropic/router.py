@@ -11,9 +11,10 @@ from tbcluster.server.answering import Answer
 from tbcluster.server.anthropic.messages import Envelope, MessageWriter, message_body
 from tbcluster.server.anthropic.schemas import CountTokensRequest, MessagesRequest
 from tbcluster.server.bodies import JsonRoute
-from tbcluster.server.error_docs import responses
+from tbcluster.server.error_docs import responses, streamed
 from tbcluster.server.intake import Intake
 from tbcluster.server.problems import Dialect
+from tbcluster.server.sse import MEDIA_TYPE
 
 
 def make_router(intake: Intake) -> APIRouter:
@@ -26,7 +27,7 @@ def make_router(intake: Intake) -> APIRouter:
     )
     cluster = intake.cluster
 
-    @router.post("")
+    @router.post("", responses=streamed(MEDIA_TYPE))
     async def messages(body: MessagesRequest, http: HttpRequest) -> Response:
         """Answer a conversation, whole or streamed."""
         intake.check_model(body.model)

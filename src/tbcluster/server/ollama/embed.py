@@ -16,7 +16,7 @@ from tbcluster.engine.limits import MAX_INTEGER
 from tbcluster.errors import RequestError
 from tbcluster.generation import encode_prompt
 from tbcluster.server.answering import CLIENT_CLOSED_REQUEST
-from tbcluster.server.bodies import JsonRoute
+from tbcluster.server.bodies import UntypedJsonRoute
 from tbcluster.server.choices import unless_disconnected
 from tbcluster.server.embeddings import MAX_INPUTS, check_dimensions, counted_outputs
 from tbcluster.server.fields import Body, Listed
@@ -62,7 +62,7 @@ class EmbeddingsRequest(EmbedFields):
 
 def make_router(intake: Intake) -> APIRouter:
     """The endpoints of one cluster."""
-    router = APIRouter(route_class=JsonRoute)
+    router = APIRouter(route_class=UntypedJsonRoute)
     cluster = intake.cluster
 
     async def outputs_of(

@@ -9,8 +9,8 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response
 
 from tbcluster.server.answering import Answer
-from tbcluster.server.bodies import JsonRoute
-from tbcluster.server.error_docs import responses
+from tbcluster.server.bodies import UntypedJsonRoute
+from tbcluster.server.error_docs import responses, streamed
 from tbcluster.server.intake import Generation, Intake
 from tbcluster.server.ollama.answers import MEDIA_TYPE, Envelope, LineWriter, answer_body, line
 from tbcluster.server.ollama.cards import list_body, running_body, show_body
@@ -33,7 +33,7 @@ def make_router(intake: Intake) -> APIRouter:
     """The endpoints of one cluster."""
     router = APIRouter(
         prefix="/api",
-        route_class=JsonRoute,
+        route_class=UntypedJsonRoute,
         tags=["Ollama"],
         responses=responses(Dialect.OLLAMA),
     )
@@ -55,7 +55,7 @@ def make_router(intake: Intake) -> APIRouter:
             return await answer.stream(LineWriter(envelope))
         return await answer.whole(partial(answer_body, envelope))
 
-    @router.post("/chat")
+    @router.post("/chat", responses=streamed(MEDIA_TYPE))
     async def chat(body: ChatRequest, http: HttpRequest) -> Response:
         """Answer a conversation, streamed line by line unless `stream` is false."""
         check(body)
@@ -65,7 +65,7 @@ def make_router(intake: Intake) -> APIRouter:
         generation = await run_in_threadpool(intake.chat, body.chat(), body.neutral_options())
         return await answered(body, envelope, generation, http)
 
-    @router.post("/generate")
+    @router.post("/generate", responses=streamed(MEDIA_TYPE))
     async def generate(body: GenerateRequest, http: HttpRequest) -> Response:
         """Answer a prompt, or continue it if it is raw; streamed unless `stream` is false."""
         check(body)

@@ -12,11 +12,13 @@ from tbcluster.cluster.cluster import Cluster
 from tbcluster.server.answering import Answer
 from tbcluster.server.anthropic import models as anthropic_models
 from tbcluster.server.bodies import JsonRoute
+from tbcluster.server.error_docs import streamed
 from tbcluster.server.intake import Generation, Intake
 from tbcluster.server.openai.chat import ChatWriter, chat_body
 from tbcluster.server.openai.completions import CompletionWriter, completion_body
 from tbcluster.server.openai.envelope import Envelope
 from tbcluster.server.openai.schemas import ChatCompletionRequest, CompletionRequest
+from tbcluster.server.sse import MEDIA_TYPE
 from tbcluster.server.token_texts import TokenTexts
 
 
@@ -26,7 +28,7 @@ def make_router(intake: Intake) -> APIRouter:
     cluster = intake.cluster
     texts = TokenTexts(cluster.tokenizer)
 
-    @router.post("/chat/completions")
+    @router.post("/chat/completions", responses=streamed(MEDIA_TYPE))
     async def chat_completions(body: ChatCompletionRequest, http: HttpRequest) -> Response:
         """Answer a conversation, whole or streamed."""
         intake.check_model(body.model)
@@ -40,7 +42,7 @@ def make_router(intake: Intake) -> APIRouter:
             ChatWriter(envelope, num_choices, includes_usage=body.includes_usage)
         )
 
-    @router.post("/completions")
+    @router.post("/completions", responses=streamed(MEDIA_TYPE))
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
         """Continue texts or token arrays, whole or streamed."""
         intake.check_model(body.model)

@@ -14,6 +14,7 @@ from tbcluster.errors import RequestError
 from tbcluster.server.answering import Answer, Choice, Usage
 from tbcluster.server.ask import Chat
 from tbcluster.server.bodies import JsonRoute
+from tbcluster.server.error_docs import streamed
 from tbcluster.server.intake import Generation, Intake
 from tbcluster.server.openai.logprobs import chat_logprobs
 from tbcluster.server.problems import MAX_SHOWN_NAME, Refusal, shortened
@@ -24,6 +25,7 @@ from tbcluster.server.responses.items import chat_messages, new_item_id
 from tbcluster.server.responses.output import OutputItems
 from tbcluster.server.responses.schemas import ResponsesRequest
 from tbcluster.server.responses.store import Item, ResponseStore, Turn
+from tbcluster.server.sse import MEDIA_TYPE
 from tbcluster.server.token_texts import TokenTexts
 
 MAX_PAGE = 100
@@ -61,7 +63,7 @@ def make_router(intake: Intake, store: ResponseStore | None = None) -> APIRouter
             raise _unknown("response", response_id, param)
         return turn
 
-    @router.post("")
+    @router.post("", responses=streamed(MEDIA_TYPE))
     async def create(body: ResponsesRequest, http: HttpRequest) -> Response:
         """Answer an input, whole or streamed; the response can be continued unless `store` is
         false."""
