@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from tbcluster.answers.format import AnswerFormat
+from tbcluster.cluster.cluster import Cluster
 from tbcluster.errors import RequestError
-from tbcluster.model.grammar import Grammars
 from tbcluster.server.ask import Constraint, Tool, Tools
 
 # What an answer may be besides tool calls.
@@ -15,8 +15,8 @@ Otherwise = Mapping[str, Any] | Literal["text"] | None
 class Constraints:
     """Makes the grammars of one model; each comes as llguidance's own serialization."""
 
-    def __init__(self, grammars: Grammars, answer_format: AnswerFormat) -> None:
-        self._grammars = grammars
+    def __init__(self, cluster: Cluster, answer_format: AnswerFormat) -> None:
+        self._grammars = cluster.grammars
         self._format = answer_format
 
     def of_text(self, constraint: Constraint | None) -> str | None:

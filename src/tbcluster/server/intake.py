@@ -52,7 +52,7 @@ class Intake:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.format = AnswerFormat(cluster.tokenizer)
-        self._constraints = Constraints(cluster.grammars, self.format)
+        self._constraints = Constraints(cluster, self.format)
         self._defaults = model_defaults(cluster.folder.generation_config)
         self._max_characters = _max_characters(cluster)
 
