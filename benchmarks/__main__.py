@@ -14,6 +14,7 @@ BENCHMARKS = {
     "stage-memory": "peak memory of each stage of a 400 MB model cut in 4 against the whole",
     "full-pipeline": "many streams, long prompts, chats: 2 stages on 2 cores against mlx-lm",
     "http-overhead": "16 streams over HTTP against the same without it",
+    "hostile-clients": "1,000 hostile requests beside one stream: its pace, memory, answers",
     "demo-accuracy": "score of the bundled model on its held-out questions, through 2 stages",
 }
 

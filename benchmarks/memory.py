@@ -10,10 +10,19 @@ HAS_PROC = sys.platform == "linux"
 _IDLE = "import sys, mlx.core as mx; mx.eval(mx.zeros(1)); print(flush=True); sys.stdin.read()"
 
 
+def resident_bytes(pid: int) -> int:
+    """The physical memory that a running process has now (Linux)."""
+    return _memory(pid, "VmRSS")
+
+
 def peak_resident_bytes(pid: int) -> int:
     """The most physical memory a running process has had (Linux)."""
+    return _memory(pid, "VmHWM")
+
+
+def _memory(pid: int, name: str) -> int:
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     raise ValueError(f"process {pid} has no memory: has it ended?")
 

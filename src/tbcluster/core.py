@@ -115,8 +115,9 @@ class Request:
         stop: Texts that end the answer; they are never part of it.
         stop_tokens: Token ids that end the answer.
         cache_prompt: Whether it may start from known prefixes, and be kept as one.
-        continues_text: Whether the answer goes on in the middle of the prompt's text: a blank at
-            its beginning is kept then, which mlx-lm drops.
+        keeps_first_blank: Whether a blank at the answer's beginning is part of its text. mlx-lm
+            drops it, but an answer that goes on in the middle of the prompt's text, or has to match
+            a grammar, is another without it.
         rules: What changes its logits; None for nothing.
         pooling: Ask for an embedding of the prompt instead of an answer; None for an answer.
     """
@@ -128,7 +129,7 @@ class Request:
     stop: tuple[str, ...] = ()
     stop_tokens: frozenset[TokenId] = frozenset()
     cache_prompt: bool = True
-    continues_text: bool = False
+    keeps_first_blank: bool = False
     rules: LogitRules | None = None
     pooling: Pooling | None = None
 

@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 from tbcluster.answers.protected import encode_chat
@@ -111,14 +111,17 @@ def build_request(
         num_logprobs=options.get("num_logprobs"),
     )
     tokens = encode_prompt(cluster.tokenizer, prompt)
-    return cluster.make_request(
+    rules = _rules(cluster, tokens, options)
+    request = cluster.make_request(
         tokens,
         max_tokens=options.get("max_tokens", DEFAULT_MAX_TOKENS),
         sampling=sampling,
         stop=[stop] if isinstance(stop, str) else stop,
         cache_prompt=options.get("cache_prompt", True),
-        rules=_rules(cluster, tokens, options),
+        rules=rules,
     )
+    # What has to match a grammar does so to the character.
+    return replace(request, keeps_first_blank=rules is not None and rules.grammar is not None)
 
 
 def logit_rules(rules: LogitRules) -> LogitRules | None:

@@ -92,6 +92,13 @@ class Walk:
         detokenizer.finalize()
         return str(detokenizer.text)
 
+    def admits(self, text: str) -> bool:
+        matcher = LLMatcher(self._engine, self._grammar)
+        for token in self._tokenizer.encode(text, add_special_tokens=False):
+            if token not in self._allowed(matcher) or not matcher.consume_token(token):
+                return False
+        return matcher.is_accepting() or matcher.is_stopped()
+
     def _allowed(self, matcher: LLMatcher) -> Any:
         return np.flatnonzero(np.frombuffer(matcher.compute_logit_bias(), dtype=np.uint8))
 
@@ -181,6 +188,29 @@ def test_one_parameter_of_many_kinds(
         [(name, arguments)] = calls_in(form, tools, walk.answer(seed))
         assert name == "use"
         jsonschema.validate(arguments, whole)
+
+
+@pytest.mark.parametrize("parser_type", sorted(set(FORCED) - {"minicpm5"}))
+def test_a_free_answer_may_hold_calls_that_satisfy_their_schema(
+    parser_type: str, tmp_path: Path
+) -> None:
+    form = AnswerFormat(answer_tokenizer(tmp_path, parser_type))
+    tools = [tool("weather", WEATHER)]
+    lark = form.tool_grammar(tools, parallel=True, otherwise="text")
+    forced = Walk(form.tokenizer, form.tool_grammar(tools, parallel=False))
+    call = forced.answer(1).strip()
+    walk = Walk(form.tokenizer, lark)
+    response = "<|open|>response<|sep|>Hi.<|close|>response<|sep|>"
+    for text in (f"Hi <b>.\n{call}", call, response if parser_type == "kimi_k3" else "Hi.", ""):
+        assert walk.admits(text), text
+    assert not walk.admits(call.replace("city", "town"))
+
+
+def test_a_free_answer_is_refused_where_calls_begin_with_text(tmp_path: Path) -> None:
+    form = AnswerFormat(answer_tokenizer(tmp_path, "minicpm5"))
+    with pytest.raises(RequestError, match="strict") as caught:
+        form.tool_grammar([tool("stop", None)], parallel=True, otherwise="text")
+    assert caught.value.param == "tools"
 
 
 def test_a_format_that_cannot_be_forced_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mlx_lm.tokenizer_utils import TokenizerWrapper, load
@@ -112,18 +113,16 @@ FORMAT_TOKENS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def write_tool_model(path: Path) -> Path:
+TOOL_MODEL = LlamaSizes(num_hidden_layers=3, max_position_embeddings=4096, tie_word_embeddings=True)
+
+
+def write_tool_model(path: Path, sizes: LlamaSizes = TOOL_MODEL) -> Path:
     """A small random llama with the bundled model's words, Qwen3's markers and its chat template:
     it can be asked to think (`enable_thinking`) and to call tools."""
     tokenizer = Tokenizer.from_file(str(MODEL_PATH / "tokenizer.json"))
     tokenizer.add_special_tokens([AddedToken("<|im_start|>", special=True)])
     tokenizer.add_tokens([AddedToken(text, normalized=False) for text in QWEN_MARKERS])
-    sizes = LlamaSizes(
-        num_hidden_layers=3,
-        vocab_size=tokenizer.get_vocab_size(),
-        max_position_embeddings=4096,
-        tie_word_embeddings=True,
-    )
+    sizes = replace(sizes, vocab_size=tokenizer.get_vocab_size())
     write_llama(path, sizes)
     template = QWEN_TEMPLATE.replace(EOS, "<|end|>")
     _write_tokenizer(path, tokenizer, "<|end|>", template, sizes.max_position_embeddings)

@@ -72,6 +72,7 @@ BAD_RULES: dict[str, tuple[Any, ...]] = {
 }
 # What clients call it.
 PARAMS = {"repetition_context": "repetition_context_size"}
+BAD_BUDGETS = (-1, 1.5, 2**31, True)
 BAD: list[tuple[str, Request]] = [
     ("prompt", request(())),
     ("prompt", request((1, 100))),
@@ -90,6 +91,10 @@ BAD: list[tuple[str, Request]] = [
         (PARAMS.get(name, name), request(rules=LogitRules(**{name: value})))
         for name, values in BAD_RULES.items()
         for value in values
+    ],
+    *[
+        ("thinking_budget", request(rules=LogitRules(grammar=Grammar("g", max_thinking=budget))))  # type: ignore[arg-type]
+        for budget in BAD_BUDGETS
     ],
 ]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tbcluster.core import LogitRules, Output, Request, TokenId
 from tbcluster.engine.pipeline import Pipeline
-from tbcluster.errors import StageError, TbclusterError
+from tbcluster.errors import RequestError, StageError, TbclusterError
 from tbcluster.wire.operations import CacheOperation, DropRules, NewRules
 from tests.doubles.engines import Settings, new_caches, new_engine
 from tests.doubles.stage_double import StageDouble, continuation
@@ -141,7 +141,7 @@ def test_a_row_that_cannot_be_sampled_ends_alone() -> None:
     assert bench.tokens(whole) == answer("world")
     *outputs, error = bench.told[broken]
     assert len(outputs) == 2  # a step takes the newest token, and is spoilt at the third
-    assert isinstance(error, StageError)
+    assert isinstance(error, RequestError)
     assert str(error) == "as it was told"
     assert not bench.stage.rules
 

@@ -195,6 +195,12 @@ HOSTILE_GRAMMARS = {
     "doubling terminals": "start: R0\n"
     + "\n".join(f"R{i}: R{i + 1} R{i + 1}" for i in range(40))
     + '\nR40: "b"',
+    "nested stars": "start: r0\n"
+    + "\n".join(f'r{i}: (r{i + 1} | "x")*' for i in range(999))
+    + '\nr999: "b"',
+    "many rules": "start: r0\n"
+    + "\n".join(f'r{i}: (r{i + 1} | "x")*' for i in range(5000))
+    + '\nr5000: "b"',
     "ambiguous": 'start: start start | "a" | ""',
     "many alternatives": "start: " + "| ".join(['"a"'] * 20_000),
     "intersections": "start: R\nR: /(.*a.{12})/ & /(.*b.{17})/ & /(.*c.{19})/",
@@ -284,3 +290,15 @@ def test_reasoning_is_left_free_where_the_model_reasons(grammars: Grammars) -> N
     assert (gated.think_start, gated.think_end, gated.is_thinking) == ((5,), (6, 7), True)
     assert not thinking.for_prompt(text, (1, 5, 6, 7)).is_thinking
     assert not thinking.for_prompt(text, (1, 2)).is_thinking
+
+
+def test_one_that_takes_too_long_is_refused_and_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shared = Grammars(TOKENIZER, VOCAB_SIZE)
+    shared.json_object()
+    monkeypatch.setattr("tbcluster.model.grammar.MOST_SECONDS", 0.0)
+    with pytest.raises(RequestError, match="not compiled after 0 s"):
+        shared.lark(HOSTILE_GRAMMARS["many alternatives"])
+    monkeypatch.undo()
+    assert shared.json_object()

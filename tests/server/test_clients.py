@@ -299,9 +299,9 @@ def test_litellm_calls_tools(lite: dict[str, Any]) -> None:
 
 
 def test_litellm_says_what_was_wrong(lite: dict[str, Any]) -> None:
-    with pytest.raises(litellm.BadRequestError, match="top_p"):
+    with pytest.raises(litellm.exceptions.BadRequestError, match="top_p"):
         litellm.completion(**lite, messages=QUESTION, top_p=0)
-    with pytest.raises(litellm.NotFoundError, match="not served here"):
+    with pytest.raises(litellm.exceptions.NotFoundError, match="not served here"):
         litellm.completion(**{**lite, "model": "openai/gpt-4"}, messages=QUESTION)
 
 

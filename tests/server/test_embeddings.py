@@ -17,6 +17,7 @@ from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.streams import stream
 from tbcluster.server import problems
 from tbcluster.server.embeddings import MAX_INPUTS, make_router
+from tbcluster.server.intake import Intake
 from tbcluster.server.metrics import Metrics
 from tbcluster.server.serving import listen
 from tests.doubles.waiting import wait_until
@@ -43,7 +44,7 @@ def http(cluster: Cluster, charged: list[int]) -> Iterator[httpx.Client]:
     app = FastAPI()
     app.state.metrics = Metrics(cluster)
     problems.install(app)
-    app.include_router(make_router(cluster))
+    app.include_router(make_router(Intake(cluster)))
 
     async def with_caller(scope: Any, receive: Any, send: Any) -> None:
         scope.setdefault("state", {})["caller"] = SimpleNamespace(charge=charged.append)

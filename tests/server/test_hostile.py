@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import psutil
@@ -14,7 +15,7 @@ from tests.doubles.malformed.attack import Behaviour, post
 from tests.doubles.waiting import wait_until
 
 MODEL = "tbcluster-demo"
-QUESTION = {
+QUESTION: dict[str, Any] = {
     "model": MODEL,
     "messages": [{"role": "user", "content": "What is the capital of France?"}],
     "temperature": 0,
@@ -86,6 +87,51 @@ def test_hostile_clients_are_refused_and_leave_nothing_behind(server: ImpatientS
 
 def _is_idle(process: psutil.Process) -> bool:
     return process.cpu_percent(interval=0.2) < 20
+
+
+LONG = "x" * (4 << 20)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "param", "words"),
+    [
+        ("/v1/chat/completions", {"grammar": 'start: "a" start'}, None, "cannot be followed"),
+        (
+            "/v1/chat/completions",
+            {"chat_template_kwargs": {"chat_template": "{% for i in range(9) %}{% endfor %}"}},
+            "chat_template_kwargs",
+            "'chat_template'",
+        ),
+        (
+            "/v1/chat/completions",
+            {"chat_template_kwargs": {"messages": []}},
+            "chat_template_kwargs",
+            "'messages'",
+        ),
+        (
+            "/v1/chat/completions",
+            {"messages": [{"role": "assistant", "content": LONG}, *QUESTION["messages"]]},
+            "messages",
+            "shorten",
+        ),
+        ("/v1/completions", {"prompt": LONG}, "prompt", "shorten"),
+        ("/v1/embeddings", {"input": ["short", LONG]}, "input", "shorten"),
+        ("/tokenize", {"prompt": LONG}, "prompt", "shorten"),
+    ],
+)
+def test_what_would_take_long_is_refused_by_name(
+    server: ImpatientServer, path: str, fields: dict[str, Any], param: str | None, words: str
+) -> None:
+    body: dict[str, Any] = {"model": MODEL}
+    if "chat" in path:
+        body |= QUESTION
+    answer = httpx.post(f"{server.url}{path}", json={**body, **fields}, timeout=DEADLINE_S)
+    error = answer.json()["error"]
+    assert answer.status_code == 400
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param
+    assert words in error["message"]
+    assert len(error["message"]) < 400
 
 
 def test_every_kind_of_attack_is_among_them() -> None:

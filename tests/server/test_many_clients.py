@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,7 +106,7 @@ async def _streamed(http: httpx.AsyncClient, client: Client) -> Had:
     return had
 
 
-async def _events(answer: httpx.Response) -> AsyncIterator[dict[str, Any]]:
+async def _events(answer: httpx.Response) -> AsyncGenerator[dict[str, Any], None]:
     async for line in answer.aiter_lines():
         if line == "data: [DONE]":
             return

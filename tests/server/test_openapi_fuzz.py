@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
@@ -75,6 +76,19 @@ def test_every_operation_answers_as_described(server: ServeProcess) -> None:
             try_out(operation, mode)
     assert {"/v1/chat/completions", "/v1/responses", "/v1/messages", "/api/chat"} <= paths
     assert "Traceback" not in server.output
+
+
+def test_streams_and_errors_are_described_by_dialect(server: ServeProcess) -> None:
+    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    for path, stream, error in (
+        ("/v1/chat/completions", "text/event-stream", "OpenAIError"),
+        ("/v1/messages", "text/event-stream", "AnthropicError"),
+        ("/api/chat", "application/x-ndjson", "OllamaError"),
+    ):
+        answers = paths[path]["post"]["responses"]
+        assert {"application/json", stream} == set(answers["200"]["content"])
+        shape = answers["4XX"]["content"]["application/json"]["schema"]["$ref"]
+        assert shape.rpartition("/")[2] == error
 
 
 def try_out(operation: Any, mode: schemathesis.GenerationMode) -> None:

@@ -27,14 +27,20 @@ from tbcluster.wire.operations import (
     TakeRow,
 )
 
-RULES = LogitRules(((3, -1.5),), 0.5, 0.25, 1.1, 20, Grammar("g", (1,), (2, 3), True))
+RULES = LogitRules(((3, -1.5),), 0.5, 0.25, 1.1, 20, Grammar("g", (1,), (2, 3), True, 5))
 RULES_ON_THE_WIRE = {
     "logit_bias": [[3, -1.5]],
     "presence_penalty": 0.5,
     "frequency_penalty": 0.25,
     "repetition_penalty": 1.1,
     "repetition_context": 20,
-    "grammar": {"text": "g", "think_start": [1], "think_end": [2, 3], "is_thinking": True},
+    "grammar": {
+        "text": "g",
+        "think_start": [1],
+        "think_end": [2, 3],
+        "is_thinking": True,
+        "max_thinking": 5,
+    },
 }
 # What it looks like on the wire is part of the protocol: `PROTOCOL_VERSION` counts the changes.
 ON_THE_WIRE: dict[str, tuple[CacheOperation, list[Any]]] = {
@@ -55,7 +61,7 @@ ON_THE_WIRE: dict[str, tuple[CacheOperation, list[Any]]] = {
 ids = st.integers(0, 2**63 - 1)
 rows = st.lists(st.integers(0, 255), max_size=9).map(tuple)
 finite = st.floats(allow_nan=False)
-grammars = st.builds(Grammar, st.text(), rows, rows, st.booleans())
+grammars = st.builds(Grammar, st.text(), rows, rows, st.booleans(), st.none() | ids)
 logit_rules = st.builds(
     LogitRules,
     st.lists(st.tuples(ids, finite), max_size=4).map(tuple),

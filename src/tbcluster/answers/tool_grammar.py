@@ -81,18 +81,24 @@ def tool_call_grammar(
             f"the tools' parameters are no valid JSON schemas: {error}", "tools"
         ) from error
     if otherwise == "text":
-        return lark.text(f"{_free_text(lark, format.tokenizer.tool_call_start)} ({calls})?")
+        return lark.text(f"{_free_text(lark, format.tokenizer)} ({calls})?")
     if otherwise is not None:
         calls = f"({calls} | {lark.json(otherwise)})"
     # Reasoning ends with as many newlines in most templates.
     return lark.text(f'("\\n" | "\\n\\n")? {calls}')
 
 
-def _free_text(lark: Lark, marker: str) -> str:
-    """Anything but what would begin a call."""
-    if lark.is_special(marker):
-        return lark.terminal("/(?s:.*)/")
-    return lark.terminal(f"/(?s:.*)/ & ~/(?s:.*){re.escape(marker)}(?s:.*)/")
+def _free_text(lark: Lark, tokenizer: Any) -> str:
+    """Anything but what would begin a call, with the marks that the format puts around answers."""
+    if not lark.is_special(tokenizer.tool_call_start):
+        # Where the marker is text too, nothing tells the end of what comes before it.
+        raise RequestError(
+            "this model's calls begin with plain text: it cannot keep to a tool's schema and be "
+            'free to answer in words. Leave "strict" out, or force a call with tool_choice',
+            "tools",
+        )
+    marks = [lark.literal(mark) for mark in tokenizer.structural_markers]
+    return f"({' | '.join([lark.terminal('/(?s:.+)/'), *marks])})*"
 
 
 def _special_tokens(tokenizer: Any) -> dict[str, int]:

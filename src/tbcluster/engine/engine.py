@@ -202,7 +202,7 @@ class Engine:
         return True
 
     def _new_text(self, request: Request) -> TextStream:
-        if request.continues_text:
+        if request.keeps_first_blank:
             return TextStream(behind_prompt(self._new_detokenizer, request.prompt), request.stop)
         return TextStream(self._new_detokenizer(), request.stop)
 

@@ -5,6 +5,7 @@ the last stage compiles it again and masks logits by it (`tbcluster.model.gramma
 """
 
 import json
+import re
 import textwrap
 import threading
 from collections.abc import Callable, Sequence
@@ -31,14 +32,20 @@ JSON_OPTIONS: "JsonCompileOptions" = {
     "key_separator": ": ",
     "lenient": False,
 }
-# llguidance recurses over rules that refer to one another, some 8 KiB for each: more than the
-# longest grammar can have. Only what is touched takes memory.
-STACK_BYTES = 1 << 29
+# llguidance recurses over rules that refer to one another, some 4 KiB for each: four times what the
+# longest grammar needs. Only what is touched takes memory.
+STACK_BYTES = 1 << 28
+# llguidance's time grows with the square of the rules, and refusing too many takes it longest.
+MAX_LARK_RULES = 1000
+# For whatever the bounds above have overlooked.
+MOST_SECONDS = 15.0
 NUM_THREADS = 2
 MAX_WORDS_CHARS = 500
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
+
+_LARK_RULE = re.compile(r"^\s*[?!]?[A-Za-z_]\w*[^\n:\"]*:", re.MULTILINE)
 
 T = TypeVar("T")
 Mask = NDArray[np.uint32]
@@ -159,8 +166,7 @@ class Grammars:
         return self._checked(lambda: grammar(text, overrides=JSON_OPTIONS), param)
 
     def regex(self, pattern: str, param: str = "regex") -> str:
-        """Texts that match as a whole, in the syntax of Rust's `regex` (no look-around). A blank
-        that an answer begins with counts, though mlx-lm's detokenizers leave it out of the text.
+        """Texts that match as a whole, in the syntax of Rust's `regex` (no look-around).
 
         Raises:
             RequestError: It cannot be read, matches nothing, or is too large.
@@ -221,9 +227,17 @@ class Grammars:
 
     def _run(self, work: Callable[[], T]) -> T:
         with self._lock:
-            if self._threads is None:
-                self._threads = grammar_threads()
-        return self._threads.submit(work).result()
+            threads = self._threads = self._threads or grammar_threads()
+        running = threads.submit(work)
+        try:
+            return running.result(MOST_SECONDS)
+        except TimeoutError as error:
+            # It cannot be stopped; nobody else shall wait behind it.
+            running.cancel()
+            with self._lock:
+                if self._threads is threads:
+                    self._threads = None
+            raise ValueError(f"it is not compiled after {MOST_SECONDS:g} s") from error
 
 
 def fitted(mask: Mask, vocab_size: int) -> Mask:
@@ -251,4 +265,7 @@ def _to_lark(text: str) -> str:
         converted: str = any_to_lark(text)
     except Exception as error:  # its reader of GBNF raises plain Exceptions
         raise ValueError(f"neither Lark nor GBNF: {error}") from error
+    num_rules = len(_LARK_RULE.findall(converted))
+    if num_rules > MAX_LARK_RULES:
+        raise ValueError(f"it has {num_rules} rules, at most {MAX_LARK_RULES} are allowed")
     return converted

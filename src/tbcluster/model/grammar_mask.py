@@ -90,7 +90,8 @@ class FollowedGrammar:
 
     def advance(self, token: TokenId) -> None:
         """The answer has gone on by this token."""
-        self._mask = self._threads.submit(lambda: self._next(token))
+        before = self._mask
+        self._mask = self._threads.submit(lambda: self._next(before, token))
 
     def mask(self) -> Mask:
         """The tokens that may come next, one bit each, lowest bits first; waits for it.
@@ -111,7 +112,9 @@ class FollowedGrammar:
             self._take(token)
         return self._compute()
 
-    def _next(self, token: TokenId) -> Mask:
+    def _next(self, before: Future[Mask], token: TokenId) -> Mask:
+        # One at a time; it has begun already, since threads take up what comes first.
+        before.result()
         self._take(token)
         return self._compute()
 

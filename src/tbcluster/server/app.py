@@ -49,7 +49,7 @@ def create_app(cluster: Cluster, options: ServerOptions | None = None) -> FastAP
     intake = Intake(cluster)
     app.include_router(openai.make_router(intake))
     app.include_router(openai_responses.make_router(intake))
-    app.include_router(embeddings.make_router(cluster))
+    app.include_router(embeddings.make_router(intake))
     app.include_router(anthropic.make_router(intake))
     app.include_router(ollama.make_router(intake))
     app.include_router(text_endpoints.make_router(intake))

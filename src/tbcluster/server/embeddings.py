@@ -19,12 +19,13 @@ from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import Output, Pooling, Request
 from tbcluster.embeddings import Text, Vector, arun_embeddings, finished_vector
 from tbcluster.engine.limits import MAX_INTEGER
-from tbcluster.errors import RequestError, TbclusterError, UnknownModelError
+from tbcluster.errors import RequestError, TbclusterError
 from tbcluster.generation import encode_prompt
 from tbcluster.server.answering import CLIENT_CLOSED_REQUEST
 from tbcluster.server.bodies import JsonRoute
 from tbcluster.server.choices import unless_disconnected
 from tbcluster.server.fields import Body, Listed, refusal
+from tbcluster.server.intake import Intake
 
 MAX_INPUTS = 2048
 ALLOWED_INPUT = "a text, a list of texts, a list of token ids, or a list of such lists"
@@ -68,16 +69,16 @@ class EmbeddingRequest(Body):
         return [tokens] if tokens else [item for item in self.input if not isinstance(item, int)]
 
 
-def make_router(cluster: Cluster) -> APIRouter:
+def make_router(intake: Intake) -> APIRouter:
     """The endpoint of one cluster."""
     router = APIRouter(prefix="/v1", route_class=JsonRoute, tags=["OpenAI"])
+    cluster = intake.cluster
 
     @router.post("/embeddings")
     async def embeddings(body: EmbeddingRequest, http: HttpRequest) -> Response:
         """Turn texts or token arrays into vectors."""
-        if body.model != cluster.model_name:
-            raise UnknownModelError(body.model, cluster.model_name)
-        requests = await run_in_threadpool(_requests, cluster, body)
+        intake.check_model(body.model)
+        requests = await run_in_threadpool(_requests, intake, body)
         outputs = await unless_disconnected(http, counted_outputs(cluster, requests, http))
         if outputs is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -87,12 +88,15 @@ def make_router(cluster: Cluster) -> APIRouter:
     return router
 
 
-def _requests(cluster: Cluster, body: EmbeddingRequest) -> list[Request]:
+def _requests(intake: Intake, body: EmbeddingRequest) -> list[Request]:
     """A request for each input. Encoding takes its time: call it outside the event loop."""
+    cluster = intake.cluster
     pooling = Pooling(body.pooling) if body.pooling is not None else None
     requests = []
     for index, text in enumerate(body.inputs):
         try:
+            if isinstance(text, str):
+                intake.check_length(len(text), "prompt")
             requests.append(
                 cluster.make_embedding_request(
                     encode_prompt(cluster.tokenizer, text),

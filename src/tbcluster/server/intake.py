@@ -47,14 +47,18 @@ class Generation:
 
 class Intake:
     """Makes generations for one cluster. Rendering and encoding take their time: call it outside
-    the event loop."""
+    the event loop.
+
+    Attributes:
+        max_characters: More than any prompt that fits has; None for no limit.
+    """
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.format = AnswerFormat(cluster.tokenizer)
         self._constraints = Constraints(cluster, self.format)
         self._defaults = model_defaults(cluster.folder.generation_config)
-        self._max_characters = _max_characters(cluster)
+        self.max_characters = _max_characters(cluster)
 
     def check_model(self, name: str) -> None:
         """Raises: UnknownModelError when the model is not the one that is served."""
@@ -72,7 +76,9 @@ class Intake:
         grammar = self._chat_grammar(chat, options, is_thinking)
         tools = _usable(chat.tools)
         return Generation(
-            requests=self._requests([prompt], options, grammar, continues_text=chat.continues_last),
+            requests=self._requests(
+                [prompt], options, grammar, keeps_first_blank=chat.continues_last
+            ),
             num_choices=options.num_choices,
             new_splitter=lambda: self.format.splitter(list(tools) or None, is_thinking),
             max_calls=None if chat.tools.is_parallel else 1,
@@ -93,7 +99,7 @@ class Intake:
         grammar = self._constraints.of_text(options.constraint)
         return Generation(
             requests=self._requests(
-                tokens, options, Grammar(grammar) if grammar else None, continues_text=True
+                tokens, options, Grammar(grammar) if grammar else None, keeps_first_blank=True
             ),
             num_choices=options.num_choices,
         )
@@ -128,7 +134,7 @@ class Intake:
         Raises:
             ContextLengthError: It is far longer than any prompt.
         """
-        if self._max_characters is not None and num_characters > self._max_characters:
+        if self.max_characters is not None and num_characters > self.max_characters:
             raise ContextLengthError(
                 f"{param} has {num_characters} characters, far more than fit the "
                 f"{self.cluster.longest_sequence} tokens that can be served: shorten it",
@@ -167,7 +173,7 @@ class Intake:
         options: Options,
         grammar: Grammar | None,
         *,
-        continues_text: bool,
+        keeps_first_blank: bool,
     ) -> tuple[Request, ...]:
         """`num_choices` requests for each prompt; a seed gives each of them a seed of its own."""
         seed = new_seed() if options.seed is None else options.seed
@@ -189,7 +195,7 @@ class Intake:
             replace(
                 request,
                 stop_tokens=frozenset() if options.ignores_eos else request.stop_tokens,
-                continues_text=continues_text,
+                keeps_first_blank=keeps_first_blank or grammar is not None,
             )
             for request in requests
         )

@@ -4,6 +4,7 @@ Everything follows from a seed. An answer has to be a refusal in the shape of it
 the connection is closed; some requests are odd but right, and may be answered.
 """
 
+import itertools
 import random
 from collections.abc import Callable, Iterator
 
@@ -23,9 +24,11 @@ MAKERS: dict[Maker, float] = {
 }
 
 
-def attacks(seed: int, count: int, model: str) -> Iterator[Attack]:
-    """That many, on all endpoints of a server of this model. They are made one by one: some have
-    megabytes."""
+def attacks(seed: int, count: int | None, model: str) -> Iterator[Attack]:
+    """That many, or without end, on all endpoints of a server of this model. They are made one by
+    one: some have megabytes."""
     source = random.Random(seed)
-    for maker in source.choices(list(MAKERS), weights=list(MAKERS.values()), k=count):
+    makers, weights = list(MAKERS), list(MAKERS.values())
+    for _ in itertools.count() if count is None else range(count):
+        [maker] = source.choices(makers, weights)
         yield maker(source, source.choice(fields.PATHS), model)

@@ -8,12 +8,14 @@ from tests.doubles.malformed.attack import RAW, Attack, as_json, post, with_valu
 TEXT, NUMBER, COUNT, ANY_INTEGER, FLAG, LIST, MAP = (
     "text", "number", "count", "integer", "flag", "list", "map",
 )  # fmt: skip
-# A text or a list of them.
-TEXTS = "texts"
+# A text or a list of them; where token ids will do as well; one of such a list.
+TEXTS, INPUTS, PART = "texts", "inputs", "part"
 
 WRONG_VALUES: dict[str, list[Any]] = {
     TEXT: [5, 1.5, True, ["x"], {"a": 1}],
     TEXTS: [5, True, {"a": 1}, [5], [None]],
+    PART: [True, 1.5, {"a": 1}, None, -1, 2**70],
+    INPUTS: [5, True, {"a": 1}, [None], [1.5], [True], [[]], [["x"]], [-1]],
     NUMBER: ["1", True, [1], {"a": 1}, "NaN"],
     COUNT: ["1", 1.5, True, [1], {"a": 1}, -1, -(2**63), 2**63, 2**64, 10**30],
     ANY_INTEGER: ["1", 1.5, True, [1], {"a": 1}, 10**30],
@@ -93,7 +95,7 @@ ENDPOINTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "/v1/completions": (
         {"prompt": "The capital", "max_tokens": 2},
-        {**OPENAI, "echo": FLAG, "logprobs": COUNT, "prompt.0": FLAG},
+        {**OPENAI, "echo": FLAG, "logprobs": COUNT, "prompt.0": PART},
     ),
     "/v1/responses": (
         {"input": "Hi", "max_output_tokens": 16, "store": False},
@@ -110,7 +112,7 @@ ENDPOINTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "reasoning": MAP,
         },
     ),
-    "/v1/embeddings": ({"input": "Hi"}, {"model": TEXT, "input": MAP, "dimensions": COUNT}),
+    "/v1/embeddings": ({"input": "Hi"}, {"model": TEXT, "input": INPUTS, "dimensions": COUNT}),
     "/v1/messages": (
         {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2},
         {
@@ -155,8 +157,12 @@ ENDPOINTS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "stream": FLAG,
             "options": MAP,
             "options.top_p": NUMBER,
-            "options.num_predict": TEXT,
+            "options.num_predict": ANY_INTEGER,
         },
+    ),
+    "/api/embed": (
+        {"input": "Hi"},
+        {"model": TEXT, "input": INPUTS, "truncate": FLAG, "dimensions": COUNT, "options": MAP},
     ),
     "/tokenize": (
         {"prompt": "Hi"},
@@ -175,6 +181,7 @@ TEXT_FIELD = {
     "/v1/messages/count_tokens": "messages.0.content",
     "/api/chat": "messages.0.content",
     "/api/generate": "prompt",
+    "/api/embed": "input",
     "/tokenize": "prompt",
     "/detokenize": "tokens",
 }

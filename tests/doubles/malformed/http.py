@@ -213,7 +213,7 @@ def deaf_to_pages(source: random.Random, path: str, model: str) -> Attack:
 
 def deaf_to_a_stream(source: random.Random, path: str, model: str) -> Attack:
     """Asks for a long stream and reads none of it."""
-    body = {**_endless(model), "n": 4, "logprobs": 20, "max_tokens": 300}
+    body = {**_endless(model), "n": 2, "logprobs": 20, "max_tokens": 200}
     data = post("/v1/completions", as_json(body))
     return Attack("a stream, unread", "/v1/completions", data, Behaviour.DEAF, may_succeed=True)
 

@@ -82,6 +82,8 @@ def huge_text(source: random.Random, path: str, model: str) -> Attack:
     """A message of four megabytes."""
     name = source.choice(sorted(LONG_TEXTS))
     body = with_value(right_body(path, model), TEXT_FIELD[path], LONG_TEXTS[name]())
+    if path == "/api/embed":
+        body["truncate"] = False  # or it would be cut and embedded, as Ollama does
     return Attack(name, path, post(path, as_json(body)))
 
 
@@ -137,7 +139,7 @@ def template_kwargs(source: random.Random, path: str, model: str) -> Attack:
     """Variables for the chat template that are arguments of what renders it."""
     names = ("tokenizer", "messages", "conversation", "tools", "tokenize", "chat_template", "self")
     name = source.choice([*names, "add_generation_prompt", "check_length", "return_tensors"])
-    value = source.choice([None, True, 5, "x", [], {"a": 1}])
+    value: Any = source.choice([None, True, 5, "x", [], {"a": 1}])
     body = {**right_body(CHAT, model), "chat_template_kwargs": {name: value}}
     what = f"chat_template_kwargs: {name} is {value!r}"
     return Attack(what, CHAT, post(CHAT, as_json(body)), may_succeed=True)
@@ -177,7 +179,7 @@ def truncated(source: random.Random, path: str, model: str) -> Attack:
 
 
 def wrong_content_type(source: random.Random, path: str, model: str) -> Attack:
-    """A right body under another name, or in another encoding."""
+    """A right body under another name. Ollama's clients do not care, and are answered."""
     types = (
         "text/plain",
         "application/x-www-form-urlencoded",
@@ -187,8 +189,10 @@ def wrong_content_type(source: random.Random, path: str, model: str) -> Attack:
         "/",
         "application/",
     )
-    body = as_json(right_body(path, model))
-    return Attack("another content type", path, post(path, body, content_type=source.choice(types)))
+    content_type = source.choice(types)
+    data = post(path, as_json(right_body(path, model)), content_type=content_type)
+    name = f"content type {content_type[:40]}"
+    return Attack(name, path, data, may_succeed=path.startswith("/api/"))
 
 
 def odd_text(source: random.Random, path: str, model: str) -> Attack:

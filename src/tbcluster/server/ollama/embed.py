@@ -99,9 +99,13 @@ def _requests(intake: Intake, texts: list[str], *, truncates: bool) -> list[Requ
     """A request for each text. Encoding takes its time: call it outside the event loop."""
     cluster = intake.cluster
     longest = cluster.longest_sequence if truncates else None
+    # Encoding takes seconds for each megabyte: first what is far too long for anything goes.
+    most = intake.max_characters if truncates else None
     try:
+        if not truncates:
+            intake.check_length(max(map(len, texts), default=0), "text")
         return [
-            cluster.make_embedding_request(encode_prompt(cluster.tokenizer, text)[:longest])
+            cluster.make_embedding_request(encode_prompt(cluster.tokenizer, text[:most])[:longest])
             for text in texts
         ]
     except RequestError as error:
