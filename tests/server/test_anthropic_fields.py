@@ -112,6 +112,11 @@ def test_an_answer_that_was_begun() -> None:
         assert chat(nothing).messages == HELLO
 
 
+def test_a_tool_may_be_strict() -> None:
+    offered = body(tools=[{**TOOL, "strict": True}]).chat(can_reason=True).tools.offered
+    assert offered[0]["function"]["strict"] is True
+
+
 def test_tools_and_choices() -> None:
     def tools(**choice: Any) -> tuple[str, str | None, bool]:
         chosen = body(tools=[TOOL], tool_choice=choice).chat(can_reason=True).tools

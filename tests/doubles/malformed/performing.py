@@ -81,14 +81,19 @@ class _Line:
                 break
         self.socket.settimeout(self.remaining_s())
 
-    def read_until(self, num_answers: int | None) -> None:
+    def read_until(self, num_answers: int) -> None:
         """Read so many answers, or until the server closes."""
-        while not self.is_closed:
-            if num_answers is not None and self.num_whole() >= num_answers:
-                return
+        while not self.is_closed and self.num_whole() < num_answers:
             if not select.select([self.socket], [], [], self.remaining_s())[0]:
                 raise TimeoutError
             self._take()
+
+    def read_for(self, seconds: float) -> None:
+        """Read what comes in this time, at most until the server closes."""
+        until = time.monotonic() + seconds
+        while not self.is_closed and (left := until - time.monotonic()) > 0:
+            if select.select([self.socket], [], [], left)[0]:
+                self._take()
 
     def num_whole(self) -> int:
         return sum(answer.is_whole for answer in answers(bytes(self.received)))
@@ -113,7 +118,7 @@ def perform(attack: Attack, port: int, deadline_s: float, deaf_s: float = 0) -> 
 
     Args:
         deadline_s: From the connection to the end of all that was waited for.
-        deaf_s: How long those that do not read keep at it.
+        deaf_s: How long those that do not read keep at it; then they read for as long, and leave.
     """
     started = time.monotonic()
     line = _Line(port, deadline_s, is_deaf=attack.behaviour is Behaviour.DEAF)
@@ -148,7 +153,7 @@ def _behave(attack: Attack, line: _Line, deaf_s: float) -> None:
         case Behaviour.DEAF:
             line.push(attack.data)
             select.select([], [], [], deaf_s)
-            line.read_until(None)
+            line.read_for(deaf_s)
         case Behaviour.ABANDON:
             line.send(attack.data)
             select.select([line.socket], [], [], line.remaining_s())

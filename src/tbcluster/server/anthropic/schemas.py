@@ -51,6 +51,8 @@ class ToolParam(Nested):
         function: dict[str, Any] = {"name": self.name}
         if self.description is not None:
             function["description"] = self.description
+        if self.strict is not None:
+            function["strict"] = self.strict
         return {"type": "function", "function": {**function, "parameters": self.input_schema}}
 
 
