@@ -1,7 +1,6 @@
 """The Anthropic dialect, as Anthropic's own client sees it."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -9,7 +8,6 @@ import httpx
 import pytest
 
 from tests.doubles.server import ServeProcess
-from tests.doubles.tokenizers import write_tool_model
 
 MODEL = "tbcluster-demo"
 TOOL_MODEL = "tool-model"
@@ -31,22 +29,14 @@ GREEDY = {"temperature": 0}
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ServeProcess]:
-    with ServeProcess("--stages", "2") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def client(server: ServeProcess) -> anthropic.Anthropic:
     return new_client(server)
 
 
 @pytest.fixture(scope="module")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[anthropic.Anthropic]:
+def tools(tool_server: ServeProcess) -> anthropic.Anthropic:
     """A client of a random model with tools and thinking."""
-    path = write_tool_model(tmp_path_factory.mktemp("models") / TOOL_MODEL)
-    with ServeProcess("--stages", "2", str(path)) as running:
-        yield new_client(running)
+    return new_client(tool_server)
 
 
 def new_client(server: ServeProcess) -> anthropic.Anthropic:

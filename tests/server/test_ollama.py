@@ -1,7 +1,6 @@
 """The Ollama dialect, as Ollama's own client sees it."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -9,7 +8,6 @@ import ollama
 import pytest
 
 from tests.doubles.server import ServeProcess
-from tests.doubles.tokenizers import write_tool_model
 
 MODEL = "tbcluster-demo"
 TOOL_MODEL = "tool-model"
@@ -33,22 +31,14 @@ def weather(city: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ServeProcess]:
-    with ServeProcess("--stages", "2") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def client(server: ServeProcess) -> ollama.Client:
     return ollama.Client(host=server.url)
 
 
 @pytest.fixture(scope="module")
-def tools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ollama.Client]:
+def tools(tool_server: ServeProcess) -> ollama.Client:
     """A client of a random model with tools and thinking."""
-    path = write_tool_model(tmp_path_factory.mktemp("models") / TOOL_MODEL)
-    with ServeProcess("--stages", "2", str(path)) as running:
-        yield ollama.Client(host=running.url)
+    return ollama.Client(host=tool_server.url)
 
 
 def test_json_under_the_type_that_curl_gives_it(

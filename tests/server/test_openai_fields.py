@@ -2,15 +2,12 @@
 
 import json
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import jsonschema
 import openai
 import pytest
-
-from tests.doubles.server import ServeProcess
 
 MODEL = "tbcluster-demo"
 QUESTION: list[Any] = [{"role": "user", "content": "What is the capital of France?"}]
@@ -24,23 +21,6 @@ PERSON = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServeProcess]:
-    with ServeProcess("--stages", "2") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def http(server: ServeProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def client(server: ServeProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
 
 
 def chat(client: openai.OpenAI, **fields: Any) -> Any:

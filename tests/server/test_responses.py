@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from tbcluster.server.keys import KeyFile
 from tests.doubles.server import ServeProcess
-from tests.doubles.tokenizers import write_tool_model
 
 MODEL = "tbcluster-demo"
 QUESTION = "What is the capital of France?"
@@ -39,32 +38,10 @@ TIME: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[ServeProcess]:
-    with ServeProcess("--stages", "2") as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def http(server: ServeProcess) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=server.url, timeout=60) as client:
-        yield client
-
-
-@pytest.fixture(scope="module")
-def client(server: ServeProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
-
-
-@pytest.fixture(scope="module")
 def keys(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     """A file of keys, and two keys in it."""
     file = KeyFile(tmp_path_factory.mktemp("keys") / "keys.json")
     return file.path, [file.add("anna"), file.add("bert")]
-
-
-@pytest.fixture(scope="module")
-def tool_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tool_model(tmp_path_factory.mktemp("models") / "tools")
 
 
 @pytest.fixture(scope="module")
