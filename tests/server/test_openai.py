@@ -238,6 +238,18 @@ def test_choices_share_their_prompt(http: httpx.Client) -> None:
             "messages",
             "this model reads text",
         ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "a", "b": 1}]}]},
+            400,
+            "messages.0.content.0.b",
+            "not permitted",
+        ),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            400,
+            "messages",
+            "has no text",
+        ),
         ({"model": "gpt-4"}, 404, "model", "'gpt-4' is not served here: use 'tbcluster-demo'"),
         ({"model": None}, 400, "model", "string"),
         ({"temperature": 3}, 400, "temperature", "2"),

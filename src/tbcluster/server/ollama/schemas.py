@@ -8,6 +8,7 @@ from tbcluster.engine.limits import MAX_INTEGER, MAX_SEED, MAX_TEMPERATURE
 from tbcluster.server.ask import Chat, Constraint, Options, Tools
 from tbcluster.server.fields import Body, Listed, Nested, refusal
 from tbcluster.server.ollama.turns import ChatMessage, neutral_messages
+from tbcluster.server.openai.schemas import FunctionDefinition
 
 MAX_STOPS = 64
 MAX_STOP_LENGTH = 1000
@@ -99,15 +100,6 @@ class ModelOptions(Body):
         }
 
 
-class FunctionDefinition(Nested):
-    """A function that the model may call."""
-
-    name: str = Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9_.\-]+$")
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
-
-
 class FunctionTool(Nested):
     """A tool of a chat; functions are the only kind."""
 
@@ -166,15 +158,16 @@ class GenerationFields(Body):
 class ChatRequest(GenerationFields):
     """Body of POST /api/chat."""
 
-    messages: Listed[ChatMessage] = Field(default_factory=list)
+    messages: Listed[ChatMessage] | None = None
     tools: Listed[FunctionTool] | None = Field(default=None, max_length=MAX_TOOLS)
 
     def chat(self) -> Chat:
         """The dialect-free conversation."""
-        last = self.messages[-1]
+        messages = self.messages or []
+        last = messages[-1]
         has_begun = last.role == "assistant" and bool((last.content or "").strip())
         return Chat(
-            messages=neutral_messages(self.messages),
+            messages=neutral_messages(messages),
             tools=Tools(tuple(tool.model_dump(exclude_none=True) for tool in self.tools or ())),
             effort=self.effort,
             effort_param="think",
@@ -185,7 +178,7 @@ class ChatRequest(GenerationFields):
 class GenerateRequest(GenerationFields):
     """Body of POST /api/generate."""
 
-    prompt: str = ""
+    prompt: str | None = None
     system: str | None = None
     raw: bool | None = None
 

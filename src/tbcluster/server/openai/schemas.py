@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from tbcluster.engine.limits import MAX_INTEGER
 from tbcluster.server.ask import Chat, Constraint, Options, Tools
@@ -16,6 +16,7 @@ from tbcluster.server.openai.sampling import (
 
 MAX_MESSAGES = 4096
 MAX_TOOLS = 256
+TEXT_KINDS = ("text", "input_text", "output_text", "refusal")
 COMPLETION_MAX_TOKENS = 16  # the dialect's default for /v1/completions
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
@@ -67,24 +68,33 @@ class GenerationFields(SamplingFields):
 class ContentPart(Nested):
     """A part of a message; text is the only kind served."""
 
-    type: str
+    type: Literal["text", "input_text", "output_text", "refusal"]
     text: str | None = None
+    refusal: str | None = None
+    # Where others keep known prefixes; here all are.
+    cache_control: dict[str, Any] | None = None
 
-    model_config = ConfigDict(extra="allow", strict=True)
-
-    @model_validator(mode="after")
-    def _check_kind(self) -> Self:
-        if self.type not in ("text", "input_text", "output_text", "refusal"):
+    @model_validator(mode="before")
+    @classmethod
+    def _check_kind(cls, part: Any) -> Any:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(kind, str) and kind not in TEXT_KINDS:
             raise refusal(
                 "messages",
-                f"a content part of type {self.type[:40]!r} is not served: this model reads text",
+                f"a content part of type {kind[:40]!r} is not served: this model reads text",
             )
+        return part
+
+    @model_validator(mode="after")
+    def _check_words(self) -> Self:
+        if self.words is None:
+            raise refusal("messages", f"a content part of type {self.type} has no text")
         return self
 
     @property
-    def words(self) -> str:
+    def words(self) -> str | None:
         """Its text."""
-        return self.text or str((self.model_extra or {}).get("refusal") or "")
+        return self.refusal if self.type == "refusal" else self.text
 
 
 class FunctionCall(Nested):
@@ -145,7 +155,7 @@ class ChatMessage(Nested):
 
     def _text(self) -> str | None:
         if isinstance(self.content, list):
-            return "".join(part.words for part in self.content)
+            return "".join(part.words or "" for part in self.content)
         return self.content if self.content is not None else self.refusal
 
 
