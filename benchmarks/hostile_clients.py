@@ -61,7 +61,7 @@ class Settings:
     num_pairs: int = 9
     num_attacks: int = 100
     per_second: float = 8.0
-    quiet_s: float = 8.0
+    quiet_s: float = 6.0
 
 
 FULL = Settings()
