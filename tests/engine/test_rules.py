@@ -17,7 +17,8 @@ from tests.doubles.stage_double import StageDouble, continuation
 BIAS = LogitRules(logit_bias=((3, 1.0),))
 REPETITION = LogitRules(repetition_penalty=1.2)
 NEWEST = LogitRules(repetition_penalty=1.2, repetition_context=3)
-MAX_TURNS = 3000
+# Seven of the longest, one after another, take 4,000.
+MAX_TURNS = 20_000
 NUM_TOKENS = 8
 
 
