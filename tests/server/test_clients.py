@@ -3,8 +3,6 @@
 import asyncio
 import json
 import os
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import openai
@@ -12,13 +10,12 @@ import pytest
 from pydantic import BaseModel, Field
 
 from tests.doubles.server import ServeProcess
-from tests.doubles.tokenizers import write_tool_model
 
 # Read when it is imported: without it LiteLLM asks the internet for its price list.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 import litellm
 
-MODEL = "tools"
+MODEL = "tool-model"
 QUESTION: list[Any] = [{"role": "user", "content": "How is the weather?"}]
 WEATHER = {
     "type": "function",
@@ -78,21 +75,14 @@ class GetWeather(BaseModel):
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:
-    folder: Path = write_tool_model(tmp_path_factory.mktemp("models") / MODEL)
-    with ServeProcess(str(folder), "--stages", "2") as running:
-        yield running
+def client(tool_server: ServeProcess) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{tool_server.url}/v1", api_key="none", max_retries=0)
 
 
 @pytest.fixture(scope="module")
-def client(server: ServeProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
-
-
-@pytest.fixture(scope="module")
-def lite(server: ServeProcess) -> dict[str, Any]:
+def lite(tool_server: ServeProcess) -> dict[str, Any]:
     """What LiteLLM's functions are told of the server."""
-    return {"model": f"openai/{MODEL}", "api_base": f"{server.url}/v1", "api_key": "none"}
+    return {"model": f"openai/{MODEL}", "api_base": f"{tool_server.url}/v1", "api_key": "none"}
 
 
 def chat(client: openai.OpenAI, **fields: Any) -> Any:
@@ -173,7 +163,9 @@ def test_results_of_tools_go_back_in(client: openai.OpenAI) -> None:
     assert second.usage.prompt_tokens > before.usage.prompt_tokens + 20
 
 
-def test_reasoning_is_apart_whole_and_streamed(server: ServeProcess, client: openai.OpenAI) -> None:
+def test_reasoning_is_apart_whole_and_streamed(
+    tool_server: ServeProcess, client: openai.OpenAI
+) -> None:
     def token(text: str) -> str:
         answer = client.post("/../tokenize", body={"prompt": text}, cast_to=dict[str, Any])
         [only] = answer["tokens"]
@@ -238,10 +230,10 @@ def test_calls_become_objects(client: openai.OpenAI) -> None:
     assert isinstance(call.function.parsed_arguments, GetWeather)
 
 
-def test_the_asynchronous_client(server: ServeProcess, client: openai.OpenAI) -> None:
+def test_the_asynchronous_client(tool_server: ServeProcess, client: openai.OpenAI) -> None:
     async def run() -> tuple[list[str], str, list[tuple[str, str]]]:
         async with openai.AsyncOpenAI(
-            base_url=f"{server.url}/v1", api_key="none", max_retries=0
+            base_url=f"{tool_server.url}/v1", api_key="none", max_retries=0
         ) as there:
             create: Any = there.chat.completions.create
             fields = {"model": MODEL, "messages": QUESTION, "temperature": 0}

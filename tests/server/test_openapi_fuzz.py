@@ -1,12 +1,10 @@
 """What schemathesis makes of /openapi.json: no answer is the server's own fault, and each has a
 status, a type and a shape that the page describes."""
 
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import httpx
-import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -43,12 +41,6 @@ SETTINGS = settings(
     phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServeProcess]:
-    with ServeProcess("--stages", "2") as running:
-        yield running
 
 
 def made_cheap(body: dict[str, Any]) -> dict[str, Any]:
