@@ -53,6 +53,7 @@ OWNERS = {
     "fastapi": {"server"},
     "starlette": {"server"},
     "uvicorn": {"server"},
+    "anyio": {"server"},
     "pydantic": {"server"},
     "jinja2": {"answers"},
     "fastapi_offline": {"server"},

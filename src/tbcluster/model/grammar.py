@@ -45,7 +45,8 @@ MAX_WORDS_CHARS = 500
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-_LARK_RULE = re.compile(r"^\s*[?!]?[A-Za-z_]\w*[^\n:\"]*:", re.MULTILINE)
+# Possessive: going back over what was matched would take minutes for one long line.
+_LARK_RULE = re.compile(r"^[^\S\n]*+[?!]?[A-Za-z_]\w*+[^\n:\"]*+:", re.MULTILINE)
 
 T = TypeVar("T")
 Mask = NDArray[np.uint32]

@@ -86,6 +86,8 @@ class FollowedGrammar:
         self._vocabulary = vocabulary
         self._gate = ThinkingGate(grammar)
         self._matcher: LLMatcher | None = None
+        # Whether the marker that opens reasoning has begun with what the grammar does not allow.
+        self._is_beside = False
         self._mask = threads.submit(lambda: self._begin(grammar.text, generated))
 
     def advance(self, token: TokenId) -> None:
@@ -119,61 +121,90 @@ class FollowedGrammar:
         return self._compute()
 
     def _take(self, token: TokenId) -> None:
-        if self._gate.is_for_grammar(token) and self._matcher is not None:
+        was_thinking = self._gate.is_thinking
+        self._gate.take(token)
+        if self._matcher is None or was_thinking:
+            return
+        if self._gate.is_thinking:
+            # What has opened reasoning was no part of the answer.
+            self._matcher.reset()
+            self._is_beside = False
+        elif self._gate.opening is None:
             self._matcher.consume_token(token)
+        elif not self._is_beside:
+            self._is_beside = self._matcher.try_consume_tokens([token]) == 0
 
     def _compute(self) -> Mask:
         matcher, vocabulary = self._matcher, self._vocabulary.result()
         if matcher is not None:
             check(matcher)
-        closing = self._gate.closing
+        closing, opening = self._gate.closing, self._gate.opening
         if closing is not None:
             return _with_token(np.zeros_like(vocabulary.everything), closing)
         if self._gate.is_thinking:
             return vocabulary.all_but_ends
+        if opening is not None and self._is_beside:
+            return _with_token(np.zeros_like(vocabulary.everything), opening)
         mask = compute_mask(matcher) if matcher is not None else vocabulary.everything
-        opening = self._gate.opening
         return mask if opening is None else _with_token(mask, opening)
 
 
 class ThinkingGate:
     """Tells reasoning, which is free of the grammar, from the answer.
 
-    Reasoning is open from the start (`Grammar.is_thinking`), or is opened by the first token of
-    all, and goes on until its closing tokens have been generated, which is seen to once it is as
-    long as it may be. Pure.
+    Reasoning is open from the start (`Grammar.is_thinking`), or is opened by the first tokens of
+    all (anywhere where no grammar holds the answer), and goes on until its closing tokens have been
+    generated, which is seen to once it is as long as it may be. Pure.
     """
 
     def __init__(self, grammar: Grammar) -> None:
-        self._ends = grammar.think_end
-        self._max_tokens = grammar.max_thinking
-        self._num_tokens = 0
+        self._starts, self._ends = grammar.think_start, grammar.think_end
+        self._opens_anywhere = grammar.text is None
+        self._may_open = bool(self._starts)
+        self._num_left = grammar.max_thinking
+        self._num_forced = 0
+        # The newest tokens that may be a part of the marker that is looked for.
         self._recent: tuple[TokenId, ...] = ()
         self.is_thinking = grammar.is_thinking
-        self._opening = grammar.think_start[:1] if not grammar.is_thinking else ()
 
     @property
     def opening(self) -> TokenId | None:
-        """The token that would open reasoning now, besides what the grammar allows."""
-        return self._opening[0] if self._opening else None
+        """The token that would open reasoning now, or goes on doing so, besides what the grammar
+        allows; None too where everything is allowed anyway."""
+        if self.is_thinking or not self._may_open or self._opens_anywhere:
+            return None
+        return self._starts[len(self._recent)]
 
     @property
     def closing(self) -> TokenId | None:
         """The token that has to come next, where reasoning is over its bound."""
-        if not self.is_thinking or self._max_tokens is None or self._num_tokens < self._max_tokens:
+        if not self.is_thinking or self._num_left is None or self._num_left > 0:
             return None
-        return self._ends[self._num_tokens - self._max_tokens]
+        return self._ends[self._num_forced]
 
-    def is_for_grammar(self, token: TokenId) -> bool:
-        """Take the next token; whether it is part of the answer."""
-        opening, self._opening = self._opening, ()
+    def take(self, token: TokenId) -> None:
+        """The answer, or the reasoning before it, has gone on by this token."""
         if self.is_thinking:
-            self._num_tokens += 1
-            self._recent = (*self._recent, token)[-len(self._ends) :]
-            self.is_thinking = self._recent != self._ends
-            return False
-        self.is_thinking = opening == (token,)
-        return not self.is_thinking
+            self._think(token)
+        elif self._may_open:
+            self._open(token)
+
+    def _think(self, token: TokenId) -> None:
+        if self.closing is not None:
+            self._num_forced += 1
+        elif self._num_left is not None:
+            self._num_left -= 1
+        self._recent = (*self._recent, token)[-len(self._ends) :]
+        if self._recent == self._ends:
+            self.is_thinking, self._recent = False, ()
+            self._may_open = self._opens_anywhere and bool(self._starts)
+
+    def _open(self, token: TokenId) -> None:
+        self._recent = (*self._recent, token)[-len(self._starts) :]
+        if self._recent == self._starts:
+            self.is_thinking, self._recent, self._num_forced = True, (), 0
+        elif not self._opens_anywhere:
+            self._may_open = self._recent == self._starts[: len(self._recent)]
 
 
 def _with_token(mask: Mask, token: TokenId) -> Mask:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
+from anyio import to_thread
 
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.errors import ListenError
@@ -17,6 +18,8 @@ from tbcluster.server.options import ServerOptions
 # Requests that were ended, rather than finished, may still write their last words for so long.
 SHUTDOWN_GRACE_S = 2
 POLL_S = 0.05
+# Parsing and encoding take processors, not patience: more threads would only hold more memory.
+NUM_THREADS = min(8, os.cpu_count() or 1) + 1
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -83,6 +86,11 @@ class Server(uvicorn.Server):
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             )
         )
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen."""
+        to_thread.current_default_thread_limiter().total_tokens = NUM_THREADS
+        await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop accepting, let running requests finish, and end."""
