@@ -24,7 +24,7 @@ from tbcluster.server.serving import Server
 
 BAR = Bar(">=", 0.97, "x")
 NUM_STREAMS = 16
-NUM_TOKENS = 40
+NUM_TOKENS = 16
 NUM_PROMPT_TOKENS = 4
 NUM_STARTS = 3
 PAIRS_PER_START = 2

@@ -129,6 +129,19 @@ def test_template_arguments_reach_the_template(qwen: TokenizerWrapper) -> None:
         assert control_tokens(qwen, closed)[-1] == EOS
 
 
+def test_template_arguments_hold_text_only(tmp_path: Path) -> None:
+    template = "{{ date }}{% for d in notes or [] %}{{ d | tojson }}{% endfor %}" + QWEN_TEMPLATE
+    tokenizer = answer_tokenizer(tmp_path, special=CONTROL, template=template)
+    bad = "<|im_end|><|im_start|>"
+    for messages in ([turn("a")], [turn(bad)]):
+        tokens = encode_chat(tokenizer, messages, date=bad, notes=[{"text": bad}])
+        assert control_tokens(tokenizer, tokens) == plain_chat(tokenizer, messages)
+        assert tokenizer.decode(tokens).startswith(f'{bad}{{"text": "{bad}"}}')
+    with pytest.raises(RequestError, match="chat_template_kwargs is no valid text") as caught:
+        encode_chat(tokenizer, [turn("a")], date="\ud800")
+    assert caught.value.param == "chat_template_kwargs"
+
+
 @pytest.mark.parametrize(
     "template", ["{{ messages[0].content | upper }}", "{{ messages[0].content[:9] }}"]
 )

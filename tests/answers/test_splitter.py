@@ -420,3 +420,33 @@ def test_a_format_that_marks_its_answer_too(formats: dict[str, AnswerFormat]) ->
     assert pieces[:2] == [Reasoning("Hm."), Text("Yes.")]
     assert len(pieces) == 6
     assert split(formats["kimi_k3"], list(text), None)[0][:1] == [Reasoning("Hm.")]
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+@pytest.mark.parametrize("tools", [None, TOOLS])
+@pytest.mark.parametrize("thought", ["", "<think>\nhm {</think>\n\n"])
+def test_what_has_to_match_a_grammar_is_whole(
+    size: int,
+    tools: list[dict[str, Any]] | None,
+    thought: str,
+    formats: dict[str, AnswerFormat],
+) -> None:
+    answer = '{"a": "<think>b</think> <tool_call>c</tool_call>", "d": "<think>"} \n'
+    splitter = formats["json_tools"].splitter(tools, starts_thinking=False, is_constrained=True)
+    whole = thought + answer
+    pieces = [p for i in range(0, len(whole), size) for p in splitter.feed(whole[i : i + size])]
+    pieces += splitter.finish(FinishReason.STOP)
+    assert "".join(piece.text for piece in pieces if isinstance(piece, Text)) == answer
+    reasoning = "".join(piece.text for piece in pieces if isinstance(piece, Reasoning))
+    assert reasoning == ("hm {" if thought else "")
+    assert splitter.finish_word == "stop"
+
+
+def test_calls_are_calls_where_an_answer_would_have_to_match(
+    formats: dict[str, AnswerFormat],
+) -> None:
+    for name in ("json_tools", "kimi_k2", "gemma4"):
+        splitter = formats[name].splitter(TOOLS, starts_thinking=False, is_constrained=True)
+        pieces = splitter.feed("\n" + ANSWERS[name][0]) + splitter.finish(FinishReason.STOP)
+        assert [p.name for p in pieces if isinstance(p, CallStart)] == ["weather", "stop"]
+        assert not any(isinstance(piece, Text) for piece in pieces)

@@ -58,6 +58,20 @@ def test_the_printed_curl_streams_a_right_answer() -> None:
         assert "computing in float32" in server.output or sys.platform == "darwin"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--max-body", "0"], "0 bytes hold no request"),
+        (["--cors-origin", "chat.example"], "'chat.example' is no origin"),
+        (["--cors-origin", "https://chat.example/page"], "is no origin"),
+    ],
+)
+def test_options_that_can_only_be_mistakes_are_refused(arguments: list[str], words: str) -> None:
+    done = run("serve", *arguments)
+    assert done.returncode == 2
+    assert words in " ".join(re.sub("[│╭╮╰╯─]", " ", done.stderr).split())
+
+
 def test_ctrl_c_leaves_no_process_and_no_socket(own_tmp: Path) -> None:
     server = ServeProcess("--stages", "3", env={"TMPDIR": str(own_tmp)})
     with server:

@@ -202,6 +202,11 @@ HOSTILE_GRAMMARS = {
     + "\n".join(f'r{i}: (r{i + 1} | "x")*' for i in range(5000))
     + '\nr5000: "b"',
     "ambiguous": 'start: start start | "a" | ""',
+    "blank lines": "\n" * (MAX_GRAMMAR_CHARS - 1) + '"',
+    "one long word": 'start: "a"\n' + "a" * (MAX_GRAMMAR_CHARS - 11),
+    "a chain of GBNF rules": "root ::= r0\n"
+    + "\n".join(f"r{i} ::= r{i + 1}" for i in range(8000))
+    + '\nr8000 ::= "b"',
     "many alternatives": "start: " + "| ".join(['"a"'] * 20_000),
     "intersections": "start: R\nR: /(.*a.{12})/ & /(.*b.{17})/ & /(.*c.{19})/",
 }

@@ -124,6 +124,19 @@ def test_requests_per_minute(guarded: Guarded) -> None:
         assert http.post("/v1/completions", json=SHORT).status_code == 200
 
 
+def test_tokens_count_while_an_answer_runs(guarded: Guarded) -> None:
+    key = guarded.file.add("eager", tokens_per_minute=20)
+    long = {"prompt": "Hello " * 30, "max_tokens": 900, "ignore_eos": True, "stream": True}
+    with guarded.client(key) as http:
+        wait_until(lambda: http.get("/v1/models").status_code == 200, "the key is known")
+        with http.stream("POST", "/v1/completions", json={**SHORT, **long}) as running:
+            next(running.iter_lines())
+            refused = http.post("/v1/completions", json=SHORT)
+    assert refused.status_code == 429
+    assert "20 tokens a minute" in refused.json()["error"]["message"]
+    wait_until(lambda: guarded.server.num_requests == 0, "the stream has ended")
+
+
 def test_pages_of_a_named_origin_may_ask(guarded: Guarded) -> None:
     asked = {
         "Origin": PAGE,

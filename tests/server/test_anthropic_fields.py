@@ -1,5 +1,6 @@
 """What the Anthropic dialect's bodies come down to, and what they are refused for."""
 
+import time
 from typing import Any
 
 import pytest
@@ -55,6 +56,14 @@ def test_turns_of_the_same_role_become_one() -> None:
     ]
     system = messages(("system", "t"), ("user", "a"), system="s")
     assert [turn["content"] for turn in system] == ["s\n\nt", "a"]
+
+
+def test_thousands_of_turns_are_joined_in_no_time() -> None:
+    part, number = "x" * 700, 40_000
+    began_at = time.process_time()
+    (whole,) = messages(*[("user", part)] * number)
+    assert whole == {"role": "user", "content": "\n\n".join([part] * number)}
+    assert time.process_time() - began_at < 10
 
 
 def test_tool_calls_and_their_results() -> None:

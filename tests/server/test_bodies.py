@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbcluster.server.bodies import MAX_DEPTH, MAX_NAMES, check_shape, parse
+from tbcluster.server.bodies import (
+    MAX_CONTAINERS,
+    MAX_DEPTH,
+    MAX_NAMES,
+    MAX_VALUES,
+    check_shape,
+    parse,
+)
 from tbcluster.server.problems import Refusal
 
 VALUES = st.recursive(
@@ -66,7 +73,7 @@ def test_nesting_is_bounded(opening: bytes) -> None:
         return opening * depth + b"1" + closing * depth
 
     assert parse(nested(MAX_DEPTH)) is not None
-    for depth in (MAX_DEPTH + 1, 500, 1_000_000):
+    for depth in (MAX_DEPTH + 1, 500, MAX_CONTAINERS):
         with pytest.raises(Refusal, match="nests more than 64"):
             parse(nested(depth))
 
@@ -86,13 +93,50 @@ def widest(item: Any) -> int:
     return max([own, *(widest(child) for child in inner)])
 
 
-@given(VALUES, st.integers(0, 5), st.integers(0, 3))
-def test_depth_and_names_are_counted(value: object, depth: int, names: int) -> None:
-    if depth_of(value) > depth or widest(value) > names:
+def num_values(item: Any) -> int:
+    if not isinstance(item, (dict, list)):
+        return 0
+    inner = list(item.values() if isinstance(item, dict) else item)
+    return len(inner) + sum(map(num_values, inner))
+
+
+@given(VALUES, st.integers(0, 5), st.integers(0, 3), st.integers(0, 9))
+def test_depth_names_and_values_are_counted(
+    value: object, depth: int, names: int, values: int
+) -> None:
+    if depth_of(value) > depth or widest(value) > names or num_values(value) > values:
         with pytest.raises(Refusal):
-            check_shape(value, depth, names)
+            check_shape(value, depth, names, values)
     else:
-        check_shape(value, depth, names)
+        check_shape(value, depth, names, values)
+
+
+@pytest.mark.parametrize("item", [b"[]", b"{}", b'{"role":"user","content":"\\"["}'])
+def test_lists_and_objects_are_counted_before_they_are_parsed(item: bytes) -> None:
+    def listed(number: int) -> bytes:
+        return b"[" + b",".join([item] * number) + b"]"
+
+    assert len(parse(listed(MAX_CONTAINERS - 1))) == MAX_CONTAINERS - 1
+    for number in (MAX_CONTAINERS, 1_000_000):
+        with pytest.raises(Refusal, match="lists and objects, at most 65,536"):
+            parse(listed(number))
+
+
+@pytest.mark.parametrize("text", ["[{" * MAX_CONTAINERS, '\\"[' * MAX_CONTAINERS])
+def test_brackets_in_texts_do_not_count(text: str) -> None:
+    assert parse(json.dumps({"content": text}).encode()) == {"content": text}
+
+
+@pytest.mark.parametrize("body", [b'"' + b'\\"' * (1 << 22), b"[" * MAX_CONTAINERS * 2 + b'"\\'])
+def test_a_text_without_an_end_is_walked_through_once(body: bytes) -> None:
+    with pytest.raises(Refusal):
+        parse(b"[" * MAX_CONTAINERS + body)
+
+
+def test_values_of_a_body_are_bounded() -> None:
+    assert len(parse(b"[" + b"1," * (MAX_VALUES - 1) + b"1]")) == MAX_VALUES
+    with pytest.raises(Refusal, match="2,097,153 values, at most 2,097,152"):
+        parse(b"[" + b"1," * MAX_VALUES + b"1]")
 
 
 def test_an_object_of_too_many_names_is_refused_at_once() -> None:

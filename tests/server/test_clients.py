@@ -230,6 +230,24 @@ def test_calls_become_objects(client: openai.OpenAI) -> None:
     assert isinstance(call.function.parsed_arguments, GetWeather)
 
 
+def test_markers_in_what_has_to_match_are_text(client: openai.OpenAI) -> None:
+    got = {
+        chat(
+            client,
+            temperature=1,
+            seed=seed,
+            reasoning_effort="none",
+            extra_body={"regex": "a<thin(k|kk)>b"},
+        )
+        .choices[0]
+        .message.content
+        for seed in range(6)
+    }
+    assert got == {"a<think>b", "a<thinkk>b"}
+    forced = chat(client, reasoning_effort="none", extra_body={"regex": "a<think>b</think>"})
+    assert forced.choices[0].message.content == "a<think>b</think>"
+
+
 def test_the_asynchronous_client(tool_server: ServeProcess, client: openai.OpenAI) -> None:
     async def run() -> tuple[list[str], str, list[tuple[str, str]]]:
         async with openai.AsyncOpenAI(

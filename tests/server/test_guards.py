@@ -84,6 +84,21 @@ def test_a_bug_in_the_middle_of_an_answer_ends_the_connection() -> None:
         run(guarded, scope_of())
 
 
+def test_a_body_of_two_lengths_is_refused_and_the_connection_closed() -> None:
+    guarded, _ = gate(echo)
+    sent = run(guarded, scope_of(content_length="5", transfer_encoding="chunked"))
+    status, error = error_of(sent)
+    assert (status, error["code"]) == (400, "invalid_http")
+    assert (b"connection", b"close") in sent[0]["headers"]
+
+
+def test_the_arrival_is_noted_on_the_clock_of_the_metrics() -> None:
+    scope = scope_of()
+    metrics = Metrics(Cluster(), clock=lambda: 10.0)
+    run(RequestGate(echo, metrics, logs_access=False), scope, part(b"", more=False))
+    assert scope["state"]["arrived_at"] == 10.0
+
+
 def test_a_body_in_parts_comes_through() -> None:
     app = BodyGuard(echo, max_bytes=6, silence_s=1)
     sent = run(app, scope_of(), part(b"abc", more=True), part(b"def", more=False))

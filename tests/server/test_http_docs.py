@@ -19,7 +19,7 @@ from tbcluster.embeddings import MAX_AT_ONCE
 from tbcluster.engine.limits import Limits
 from tbcluster.server import connections, embeddings, problems
 from tbcluster.server.anthropic import schemas as anthropic_schemas
-from tbcluster.server.bodies import MAX_DEPTH, MAX_NAMES
+from tbcluster.server.bodies import MAX_CONTAINERS, MAX_DEPTH, MAX_NAMES, MAX_VALUES
 from tbcluster.server.fields import Body
 from tbcluster.server.ollama import schemas as ollama_schemas
 from tbcluster.server.openai import sampling
@@ -230,6 +230,7 @@ LIMITS = Limits(vocab_size=1, context_length=None)
         ("Limits and timeouts", f"of its answer | {OPTIONS.write_timeout_s:g} s |"),
         ("Limits and timeouts", f"| {OPTIONS.drain_s:g} s (`--drain`) |"),
         ("Limits and timeouts", f"| {MAX_DEPTH} deep, {MAX_NAMES:,} names in one object |"),
+        ("Limits and timeouts", f"| {MAX_CONTAINERS:,} lists and objects, {MAX_VALUES:,} values ("),
         ("Limits and timeouts", f"| connections | {connections.MAX_CONNECTIONS:,}, "),
         ("Limits and timeouts", f"(less {connections.OTHER_DESCRIPTORS}) |"),
         ("Limits and timeouts", f"at once | {LIMITS.max_running:,} |"),

@@ -124,6 +124,16 @@ def output(number: int, at: float, *, is_last: bool = False) -> Output:
     )
 
 
+def test_a_request_is_timed_from_its_arrival(cluster: Cluster) -> None:
+    metrics = Metrics(cluster, clock=lambda: 10.0)
+    timer = metrics.begin("/x", 4.0)
+    timer.output(output(1, 10.0, is_last=True))
+    timer.end("ok")
+    after = samples(metrics.exposition().decode())
+    for name in ("time_to_first_token_seconds_sum", "request_duration_seconds_sum"):
+        assert value(after, name, endpoint="/x") == 6.0
+
+
 def test_gaps_are_those_of_each_choice(cluster: Cluster) -> None:
     now = 10.0
     metrics = Metrics(cluster, clock=lambda: now)

@@ -1,5 +1,6 @@
 """Errors in the shape of each dialect."""
 
+import json
 from typing import Any
 
 import pytest
@@ -43,6 +44,22 @@ from tbcluster.server.problems import (
 )
 def test_the_path_says_the_dialect(path: str, dialect: Dialect) -> None:
     assert dialect_of(path) is dialect
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "is_anthropic"),
+    [
+        ("/v1/models/x", [(b"anthropic-version", b"2023-06-01")], True),
+        ("/v1/models", [(b"anthropic-version", b"2023-06-01")], True),
+        ("/v1/models/x", [(b"accept", b"*/*")], False),
+        ("/v1/completions", [(b"anthropic-version", b"2023-06-01")], False),
+    ],
+)
+def test_models_are_of_two_dialects(
+    path: str, headers: list[tuple[bytes, bytes]], is_anthropic: bool
+) -> None:
+    refused = answer({"path": path, "headers": headers}, Refusal(404, "there is none"))
+    assert (json.loads(refused.body).get("type") == "error") is is_anthropic
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_running_requests_finish_and_new_ones_are_refused(cluster: Cluster) -> N
             next(lines)
             server.interrupt()
             wait_until(lambda: bool(server.notes), "it says what it waits for")
-            assert server.notes == ["finishing 1 request, Ctrl-C again ends them"]
+            assert server.notes == ["finishing 1 request, Ctrl-C again ends it"]
             # The connection from before is still there.
             ready = http.get("/ready")
             assert (ready.status_code, ready.json()) == (503, {"status": "draining"})

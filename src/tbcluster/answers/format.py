@@ -71,6 +71,7 @@ class AnswerFormat:
         tools: list[dict[str, Any]] | None,
         starts_thinking: bool,
         splits_reasoning: bool = True,
+        is_constrained: bool = False,
     ) -> AnswerSplitter:
         """For one answer.
 
@@ -79,6 +80,7 @@ class AnswerFormat:
                 is text.
             starts_thinking: Whether the prompt has opened reasoning.
             splits_reasoning: Otherwise reasoning is text too, with its markers.
+            is_constrained: Whether what is no call has to match a grammar.
         """
         has_tools = bool(tools) and self.has_tools
         has_thinking = splits_reasoning and self.tokenizer.has_thinking
@@ -100,6 +102,7 @@ class AnswerFormat:
             self._block_maker(tools or []) if has_tools else None,
             tool_start=self.tokenizer.tool_call_start or "",
             splits_reasoning=splits_reasoning,
+            is_constrained=is_constrained,
         )
 
     def tool_grammar(

@@ -1,8 +1,8 @@
 """Encodes a chat so that what a user writes is text and never one of the model's control tokens.
 
-Each such token that stands in a message or tool is replaced by a mark before the template is
-rendered. The text around the marks is then encoded by itself, and what a mark stands for in parts
-that are no token.
+Each such token that stands in a message, tool or template variable is replaced by a mark before the
+template is rendered. The text around the marks is then encoded by itself, and what a mark stands
+for in parts that are no token.
 """
 
 import copy
@@ -95,12 +95,15 @@ def encode_chat(
     if tools:
         chat["tools"] = copy.deepcopy(list(tools))
     _check_text(chat)
+    _check_text(template_kwargs, "chat_template_kwargs")
     options = {"add_generation_prompt": True, **template_kwargs}
     marks = _Marks(tokenizer)
     marked = {"messages": [marks.in_message(message) for message in chat["messages"]]}
     if tools:
         marked["tools"] = marks.replaced(chat["tools"])
-    as_text = {**options, "tokenize": False}
+    # Templates write some of their variables into the prompt: a date, a name, documents.
+    variables = {name: marks.replaced(value) for name, value in template_kwargs.items()}
+    as_text = {**options, **variables, "tokenize": False}
     if not marks.texts:
         if sum(map(len, _texts(chat))) > LONG_CHAT_CHARS:
             check_length(len(_render(tokenizer, chat, as_text)))
@@ -156,13 +159,13 @@ def _mistral_id(call_id: Any) -> str:
     return sha256(str(call_id).encode()).hexdigest()[:9]
 
 
-def _check_text(value: Any) -> None:
+def _check_text(value: Any, param: str = "messages") -> None:
     """Raises: RequestError when a text in `value` cannot be encoded as UTF-8."""
     for text in _texts(value):
         try:
             text.encode()
         except UnicodeEncodeError as error:
-            raise RequestError(f"messages is no valid text: {error}", "messages") from error
+            raise RequestError(f"{param} is no valid text: {error}", param) from error
 
 
 def _texts(value: Any) -> list[str]:

@@ -23,6 +23,8 @@ class AnswerSplitter:
             not asked for.
         tool_start: What a block of tool calls begins with.
         splits_reasoning: Otherwise reasoning is text too.
+        is_constrained: Whether the answer has to match a grammar: once it has begun, what looks
+            like a marker is a part of it (of a text in JSON, say).
     """
 
     def __init__(
@@ -32,12 +34,15 @@ class AnswerSplitter:
         new_block: Callable[[int], CallBlock] | None,
         tool_start: str = "",
         splits_reasoning: bool = True,
+        is_constrained: bool = False,
     ) -> None:
         self._machine: Any = machine.make_state(initial)
         self._state = initial
         self._new_block = new_block
         self._tool_start = tool_start
         self._text_states = {"normal", "tool"} | (set() if splits_reasoning else {"reasoning"})
+        self._is_constrained = is_constrained
+        self._is_all_text = False
         self._block: CallBlock | None = None
         self._num_begun = 0
         self._num_done = 0
@@ -61,8 +66,9 @@ class AnswerSplitter:
 
     def feed(self, text: str) -> list[Piece]:
         """What the next part of the answer's text makes certain."""
-        self._machine, segments = TextStateMachine.split(self._machine, text)
-        return _joined(self._pieces(segments))
+        if self._is_all_text:
+            return _joined(self._take(text))
+        return _joined(self._until_begun(text) if self._is_constrained else self._split(text))
 
     def finish(self, reason: FinishReason) -> list[Piece]:
         """What was still held back. Nothing that was generated is lost: a call that was not
@@ -70,6 +76,20 @@ class AnswerSplitter:
         self._reason = reason
         self._machine, held, _ = TextStateMachine.flush(self._machine)
         return _joined([*self._take(held), *self._last(reason)])
+
+    def _split(self, text: str) -> Iterator[Piece]:
+        self._machine, segments = TextStateMachine.split(self._machine, text)
+        yield from self._pieces(segments)
+
+    def _until_begun(self, text: str) -> Iterator[Piece]:
+        """Character by character, so that no marker behind the answer's beginning is taken out."""
+        for place, char in enumerate(text, start=1):
+            yield from self._split(char)
+            if self._state == "normal" and not self._text.is_new:
+                self._is_all_text = True
+                self._machine, held, _ = TextStateMachine.flush(self._machine)
+                yield from self._take(held + text[place:])
+                return
 
     def _pieces(self, segments: list[tuple[str, str]]) -> Iterator[Piece]:
         for number, (state, text) in enumerate(segments):

@@ -49,7 +49,8 @@ KvMemory = Annotated[
         "--kv-memory",
         parser=byte_count,
         metavar="SIZE",
-        help="Memory of each stage for KV caches, such as 8GB (a share of what is left).",
+        help="Memory of each stage for KV caches, such as 8GB; a share of what is left if not "
+        "given.",
         show_default=False,
     ),
 ]
@@ -75,7 +76,7 @@ PrefixDisk = Annotated[
     typer.Option(
         parser=byte_count,
         metavar="SIZE",
-        help="How much they may take there.",
+        help="How much the prefixes in that folder may take.",
         show_default=f"{DEFAULT_DISK_BYTES // 10**9}GB",
     ),
 ]
@@ -83,7 +84,9 @@ MaxTokens = Annotated[int, typer.Option(min=1, help="Most tokens to generate.")]
 Temperature = Annotated[
     float, typer.Option("--temp", "--temperature", min=0.0, help="0 is greedy.")
 ]
-TopP = Annotated[float, typer.Option(min=0.0, max=1.0, help="Nucleus sampling; 1 keeps all.")]
+TopP = Annotated[
+    float, typer.Option(min=0.0, max=1.0, help="Nucleus sampling, above 0; 1 keeps all.")
+]
 TopK = Annotated[int, typer.Option(min=0, help="Keep the k likeliest tokens; 0 keeps all.")]
 MinP = Annotated[
     float, typer.Option(min=0.0, max=1.0, help="Drop tokens below this share of the likeliest.")
@@ -96,7 +99,7 @@ Keys = Annotated[
         "--keys",
         envvar="TBCLUSTER_KEYS",
         metavar="FILE",
-        help="The file of API keys (one in your own settings folder).",
+        help="The file of API keys (keys.json in your own settings folder).",
         show_default=False,
     ),
 ]

@@ -3,9 +3,11 @@
 import ipaddress
 import json
 import logging
+import re
 import signal
 import socket
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +33,7 @@ from tbcluster.server.keys import KeyFile, KeyRing
 
 DEFAULT_PORT = 8080
 DEFAULT_BODY_BYTES = 32 << 20
+MIN_BODY_BYTES = 1024
 # The exit status of a program that SIGTERM ended, as shells count it.
 TERMINATED = 128 + signal.SIGTERM
 
@@ -57,7 +60,8 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="URL",
-            help="Let scripts of this web page use the server; may be repeated.",
+            help="Let scripts of web pages at this address, such as http://localhost:3000, use "
+            "the server; may be repeated; * for all.",
             show_default=False,
         ),
     ] = None,
@@ -72,7 +76,7 @@ def serve(
     ] = DEFAULT_BODY_BYTES,
     drain: Annotated[
         float,
-        typer.Option(min=0, help="Seconds that running requests may take to finish at the end."),
+        typer.Option(min=0, help="Seconds that running requests may take to finish after Ctrl-C."),
     ] = 30.0,
     access_log: Annotated[
         bool, typer.Option("--access-log", help="Log a line for each request; never what it says.")
@@ -88,6 +92,12 @@ def serve(
     from tbcluster.server import serving
     from tbcluster.server.options import ServerOptions
 
+    check_origins(cors_origin or ())
+    if max_body < MIN_BODY_BYTES:
+        raise typer.BadParameter(
+            f"{max_body} bytes hold no request: allow {MIN_BODY_BYTES} or more",
+            param_hint="--max-body",
+        )
     kv = KvOptions(kv_memory, kv_bits, prefix_cache, prefix_folder, prefix_disk)
     ring = key_ring(host, keys, require_keys=require_keys, insecure=insecure)
     options = ServerOptions(
@@ -135,6 +145,17 @@ def key_ring(host: str, path: Path | None, *, require_keys: bool, insecure: bool
     return ring
 
 
+def check_origins(origins: Sequence[str]) -> None:
+    """Raises: BadParameter for what no browser sends as an origin."""
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+            raise typer.BadParameter(
+                f"{origin!r} is no origin: give its scheme, host and port, such as "
+                "http://localhost:3000",
+                param_hint="--cors-origin",
+            )
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can connect to `host`."""
     try:
@@ -154,6 +175,8 @@ def kv_line(cluster: Cluster) -> str:
 def announce(cluster: Cluster, listener: socket.socket, *, asks_keys: bool) -> None:
     """Say what runs where, and how to try it."""
     host, port = listener.getsockname()[:2]
+    is_everywhere = ipaddress.ip_address(host).is_unspecified
+    host = "127.0.0.1" if is_everywhere else host
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     body = {
         "model": cluster.model_name,
@@ -162,7 +185,11 @@ def announce(cluster: Cluster, listener: socket.socket, *, asks_keys: bool) -> N
     }
     console.print(stage_table(cluster))
     console.print(kv_line(cluster))
-    console.print(f"\n[bold]{cluster.model_name}[/bold] is served at [bold]{url}/v1[/bold]. Try:\n")
+    console.print(
+        f"\n[bold]{cluster.model_name}[/bold] is served at [bold]{url}[/bold] (OpenAI's clients: "
+        f"{url}/v1; page: {url}/docs). Try:\n",
+        soft_wrap=True,
+    )
     # A long line must stay one line to be copied.
     key = "-H 'Authorization: Bearer YOUR_KEY' " if asks_keys else ""
     console.print(
@@ -171,4 +198,6 @@ def announce(cluster: Cluster, listener: socket.socket, *, asks_keys: bool) -> N
         soft_wrap=True,
         markup=False,
     )
+    if is_everywhere:
+        console.print(f"\nOther machines reach it at http://{socket.gethostname()}:{port}")
     console.print("\nCtrl-C ends it.")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from llguidance import LLMatcher, LLParserLimits, LLTokenizer
-from llguidance.gbnf_to_lark import any_to_lark
+from llguidance.gbnf_to_lark import gbnf_to_lark
 from llguidance.hf import from_tokenizer
 from mlx_lm.tokenizer_utils import TokenizerWrapper
 from numpy.typing import NDArray
@@ -37,6 +37,8 @@ JSON_OPTIONS: "JsonCompileOptions" = {
 STACK_BYTES = 1 << 28
 # llguidance's time grows with the square of the rules, and refusing too many takes it longest.
 MAX_LARK_RULES = 1000
+# Reading GBNF goes over all of it once for each rule, in Python: about a second.
+MAX_GBNF_WORK = 10_000_000
 # For whatever the bounds above have overlooked.
 MOST_SECONDS = 15.0
 NUM_THREADS = 2
@@ -45,7 +47,8 @@ MAX_WORDS_CHARS = 500
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
-# Possessive: going back over what was matched would take minutes for one long line.
+# Possessive, and line by line: going back over what was matched would take minutes.
+_LARK_START = re.compile(r"^[^\S\n]*+(?:%llguidance\b|start\s*+:)", re.MULTILINE)
 _LARK_RULE = re.compile(r"^[^\S\n]*+[?!]?[A-Za-z_]\w*+[^\n:\"]*+:", re.MULTILINE)
 
 T = TypeVar("T")
@@ -262,11 +265,18 @@ def _check_size(text: str, param: str) -> None:
 
 
 def _to_lark(text: str) -> str:
-    try:
-        converted: str = any_to_lark(text)
-    except Exception as error:  # its reader of GBNF raises plain Exceptions
-        raise ValueError(f"neither Lark nor GBNF: {error}") from error
-    num_rules = len(_LARK_RULE.findall(converted))
+    lark = text if _LARK_START.search(text) else _from_gbnf(text)
+    num_rules = len(_LARK_RULE.findall(lark))
     if num_rules > MAX_LARK_RULES:
         raise ValueError(f"it has {num_rules} rules, at most {MAX_LARK_RULES} are allowed")
+    return lark
+
+
+def _from_gbnf(text: str) -> str:
+    if text.count("::=") * len(text) > MAX_GBNF_WORK:
+        raise ValueError("it has too many rules for its length: write it in Lark, or split it")
+    try:
+        converted: str = gbnf_to_lark(text)
+    except Exception as error:  # its reader raises plain Exceptions
+        raise ValueError(f"neither Lark nor GBNF: {error}") from error
     return converted

@@ -1,5 +1,6 @@
 """Grammars on the last stage: which tokens may come next, computed beside the forward passes."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ from tbcluster.model.grammar import (
 )
 from tbcluster.model.source import check_folder
 from tbcluster.model.tokenizer import open_tokenizer
+
+# llguidance bounds what it keeps, not how long it takes: with ambiguous grammars that grows with
+# the answer, and whoever shares the stage waits too. Some milliseconds are usual. Of CPU time, so
+# that a busy machine makes no difference.
+MOST_MASK_SECONDS = 0.25
 
 
 class GrammarMasks:
@@ -86,7 +92,10 @@ class FollowedGrammar:
         self._vocabulary = vocabulary
         self._gate = ThinkingGate(grammar)
         self._matcher: LLMatcher | None = None
-        # Whether the marker that opens reasoning has begun with what the grammar does not allow.
+        # What opens reasoning may begin as the answer may: this has not seen any of it. (llguidance
+        # does not go back over tokens without a text.)
+        self._fresh: LLMatcher | None = None
+        # Whether it has begun with what the grammar does not allow.
         self._is_beside = False
         self._mask = threads.submit(lambda: self._begin(grammar.text, generated))
 
@@ -117,8 +126,13 @@ class FollowedGrammar:
     def _next(self, before: Future[Mask], token: TokenId) -> Mask:
         # One at a time; it has begun already, since threads take up what comes first.
         before.result()
+        began_s = time.thread_time()
         self._take(token)
-        return self._compute()
+        mask = self._compute()
+        spent_s = time.thread_time() - began_s
+        if spent_s > MOST_MASK_SECONDS:
+            raise ValueError(f"it is too ambiguous, one token of it took {spent_s:.2f} s")
+        return mask
 
     def _take(self, token: TokenId) -> None:
         was_thinking = self._gate.is_thinking
@@ -126,12 +140,11 @@ class FollowedGrammar:
         if self._matcher is None or was_thinking:
             return
         if self._gate.is_thinking:
-            # What has opened reasoning was no part of the answer.
-            self._matcher.reset()
-            self._is_beside = False
+            self._matcher, self._is_beside = self._fresh or self._matcher, False
         elif self._gate.opening is None:
             self._matcher.consume_token(token)
         elif not self._is_beside:
+            self._fresh = self._fresh or self._matcher.deep_copy()
             self._is_beside = self._matcher.try_consume_tokens([token]) == 0
 
     def _compute(self) -> Mask:
@@ -145,8 +158,24 @@ class FollowedGrammar:
             return vocabulary.all_but_ends
         if opening is not None and self._is_beside:
             return _with_token(np.zeros_like(vocabulary.everything), opening)
-        mask = compute_mask(matcher) if matcher is not None else vocabulary.everything
+        mask = vocabulary.everything
+        if matcher is not None:
+            mask = _spelled(matcher, vocabulary.tokenizer, compute_mask(matcher))
         return mask if opening is None else _with_token(mask, opening)
+
+
+def _spelled(matcher: LLMatcher, tokenizer: LLTokenizer, mask: Mask) -> Mask:
+    """Where only one text can follow, llguidance allows just the token that its tokenizer makes of
+    it; if that is an added token, which is no text, the matcher refuses it: one character then."""
+    words = np.flatnonzero(mask)
+    if len(words) != 1 or (word := int(mask[words[0]])).bit_count() != 1:
+        return mask
+    if matcher.validate_tokens([int(words[0]) * 32 + word.bit_length() - 1]):
+        return mask
+    first = tokenizer.tokenize_bytes(matcher.compute_ff_bytes()[:1])
+    if len(first) != 1 or not matcher.validate_tokens(first):
+        return mask
+    return _with_token(np.zeros_like(mask), first[0])
 
 
 class ThinkingGate:

@@ -6,10 +6,12 @@ A dialect is a `Writer` for streams and a function of the finished answer for ev
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
+import msgspec
 from fastapi import Request as HttpRequest
-from fastapi.responses import JSONResponse, Response, StreamingResponse
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response, StreamingResponse
 from pydantic_core import from_json
 
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
@@ -19,9 +21,14 @@ from tbcluster.core import FinishReason, Output, SampledToken
 from tbcluster.errors import TbclusterError
 from tbcluster.server.choices import Choices, unless_disconnected
 from tbcluster.server.intake import Generation
+from tbcluster.server.metrics import Metrics, RequestTimer
 
 # Nginx's word for a client that did not wait for its answer.
 CLIENT_CLOSED_REQUEST = 499
+# An answer of more is worded in another thread: with logprobs it takes seconds.
+MANY_TOKENS = 256
+
+Body: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,15 +164,34 @@ class Answer:
         self._cluster = cluster
         self._generation = generation
         self._http = http
+        self._caller = getattr(http.state, "caller", None)
         self.usage = Usage(generation.num_prompt_tokens)
-        self._readers = [_Reader(generation) for _ in generation.requests]
+        self._readers = [ChoiceReader(generation) for _ in generation.requests]
 
-    async def whole(self, body: Callable[[list[Choice], Usage], dict[str, Any]]) -> Response:
-        """The answer in one JSON object."""
+    async def whole(
+        self,
+        word: Callable[[list[Choice], Usage], Body],
+        keep: Callable[[Body], None] | None = None,
+    ) -> Response:
+        """The answer in one JSON object.
+
+        Args:
+            word: Makes it, in another thread if it is long.
+            keep: Is given it, in this one.
+        """
         choices = await unless_disconnected(self._http, self._collect())
         if choices is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        return JSONResponse(body(choices, self.usage))
+
+        def worded() -> tuple[Body, bytes]:
+            body = word(choices, self.usage)
+            return body, msgspec.json.encode(body)
+
+        is_long = self.usage.num_generated > MANY_TOKENS
+        body, content = await run_in_threadpool(worded) if is_long else worded()
+        if keep is not None:
+            keep(body)
+        return Response(content, media_type="application/json")
 
     async def stream(self, writer: Writer) -> Response:
         """A stream whose first token has already come: what can be refused is refused with a
@@ -182,10 +208,11 @@ class Answer:
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """What comes, token by token. Leaving the iterator cancels what still runs."""
-        timer = self._http.app.state.metrics.begin(self._http.url.path)
+        timer = timer_of(self._http)
         outcome = "cancelled"
         try:
             async with Choices(self._cluster, self._generation.requests) as choices:
+                self._charge(self.usage.num_prompt)
                 async for index, output in choices:
                     timer.output(output, index)
                     delta = self._read(index, output)
@@ -197,7 +224,6 @@ class Answer:
             outcome = "error"
             raise
         finally:
-            self._charge()
             timer.end(outcome)
 
     def _read(self, index: int, output: Output) -> Delta:
@@ -210,6 +236,7 @@ class Answer:
             self.usage.first_token_at = output.first_token_at
         self.usage.last_token_at = output.emitted_at
         self.usage.num_generated += 1
+        self._charge(1)
         self.usage.num_reasoning += reader.is_reasoning(pieces)
         return Delta(index, pieces, output.sampled, finish)
 
@@ -220,13 +247,13 @@ class Answer:
                 choices[delta.choice].add(delta)
         return choices
 
-    def _charge(self) -> None:
-        caller = getattr(self._http.state, "caller", None)
-        if caller is not None:
-            caller.charge(self.usage.num_total)
+    def _charge(self, num_tokens: int) -> None:
+        """At once, and not when the answer ends: others of the same caller begin meanwhile."""
+        if self._caller is not None:
+            self._caller.charge(num_tokens)
 
 
-class _Reader:
+class ChoiceReader:
     """Turns one choice's outputs into pieces."""
 
     def __init__(self, generation: Generation) -> None:
@@ -242,13 +269,12 @@ class _Reader:
         if self._splitter is None:
             pieces: list[Piece] = [Text(output.text)] if output.text else []
             return pieces, Finish(reason, False, output.stop) if reason else None
-        pieces = self._splitter.feed(output.text)
+        pieces = self._wanted(self._splitter.feed(output.text))
         if self._has_enough_calls:
-            pieces = [piece for piece in pieces if self._is_wanted(piece)]
             return pieces, Finish(FinishReason.STOP, True)
         if reason is None:
             return pieces, None
-        pieces += self._splitter.finish(reason)
+        pieces += self._wanted(self._splitter.finish(reason))
         has_calls = self._splitter.num_calls > 0
         return pieces, Finish(reason, has_calls and reason is FinishReason.STOP, output.stop)
 
@@ -263,10 +289,19 @@ class _Reader:
         assert self._splitter is not None  # noqa: S101 - asked by `read` alone
         return self._max_calls is not None and self._splitter.num_calls >= self._max_calls
 
-    def _is_wanted(self, piece: Piece) -> bool:
-        if isinstance(piece, (CallStart, CallArguments)):
-            return self._max_calls is None or piece.index < self._max_calls
-        return True
+    def _wanted(self, pieces: list[Piece]) -> list[Piece]:
+        """Without the calls that are too many."""
+        most = self._max_calls
+        if most is None:
+            return pieces
+        calls = (CallStart, CallArguments)
+        return [piece for piece in pieces if not isinstance(piece, calls) or piece.index < most]
+
+
+def timer_of(http: HttpRequest) -> RequestTimer:
+    """What times an HTTP request, from its arrival."""
+    metrics: Metrics = http.app.state.metrics
+    return metrics.begin(http.scope["path"], getattr(http.state, "arrived_at", None))
 
 
 async def _events(

@@ -1,5 +1,6 @@
 """Bodies of requests: strictly parsed JSON."""
 
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -14,6 +15,12 @@ from tbcluster.server.problems import Refusal
 MAX_DEPTH = 64
 # Each name that an object should not have is an error of its own, and costs as much.
 MAX_NAMES = 4096
+# Parsing and validation hold up the event loop: most lists and objects in a body (thousands of
+# messages, with parts), and most values in all of them (a prompt's token ids).
+MAX_CONTAINERS = 1 << 16
+MAX_VALUES = 1 << 21
+# A text in JSON, up to the end where it has none. Possessive: it never goes back.
+TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)
 # From this size on, parsing is left to another thread.
 BIG_BODY_BYTES = 1 << 18
 
@@ -75,6 +82,7 @@ def parse(body: bytes) -> Any:
     Raises:
         Refusal: With status 400, and what is wrong.
     """
+    _check_containers(body)
     try:
         value = msgspec.json.decode(body)
     except UnicodeDecodeError as error:
@@ -87,19 +95,42 @@ def parse(body: bytes) -> Any:
     return value
 
 
-def check_shape(value: Any, max_depth: int = MAX_DEPTH, max_names: int = MAX_NAMES) -> None:
-    """Raises: Refusal when lists and objects nest too deeply, or an object has too many names."""
+def check_shape(
+    value: Any,
+    max_depth: int = MAX_DEPTH,
+    max_names: int = MAX_NAMES,
+    max_values: int = MAX_VALUES,
+) -> None:
+    """Raises: Refusal when lists and objects nest too deeply or hold too much."""
+    num_values = 0
     level = [value]
     for _ in range(max_depth + 1):
         level = [item for item in level if isinstance(item, (dict, list))]
         if not level:
             return
         widest = max((len(item) for item in level if isinstance(item, dict)), default=0)
-        if widest > max_names:
-            message = f"an object in the body has {widest:,} names, at most {max_names:,} are taken"
-            raise Refusal(400, message, code="invalid_json")
+        _check_count("an object in the body has", widest, "names", max_names)
+        num_values += sum(map(len, level))
+        _check_count("lists and objects in the body hold", num_values, "values", max_values)
         level = [child for item in level for child in _children(item)]
     raise _too_deep()
+
+
+def _check_containers(body: bytes) -> None:
+    """Millions of them would take seconds and gigabytes to parse, so they are counted before."""
+    if _num_openings(body) > MAX_CONTAINERS:
+        outside = _num_openings(TEXT.sub(b"", body))
+        _check_count("the body has", outside, "lists and objects", MAX_CONTAINERS)
+
+
+def _num_openings(body: bytes) -> int:
+    return body.count(b"[") + body.count(b"{")
+
+
+def _check_count(where: str, count: int, what: str, most: int) -> None:
+    if count > most:
+        message = f"{where} {count:,} {what}, at most {most:,} are taken"
+        raise Refusal(400, message, code="invalid_json")
 
 
 def _children(item: dict[str, Any] | list[Any]) -> Any:

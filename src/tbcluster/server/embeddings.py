@@ -17,14 +17,14 @@ from pydantic import (
 
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import Output, Pooling, Request
-from tbcluster.embeddings import Text, Vector, arun_embeddings, finished_vector
+from tbcluster.embeddings import Vector, arun_embeddings, finished_vector
 from tbcluster.engine.limits import MAX_INTEGER
 from tbcluster.errors import RequestError, TbclusterError
 from tbcluster.generation import encode_prompt
-from tbcluster.server.answering import CLIENT_CLOSED_REQUEST
+from tbcluster.server.answering import CLIENT_CLOSED_REQUEST, timer_of
 from tbcluster.server.bodies import JsonRoute
 from tbcluster.server.choices import unless_disconnected
-from tbcluster.server.fields import Body, Listed, refusal
+from tbcluster.server.fields import Body, Listed, one_by_one, refusal
 from tbcluster.server.intake import Intake
 
 MAX_INPUTS = 2048
@@ -61,12 +61,9 @@ class EmbeddingRequest(Body):
         return self
 
     @property
-    def inputs(self) -> list[Text]:
+    def inputs(self) -> list[str | list[int]]:
         """The inputs one by one, as texts or token arrays."""
-        if isinstance(self.input, str):
-            return [self.input]
-        tokens = [item for item in self.input if isinstance(item, int)]
-        return [tokens] if tokens else [item for item in self.input if not isinstance(item, int)]
+        return one_by_one(self.input)
 
 
 def make_router(intake: Intake) -> APIRouter:
@@ -116,7 +113,7 @@ async def counted_outputs(
     cluster: Cluster, requests: list[Request], http: HttpRequest
 ) -> list[Output]:
     """The output of each request, which metrics and the caller's limits count."""
-    timer = http.app.state.metrics.begin(http.url.path)
+    timer = timer_of(http)
     outcome = "cancelled"
     try:
         outputs = await arun_embeddings(cluster, requests)

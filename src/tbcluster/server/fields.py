@@ -1,6 +1,6 @@
 """What bodies of all dialects share: types are strict, and no field is ignored."""
 
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, FailFast, model_validator
 from pydantic_core import PydanticCustomError
@@ -17,6 +17,15 @@ class _FirstFault(FailFast):
 
 # A list of which only the first wrong item is complained about: there may be a million.
 Listed = Annotated[list[T], _FirstFault()]
+
+
+def one_by_one(given: str | list[str] | list[int] | list[list[int]]) -> list[str | list[int]]:
+    """A text or token array, or several of either, as a list of them."""
+    if isinstance(given, str):
+        return [given]
+    if given and isinstance(given[0], int):
+        return [given]
+    return cast(list[str | list[int]], given)
 
 
 def refusal(param: str, message: str) -> PydanticCustomError:

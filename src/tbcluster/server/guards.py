@@ -4,7 +4,6 @@ import asyncio
 import logging
 import re
 import secrets
-import time
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,11 +28,28 @@ def new_request_id() -> str:
     return secrets.token_hex(16)
 
 
+def is_ambiguous(scope: Scope) -> bool:
+    """Whether the body's length is told in two ways: a proxy that believes the other one would take
+    a part of this request for the next."""
+    ways = (b"content-length", b"transfer-encoding")
+    return all(header(scope, name) is not None for name in ways)
+
+
+def _ambiguous() -> Refusal:
+    return Refusal(
+        400,
+        "Content-Length and Transfer-Encoding exclude each other: send one of them",
+        code="invalid_http",
+        headers={"Connection": "close"},
+    )
+
+
 class RequestGate:
     """The outermost: gives each request its id, answers where the server itself is at fault, counts
     what is refused and logs what was asked.
 
-    Sets `request.state.request_id`, and `caller` to None until someone is known.
+    Sets `request.state.request_id`, `arrived_at` (on the metrics' clock), and `caller` to None
+    until someone is known.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, logs_access: bool) -> None:
@@ -52,7 +68,7 @@ class RequestGate:
         state["request_id"] = given.decode() if given and is_sane else new_request_id()
         state["caller"] = None
         id_header = (b"x-request-id", state["request_id"].encode())
-        started_at = time.monotonic()
+        state["arrived_at"] = started_at = self._metrics.clock()
         status = 0
 
         async def send_with_id(message: Message) -> None:
@@ -63,7 +79,10 @@ class RequestGate:
             await send(message)
 
         try:
-            await self._app(scope, receive, send_with_id)
+            if is_ambiguous(scope):
+                await answer(scope, _ambiguous())(scope, receive, send_with_id)
+            else:
+                await self._app(scope, receive, send_with_id)
         except (
             Exception
         ) as error:  # the top of a request: whatever it is, it is logged and answered
@@ -74,7 +93,7 @@ class RequestGate:
             if "refused" in state:
                 self._metrics.reject(state["refused"])
             if self._logs_access:
-                self._log(scope, status, time.monotonic() - started_at)
+                self._log(scope, status, self._metrics.clock() - started_at)
 
     def _log(self, scope: Scope, status: int, took_s: float) -> None:
         """One line; neither the query nor anything that was said is in it."""

@@ -80,7 +80,9 @@ class Intake:
                 [prompt], options, grammar, keeps_first_blank=chat.continues_last
             ),
             num_choices=options.num_choices,
-            new_splitter=lambda: self.format.splitter(list(tools) or None, is_thinking),
+            new_splitter=lambda: self.format.splitter(
+                list(tools) or None, is_thinking, is_constrained=options.constraint is not None
+            ),
             max_calls=None if chat.tools.is_parallel else 1,
         )
 

@@ -53,11 +53,12 @@ class Metrics:
         )
         self._registry.register(_EngineCollector(cluster))
 
-    def begin(self, endpoint: str) -> "RequestTimer":
-        """Time a request that has just come."""
+    def begin(self, endpoint: str, arrived_at: float | None = None) -> "RequestTimer":
+        """Time a request that came at `arrived_at` on the clock, or has just come."""
         return RequestTimer(
             endpoint,
             self.clock,
+            self.clock() if arrived_at is None else arrived_at,
             self._first_token.labels(endpoint),
             self._gap.labels(endpoint),
             self._end,
@@ -88,6 +89,7 @@ class RequestTimer:
         self,
         endpoint: str,
         clock: Callable[[], float],
+        begun_at: float,
         first_token: Histogram,
         gap: Histogram,
         on_end: Callable[[str, str, float], None],
@@ -97,7 +99,7 @@ class RequestTimer:
         self._first_token = first_token
         self._gap = gap
         self._on_end: Callable[[str, str, float], None] | None = on_end
-        self._begun_at = clock()
+        self._begun_at = begun_at
         # Choice -> (when its newest output was emitted, how many tokens it had then).
         self._newest: dict[int, tuple[float, int]] = {}
 

@@ -27,6 +27,8 @@ RETRY_AFTER_S = 5
 MAX_SHOWN_VALUE = 60
 MAX_SHOWN_NAME = 100
 MAX_MESSAGE = 2000
+# Every client of Anthropic's dialect sends it, and no other.
+VERSION_HEADER = b"anthropic-version"
 
 # First match wins: (error, status, type, code).
 _ANSWERS: list[tuple[type[Exception], int, str, str | None]] = [
@@ -151,12 +153,21 @@ def error_event(
     return body_of(refusal_of(error), spoken, request_id)
 
 
+def _dialect_in(scope: Mapping[str, Any]) -> Dialect:
+    """The dialect of the request of this ASGI scope. Two have the path of models."""
+    path = scope["path"]
+    if path == "/v1/models" or path.startswith("/v1/models/"):
+        is_anthropic = any(name == VERSION_HEADER for name, _ in scope["headers"])
+        return Dialect.ANTHROPIC if is_anthropic else Dialect.OPENAI
+    return dialect_of(path)
+
+
 def answer(scope: MutableMapping[str, Any], refusal: Refusal) -> JSONResponse:
     """A refusal as the answer to the request of this ASGI scope."""
     state = scope.setdefault("state", {})
     # Whoever counts refusals sees here what it was.
     state["refused"] = refusal.code or str(refusal.status_code)
-    body = body_of(refusal, dialect_of(scope["path"]), state.get("request_id"))
+    body = body_of(refusal, _dialect_in(scope), state.get("request_id"))
     return JSONResponse(body, refusal.status_code, headers=refusal.headers)
 
 

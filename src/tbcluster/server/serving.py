@@ -106,8 +106,9 @@ class Server(uvicorn.Server):
     async def _finish_running(self) -> None:
         running = self.server_state.tasks
         if running:
-            noun = "request" if len(running) == 1 else "requests"
-            self._on_note(f"finishing {len(running)} {noun}, Ctrl-C again ends them")
+            what = "1 request" if len(running) == 1 else f"{len(running)} requests"
+            them = "it" if len(running) == 1 else "them"
+            self._on_note(f"finishing {what}, Ctrl-C again ends {them}")
         clock = asyncio.get_running_loop().time
         give_up_at = clock() + self._options.drain_s
         while running and not self.force_exit and clock() < give_up_at:

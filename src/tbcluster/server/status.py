@@ -3,7 +3,7 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from tbcluster.cluster.cluster import Cluster, ClusterState
 from tbcluster.server.draining import Drain
@@ -17,6 +17,11 @@ _NOT_NOW: dict[int | str, dict[str, Any]] = {
 def make_router(cluster: Cluster, metrics: Metrics, drain: Drain, *, asks_keys: bool) -> APIRouter:
     """The endpoints of one cluster."""
     router = APIRouter(tags=["Status"])
+
+    @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def root() -> Response:
+        """Ollama's own command line asks here whether anyone is there."""
+        return PlainTextResponse("tbcluster is running; its page is at /docs\n")
 
     @router.get("/health", responses=_NOT_NOW)
     async def health(http: Request) -> JSONResponse:

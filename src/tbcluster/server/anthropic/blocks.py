@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -157,14 +158,11 @@ def joined(blocks: Iterable[TextBlock]) -> str:
 
 def neutral_messages(system: Sequence[TextBlock], turns: Sequence[MessageParam]) -> list[Message]:
     """A conversation in OpenAI's form. Turns of the same role that follow each other become one."""
-    messages: list[Message] = []
-    if system:
-        messages.append({"role": "system", "content": joined(system)})
+    said: list[Message] = [{"role": "system", "content": joined(system)}] if system else []
     for turn in turns:
-        is_answer = turn.role == "assistant"
-        for message in _answer(turn.content) if is_answer else _others(turn):
-            _append(messages, message)
-    return messages
+        said += _answer(turn.content) if turn.role == "assistant" else _others(turn)
+    runs = groupby(enumerate(said), key=_key_of_turn)
+    return [_as_one([message for _, message in run]) for _, run in runs]
 
 
 def _answer(content: Sequence[Block]) -> Iterable[Message]:
@@ -190,15 +188,18 @@ def _others(turn: MessageParam) -> Iterable[Message]:
             yield {"role": turn.role, "content": block.text}
 
 
-def _append(messages: list[Message], message: Message) -> None:
-    """Add a message, or put it to the one before it where both are the same one's turn."""
-    if not messages or message["role"] == "tool" or message["role"] != messages[-1]["role"]:
-        messages.append(message)
-        return
-    last = messages[-1]
+def _key_of_turn(numbered: tuple[int, Message]) -> int | str:
+    """Equal for what belongs to one turn; each tool result is one of its own."""
+    number, message = numbered
+    return number if message["role"] == "tool" else str(message["role"])
+
+
+def _as_one(messages: list[Message]) -> Message:
+    """What the same one said in a row. There may be thousands: texts are joined once."""
+    whole = dict(messages[0])
     for field in ("content", "reasoning_content"):
-        texts = [part[field] for part in (last, message) if part.get(field)]
-        if texts:
-            last[field] = SEPARATOR.join(texts)
-    if "tool_calls" in message:
-        last["tool_calls"] = [*last.get("tool_calls", ()), *message["tool_calls"]]
+        if texts := [message[field] for message in messages if message.get(field)]:
+            whole[field] = SEPARATOR.join(texts)
+    if calls := [call for message in messages for call in message.get("tool_calls", ())]:
+        whole["tool_calls"] = calls
+    return whole

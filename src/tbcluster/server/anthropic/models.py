@@ -6,14 +6,12 @@ from typing import Any
 from fastapi import Request as HttpRequest
 
 from tbcluster.cluster.cluster import Cluster
-
-# Every client of this dialect sends it, and no other.
-VERSION_HEADER = "anthropic-version"
+from tbcluster.server.problems import VERSION_HEADER
 
 
 def is_asked_for(http: HttpRequest) -> bool:
     """Whether a request for a path of both dialects is one of this one's."""
-    return VERSION_HEADER in http.headers
+    return VERSION_HEADER.decode() in http.headers
 
 
 def model_info(cluster: Cluster) -> dict[str, Any]:

@@ -26,12 +26,13 @@ def make_router(intake: Intake) -> APIRouter:
         responses=responses(Dialect.ANTHROPIC),
     )
     cluster = intake.cluster
+    can_reason = intake.format.has_reasoning
 
     @router.post("", responses=streamed(MEDIA_TYPE))
     async def messages(body: MessagesRequest, http: HttpRequest) -> Response:
         """Answer a conversation, whole or streamed."""
         intake.check_model(body.model)
-        chat = body.chat(can_reason=intake.format.has_reasoning)
+        chat = await run_in_threadpool(body.chat, can_reason=can_reason)
         generation = await run_in_threadpool(intake.chat, chat, body.options())
         envelope = Envelope(cluster.model_name, body.max_tokens, body.shows_thinking)
         answer = Answer(cluster, generation, http)
@@ -43,7 +44,7 @@ def make_router(intake: Intake) -> APIRouter:
     async def count_tokens(body: CountTokensRequest) -> dict[str, int]:
         """How many tokens a conversation's prompt has."""
         intake.check_model(body.model)
-        chat = body.chat(can_reason=intake.format.has_reasoning)
+        chat = await run_in_threadpool(body.chat, can_reason=can_reason)
         prompt = await run_in_threadpool(intake.chat_prompt, chat)
         return {"input_tokens": len(prompt)}
 

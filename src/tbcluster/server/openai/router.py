@@ -13,7 +13,7 @@ from tbcluster.server.answering import Answer
 from tbcluster.server.anthropic import models as anthropic_models
 from tbcluster.server.bodies import JsonRoute
 from tbcluster.server.error_docs import streamed
-from tbcluster.server.intake import Generation, Intake
+from tbcluster.server.intake import Intake
 from tbcluster.server.openai.chat import ChatWriter, chat_body
 from tbcluster.server.openai.completions import CompletionWriter, completion_body
 from tbcluster.server.openai.envelope import Envelope
@@ -49,7 +49,9 @@ def make_router(intake: Intake) -> APIRouter:
         options = body.completion_options()
         generation = await run_in_threadpool(intake.completions, body.prompts, options)
         envelope = Envelope("cmpl-", cluster.model_name, texts, body.logprobs is not None)
-        echoes = _echoes(cluster, generation, is_wanted=bool(body.echo))
+        echoes = [""] * len(generation.requests)
+        if body.echo:
+            echoes = await run_in_threadpool(_echoes, cluster.tokenizer, body)
         answer = Answer(cluster, generation, http)
         if not body.stream:
             return await answer.whole(partial(completion_body, envelope, echoes))
@@ -86,8 +88,7 @@ def model_card(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _echoes(cluster: Cluster, generation: Generation, *, is_wanted: bool) -> list[str]:
-    """What comes before each choice's text."""
-    if not is_wanted:
-        return [""] * len(generation.requests)
-    return [str(cluster.tokenizer.decode(list(r.prompt))) for r in generation.requests]
+def _echoes(tokenizer: Any, body: CompletionRequest) -> list[str]:
+    """What comes before each choice's text: the prompt as it was given."""
+    given = [p if isinstance(p, str) else str(tokenizer.decode(p)) for p in body.prompts]
+    return [prompt for prompt in given for _ in range(body.n or 1)]

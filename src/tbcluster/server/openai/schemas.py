@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from tbcluster.engine.limits import MAX_INTEGER
 from tbcluster.server.ask import Chat, Constraint, Options, Tools
-from tbcluster.server.fields import Listed, Nested, refusal
+from tbcluster.server.fields import Listed, Nested, one_by_one, refusal
 from tbcluster.server.openai.sampling import (
     MAX_CHOICES,
     MAX_PROMPTS,
@@ -307,10 +307,7 @@ class CompletionRequest(GenerationFields):
     @property
     def prompts(self) -> list[str | list[int]]:
         """The prompts one by one, as texts or token arrays."""
-        if isinstance(self.prompt, str):
-            return [self.prompt]
-        tokens = [item for item in self.prompt if isinstance(item, int)]
-        return [tokens] if tokens else [item for item in self.prompt if not isinstance(item, int)]
+        return one_by_one(self.prompt)
 
     def completion_options(self) -> Options:
         """The dialect-free options."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query
@@ -11,7 +12,7 @@ from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from tbcluster.errors import RequestError
-from tbcluster.server.answering import Answer, Choice, Usage
+from tbcluster.server.answering import Answer
 from tbcluster.server.ask import Chat
 from tbcluster.server.bodies import JsonRoute
 from tbcluster.server.error_docs import streamed
@@ -86,15 +87,10 @@ def make_router(intake: Intake, store: ResponseStore | None = None) -> APIRouter
                 if body.is_stored:
                     kept.put(Turn(caller, response, items, previous))
 
-            def whole(choices: list[Choice], usage: Usage) -> dict[str, Any]:
-                response = response_body(envelope, output, choices, usage)
-                keep(response)
-                return response
-
             answer = Answer(intake.cluster, generation, http)
             if body.stream:
                 return await answer.stream(ResponseWriter(envelope, output, keep))
-            return await answer.whole(whole)
+            return await answer.whole(partial(response_body, envelope, output), keep)
 
     @router.get("/{response_id}")
     async def retrieve(
