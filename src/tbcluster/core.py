@@ -222,8 +222,9 @@ class Output:
     """What a sequence emits per token; the last one carries a finish reason.
 
     `num_cached_tokens` of the prompt came from the prefix cache. `stop` is the stop text that ended
-    it, if one did. Times are seconds on the engine's monotonic clock. A request with `pooling` has
-    one output: `embedding` holds its vector, not normalized, and `sampled` is `NO_TOKEN`.
+    it, if one did; `num_held` characters before that are held back, since they could be the
+    beginning of one. Times are seconds on the engine's monotonic clock. A request with `pooling`
+    has one output: `embedding` holds its vector, not normalized, and `sampled` is `NO_TOKEN`.
     """
 
     text: str
@@ -236,6 +237,7 @@ class Output:
     num_cached_tokens: int = 0
     finish_reason: FinishReason | None = None
     stop: str | None = None
+    num_held: int = 0
     embedding: tuple[float, ...] | None = None
 
 

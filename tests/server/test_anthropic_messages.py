@@ -44,8 +44,8 @@ pieces_of_an_answer = st.lists(
 def deltas(pieces: list[Piece], finish: Finish = ENDED) -> list[Delta]:
     """Two pieces to a token, and the end with a token of its own."""
     tokens = [pieces[i : i + 2] for i in range(0, len(pieces), 2)]
-    ongoing = [Delta(0, token, SampledToken(5), None) for token in tokens]
-    return [*ongoing, Delta(0, [], SampledToken(5), finish)]
+    ongoing = [Delta(0, token, (SampledToken(5),), None) for token in tokens]
+    return [*ongoing, Delta(0, [], (SampledToken(5),), finish)]
 
 
 def envelope(max_tokens: int = 7, *, shows_thinking: bool = True) -> Envelope:

@@ -121,6 +121,20 @@ def test_a_body_that_stays_away_is_not_waited_for() -> None:
     assert refused.value.status_code == 408
 
 
+def test_a_body_that_drips_is_not_waited_for() -> None:
+    async def drip() -> Message:
+        await asyncio.sleep(0.005)
+        return part(b"a", more=True)
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    app = BodyGuard(echo, max_bytes=10**6, silence_s=0.1)
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(app(scope_of(), drip, send))
+    assert refused.value.status_code == 408
+
+
 def test_a_client_that_has_said_everything_may_be_silent() -> None:
     async def patient(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

@@ -47,7 +47,7 @@ def deltas(pieces: list[Piece], finish: Finish = ENDED) -> list[Delta]:
     """Two pieces to a token, and the end with a token of its own."""
     token = SampledToken(5, -0.5, ((5, -0.5),))
     groups = [pieces[i : i + 2] for i in range(0, len(pieces), 2)]
-    return [*(Delta(0, group, token, None) for group in groups), Delta(0, [], token, finish)]
+    return [*(Delta(0, group, (token,), None) for group in groups), Delta(0, [], (token,), finish)]
 
 
 def lines(pieces: list[Piece], finish: Finish = ENDED, **fields: Any) -> list[dict[str, Any]]:

@@ -67,6 +67,23 @@ def test_logprobs_of_a_chat(client: openai.OpenAI) -> None:
     assert chat(client).choices[0].logprobs is None
 
 
+def test_a_stop_text_is_not_told_by_logprobs_either(client: openai.OpenAI) -> None:
+    plain = chat(client, logprobs=True).choices[0]
+    stop = plain.message.content[5:9]
+    for stream in (False, True):
+        answer = chat(client, logprobs=True, stop=[stop], stream=stream)
+        text, entries = (
+            streamed(answer)
+            if stream
+            else (answer.choices[0].message.content, answer.choices[0].logprobs.content)
+        )
+        said = b"".join(bytes(entry.bytes) for entry in entries).decode(errors="ignore")
+        assert text == plain.message.content[:5]
+        assert text.startswith(said.removeprefix(" ")) or said.startswith(" ")
+        assert stop not in said
+        assert entries == plain.logprobs.content[: len(entries)]
+
+
 def test_logprobs_of_a_completion(http: httpx.Client) -> None:
     choice = complete(http, logprobs=2, max_tokens=5)["choices"][0]
     logprobs = choice["logprobs"]

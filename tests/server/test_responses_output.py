@@ -37,7 +37,7 @@ def deltas(pieces: list[list[Piece]], finish: Finish = STOP) -> list[Delta]:
     """One for each token's pieces; tokens are numbered."""
     last = len(pieces) - 1
     return [
-        Delta(0, group, SampledToken(index, -1.0), finish if index == last else None)
+        Delta(0, group, (SampledToken(index, -1.0),), finish if index == last else None)
         for index, group in enumerate(pieces)
     ]
 

@@ -32,6 +32,11 @@ class TextStream:
         self._stop = stop
         self._held = ""
 
+    @property
+    def num_held(self) -> int:
+        """How many characters are held back: they may be the beginning of a stop text."""
+        return len(self._held)
+
     def add(self, token: TokenId, finish: FinishReason | None) -> tuple[str, str | None]:
         """The text that `token` makes certain, and the stop text that was reached, if one was. The
         token that ends a sequence (`finish` is STOP) has no text of its own."""

@@ -139,4 +139,5 @@ class Sequence:
             num_cached_tokens=self.num_cached_tokens,
             finish_reason=finish,
             stop=stop,
+            num_held=self.text.num_held if self.text is not None else 0,
         )

@@ -3,9 +3,11 @@
 A dialect is a `Writer` for streams and a function of the finished answer for everything else.
 """
 
+from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import msgspec
@@ -18,7 +20,7 @@ from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning,
 from tbcluster.answers.splitter import AnswerSplitter
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import FinishReason, Output, SampledToken
-from tbcluster.errors import TbclusterError
+from tbcluster.errors import RequestError, TbclusterError
 from tbcluster.server.choices import Choices, unless_disconnected
 from tbcluster.server.intake import Generation
 from tbcluster.server.metrics import Metrics, RequestTimer
@@ -46,11 +48,12 @@ class Finish:
 
 
 class Delta(NamedTuple):
-    """What one token added to one choice; the last of a choice carries `finish`."""
+    """What one token added to one choice; the last of a choice carries `finish`. `sampled` holds
+    the tokens that may be told of now (see `ChoiceReader.heard`)."""
 
     choice: int
     pieces: list[Piece]
-    sampled: SampledToken
+    sampled: tuple[SampledToken, ...]
     finish: Finish | None
 
 
@@ -117,7 +120,7 @@ class Choice:
     @property
     def sampled(self) -> list[SampledToken]:
         """Its tokens."""
-        return [delta.sampled for delta in self.deltas]
+        return [token for delta in self.deltas for token in delta.sampled]
 
     def add(self, delta: Delta) -> None:
         """Take one more delta in."""
@@ -220,6 +223,12 @@ class Answer:
                         choices.end(index)
                     yield delta
             outcome = "ok"
+        except RequestError as error:
+            outcome = "error"
+            if error.param != "prompt":
+                raise
+            # The engine does not know what its prompt was made of.
+            raise type(error)(str(error), self._generation.prompt_param) from error
         except TbclusterError:
             outcome = "error"
             raise
@@ -238,7 +247,7 @@ class Answer:
         self.usage.num_generated += 1
         self._charge(1)
         self.usage.num_reasoning += reader.is_reasoning(pieces)
-        return Delta(index, pieces, output.sampled, finish)
+        return Delta(index, pieces, reader.heard(output), finish)
 
     async def _collect(self) -> list[Choice]:
         choices = [Choice() for _ in self._generation.requests]
@@ -262,6 +271,9 @@ class ChoiceReader:
             self._splitter = generation.new_splitter()
         self._max_calls = generation.max_calls
         self._was_reasoning = False
+        self._num_released = 0
+        # Where in the choice's text a token ends, and the token.
+        self._unheard: deque[tuple[float, SampledToken]] = deque()
 
     def read(self, output: Output) -> tuple[list[Piece], Finish | None]:
         """The pieces that an output makes certain, and how the choice ends with it, if it does."""
@@ -277,6 +289,17 @@ class ChoiceReader:
         pieces += self._wanted(self._splitter.finish(reason))
         has_calls = self._splitter.num_calls > 0
         return pieces, Finish(reason, has_calls and reason is FinishReason.STOP, output.stop)
+
+    def heard(self, output: Output) -> tuple[SampledToken, ...]:
+        """The tokens that may be told of now: all their text is out. Those that a stop text is made
+        of never are."""
+        self._num_released += len(output.text)
+        end = inf if output.stop is not None else self._num_released + output.num_held
+        self._unheard.append((end, output.sampled))
+        heard = []
+        while self._unheard and self._unheard[0][0] <= self._num_released:
+            heard.append(self._unheard.popleft()[1])
+        return tuple(heard)
 
     def is_reasoning(self, pieces: list[Piece]) -> bool:
         """Whether the token counts as reasoning; one without text counts as the one before it."""

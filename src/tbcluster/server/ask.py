@@ -50,6 +50,7 @@ class Chat:
     """A conversation up to the assistant's next turn.
 
     Attributes:
+        param: The request's field that it is made of, for errors.
         effort: How much to reason, in OpenAI's words, or None for the template's own default.
         effort_param: The request's field that asks for it, for errors.
         template_kwargs: Passed on to the chat template as they are.
@@ -57,6 +58,7 @@ class Chat:
     """
 
     messages: Sequence[Message]
+    param: str = "messages"
     tools: Tools = NO_TOOLS
     effort: str | None = None
     effort_param: str = "reasoning_effort"

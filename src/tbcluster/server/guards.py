@@ -14,6 +14,8 @@ from tbcluster.server.problems import Refusal, answer, bug
 access_logger = logging.getLogger("tbcluster.access")
 
 SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+# A body that comes more slowly than this is meant to hold the connection.
+MIN_BYTES_PER_S = 16 * 1024
 # What answers while the server finishes its last requests.
 ALWAYS_ANSWERED = {"/health", "/ready", "/metrics"}
 
@@ -135,7 +137,7 @@ class DrainGuard:
 
 
 class BodyGuard:
-    """Bounds how long a body is, and how long one waits for the rest of it."""
+    """Bounds how long a body is, how long one waits for the rest of it, and how slowly it comes."""
 
     def __init__(self, app: ASGIApp, max_bytes: int, silence_s: float) -> None:
         self._app = app
@@ -152,13 +154,16 @@ class BodyGuard:
             await answer(scope, self._too_large())(scope, receive, send)
             return
         num_bytes, is_whole = 0, False
+        clock = asyncio.get_running_loop().time
+        begun_at = clock()
 
         async def watched() -> Message:
             nonlocal num_bytes, is_whole
             if is_whole:
                 return await receive()
+            left_s = begun_at + self._silence_s + num_bytes / MIN_BYTES_PER_S - clock()
             try:
-                async with asyncio.timeout(self._silence_s):
+                async with asyncio.timeout(min(left_s, self._silence_s)):
                     message = await receive()
             except TimeoutError as error:
                 raise self._too_slow() from error
@@ -181,7 +186,8 @@ class BodyGuard:
     def _too_slow(self) -> Refusal:
         return Refusal(
             408,
-            f"nothing of the body came for {self._silence_s:g} seconds: send the request again",
+            f"the body came too slowly, or nothing of it for {self._silence_s:g} seconds: send the "
+            "request again",
             code="body_timeout",
             headers={"Connection": "close"},
         )

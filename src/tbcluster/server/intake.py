@@ -32,12 +32,14 @@ class Generation:
         requests: `num_choices` for each prompt, prompt by prompt.
         new_splitter: Makes one for each choice; None where all that comes is text.
         max_calls: The answer ends after so many tool calls.
+        prompt_param: The request's field that the prompts are made of, for errors.
     """
 
     requests: tuple[Request, ...]
     num_choices: int
     new_splitter: Callable[[], AnswerSplitter] | None = None
     max_calls: int | None = None
+    prompt_param: str = "prompt"
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -84,6 +86,7 @@ class Intake:
                 list(tools) or None, is_thinking, is_constrained=options.constraint is not None
             ),
             max_calls=None if chat.tools.is_parallel else 1,
+            prompt_param=chat.param,
         )
 
     def completions(

@@ -219,25 +219,41 @@ def _explain(error: RequestValidationError) -> tuple[str, str | None]:
     deepest = max((c for c in complaints if c["loc"][:2] == field), key=lambda c: len(c["loc"]))
     path = _path_in(error.body, deepest)
     param = shortened(".".join(path), MAX_SHOWN_NAME) or None
-    message = deepest["msg"] + _got(deepest.get("input"))
+    if deepest["type"] == "extra_forbidden":
+        message = "there is no such field"
+    else:
+        message = deepest["msg"] + _got(deepest.get("input"))
     return (f"{param}: {message}" if param else message), param
 
 
 def _path_in(body: Any, complaint: Mapping[str, Any]) -> list[str]:
     """Where in the body a complaint is, without pydantic's names for types in between."""
-    path, value = [], body
-    for part in complaint["loc"][1:]:
-        is_there = (isinstance(value, Mapping) and part in value) or (
-            isinstance(value, list) and isinstance(part, int)
-        )
-        if is_there:
+    *way, last = complaint["loc"][1:] or ("",)
+    if not isinstance(body, Mapping):
+        return [str(part) for part in (*way, last)]  # a query or path parameter
+    path: list[str] = []
+    value: Any = body
+    for part in way:
+        inner = _inside(value, part)
+        # The name of a type may be that of a field as well, but leads no further.
+        if isinstance(inner, (Mapping, list)):
             path.append(str(part))
-            value = value[part]
-        elif complaint["type"] == "missing" and part == complaint["loc"][-1]:
-            path.append(str(part))
-        elif not isinstance(body, Mapping):
-            path.append(str(part))  # a query or path parameter
+            value = inner
+    if complaint["type"] == "missing" or _inside(value, last) is not _NOTHING:
+        path.append(str(last))
     return path
+
+
+_NOTHING = object()
+
+
+def _inside(value: Any, part: str | int) -> Any:
+    """What a list or object has there."""
+    if isinstance(value, Mapping):
+        return value.get(part, _NOTHING)
+    if isinstance(value, list) and isinstance(part, int):
+        return value[part]
+    return _NOTHING
 
 
 def _got(value: Any) -> str:

@@ -99,14 +99,14 @@ class LineWriter:
     def delta(self, delta: Delta) -> Iterator[bytes]:
         """A line for each piece; logprobs come with the first, or in a line of their own."""
         self._finish = delta.finish
-        sampled = [delta.sampled] if self._envelope.shows_logprobs else []
+        sampled = delta.sampled if self._envelope.shows_logprobs else ()
         for piece in delta.pieces:
             if (body := self._body(piece, sampled)) is not None:
                 yield line(body)
-                sampled = []
+                sampled = ()
         if delta.finish is not None and self._call is not None:
             yield line(self._envelope.body("", "", self._ended_call(), sampled))
-            sampled = []
+            sampled = ()
         if sampled:
             yield line(self._envelope.body("", "", (), sampled))
 

@@ -205,6 +205,7 @@ class GenerateRequest(GenerationFields):
         messages = [{"role": "system", "content": self.system}] if self.system else []
         return Chat(
             messages=[*messages, {"role": "user", "content": self.prompt}],
+            param="prompt",
             effort=self.effort,
             effort_param="think",
         )

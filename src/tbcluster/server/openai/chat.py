@@ -47,8 +47,8 @@ class ChatWriter:
     def delta(self, delta: Delta) -> Iterator[bytes]:
         """A chunk for each piece; logprobs come with the first, or in a chunk of their own."""
         logprobs = None
-        if self._envelope.shows_logprobs:
-            logprobs = chat_logprobs(self._envelope.texts, [delta.sampled])
+        if self._envelope.shows_logprobs and delta.sampled:
+            logprobs = chat_logprobs(self._envelope.texts, delta.sampled)
         for piece in delta.pieces:
             yield self._chunk(delta.choice, _delta(piece), logprobs=logprobs)
             logprobs = None

@@ -52,10 +52,10 @@ class CompletionWriter:
         """One chunk for a token that shows something."""
         text = "".join(piece.text for piece in delta.pieces if isinstance(piece, Text))
         logprobs = None
-        if self._envelope.shows_logprobs:
+        if self._envelope.shows_logprobs and delta.sampled:
             offset = self._offsets[delta.choice]
-            logprobs = completion_logprobs(self._envelope.texts, [delta.sampled], offset)
-            self._offsets[delta.choice] += len(logprobs["tokens"][0])
+            logprobs = completion_logprobs(self._envelope.texts, delta.sampled, offset)
+            self._offsets[delta.choice] += sum(map(len, logprobs["tokens"]))
         if text or logprobs is not None or delta.finish is not None:
             word = finish_word(delta.finish)
             yield self._chunk(delta.choice, text, logprobs=logprobs, finish=word)

@@ -151,7 +151,7 @@ class OutputItems:
 
     def add(self, delta: Delta) -> Iterator[Event]:
         """What a token adds; the last one ends all items."""
-        self._unheard.append(delta.sampled)
+        self._unheard += delta.sampled
         for piece in delta.pieces:
             match piece:
                 case Text(text):

@@ -168,6 +168,7 @@ def _generation(
         messages=chat_messages(body.instructions, [*before, *items]),
         tools=body.offered_tools(),
         effort=body.effort,
+        param="input",
         effort_param="reasoning.effort",
         template_kwargs=body.chat_template_kwargs or {},
     )
