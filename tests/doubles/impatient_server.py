@@ -5,6 +5,7 @@ import sys
 from contextlib import suppress
 
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.hardware.allocator import share_arenas
 from tbcluster.server import serving
 from tbcluster.server.options import ServerOptions
 from tests.doubles.server import ServeProcess
@@ -29,6 +30,7 @@ class ImpatientServer(ServeProcess):
 
 def main(model: str | None = None) -> None:
     """Serve until Ctrl-C."""
+    share_arenas()  # as `tbcluster serve` does
     with serving.listen("127.0.0.1", 0) as listener, Cluster(model, stages=2) as cluster:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         host, port = listener.getsockname()

@@ -29,6 +29,7 @@ from tbcluster.cli.options import (
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.kv_options import DEFAULT_DISK_BYTES, KvOptions
 from tbcluster.errors import ListenError
+from tbcluster.hardware.allocator import share_arenas
 from tbcluster.server.keys import KeyFile, KeyRing
 
 DEFAULT_PORT = 8080
@@ -88,6 +89,7 @@ def serve(
     prefix_disk: PrefixDisk = DEFAULT_DISK_BYTES,
 ) -> None:
     """Serve a model over HTTP until Ctrl-C."""
+    share_arenas()
     # The web framework takes half a second to import.
     from tbcluster.server import serving
     from tbcluster.server.options import ServerOptions
