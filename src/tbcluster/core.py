@@ -9,6 +9,7 @@ This module holds data only: no I/O, no MLX, no clock.
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 TokenId = int
 
@@ -217,9 +218,9 @@ class StepResult:
     vector: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
-    """What a sequence emits per token; the last one carries a finish reason.
+class Output(NamedTuple):
+    """What a sequence emits per token; the last one carries a finish reason. (A frozen dataclass
+    takes ten times as long to make, and there is one for each token of every stream.)
 
     `num_cached_tokens` of the prompt came from the prefix cache. `stop` is the stop text that ended
     it, if one did; `num_held` characters before that are held back, since they could be the

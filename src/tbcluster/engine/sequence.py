@@ -1,7 +1,7 @@
 """One generation in progress."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tbcluster.core import (
     NO_TOKEN,
@@ -116,7 +116,7 @@ class Sequence:
     def embedding_output(self, vector: tuple[float, ...], now: float) -> Output:
         """What to tell the listener about an embedding, in the end and only then."""
         output = self.output("", NO_TOKEN, now, FinishReason.STOP, 0)
-        return replace(output, first_token_at=now, embedding=vector)
+        return output._replace(first_token_at=now, embedding=vector)
 
     def output(
         self,
