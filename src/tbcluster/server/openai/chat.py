@@ -4,12 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
-from tbcluster.errors import TbclusterError
 from tbcluster.server.answering import Choice, Delta, Finish, Usage
+from tbcluster.server.openai.chunks import ChunkWriter
 from tbcluster.server.openai.envelope import Envelope, usage_body
 from tbcluster.server.openai.logprobs import chat_logprobs
-from tbcluster.server.problems import error_event
-from tbcluster.server.sse import DONE, MEDIA_TYPE, event
 
 WHOLE = "chat.completion"
 CHUNK = "chat.completion.chunk"
@@ -29,15 +27,12 @@ def chat_body(envelope: Envelope, choices: list[Choice], usage: Usage) -> dict[s
     return {**envelope.body(WHOLE, bodies), "usage": usage_body(usage)}
 
 
-class ChatWriter:
+class ChatWriter(ChunkWriter):
     """A streamed answer: the role first, then what comes, then why it ended."""
 
-    media_type = MEDIA_TYPE
-
     def __init__(self, envelope: Envelope, num_choices: int, *, includes_usage: bool) -> None:
-        self._envelope = envelope
+        super().__init__(CHUNK, envelope, includes_usage=includes_usage)
         self._num_choices = num_choices
-        self._includes_usage = includes_usage
 
     def opening(self) -> Iterator[bytes]:
         """The role of each choice."""
@@ -57,17 +52,6 @@ class ChatWriter:
         if delta.finish is not None:
             yield self._chunk(delta.choice, {}, finish=delta.finish)
 
-    def closing(self, usage: Usage) -> Iterator[bytes]:
-        """The token counts where they were asked for, and the end."""
-        if self._includes_usage:
-            yield event({**self._envelope.body(CHUNK, []), "usage": usage_body(usage)})
-        yield DONE
-
-    def failure(self, error: TbclusterError) -> Iterator[bytes]:
-        """The error, and the end."""
-        yield event(error_event("openai", error))
-        yield DONE
-
     def _chunk(
         self,
         index: int,
@@ -82,8 +66,7 @@ class ChatWriter:
             "logprobs": logprobs,
             "finish_reason": finish_word(finish),
         }
-        body = self._envelope.body(CHUNK, [choice])
-        return event({**body, "usage": None} if self._includes_usage else body)
+        return self._event(choice)
 
 
 def finish_word(finish: Finish | None) -> str | None:

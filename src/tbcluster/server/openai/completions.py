@@ -4,13 +4,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tbcluster.answers.pieces import Text
-from tbcluster.errors import TbclusterError
 from tbcluster.server.answering import Choice, Delta, Usage
 from tbcluster.server.openai.chat import finish_word
+from tbcluster.server.openai.chunks import ChunkWriter
 from tbcluster.server.openai.envelope import Envelope, usage_body
 from tbcluster.server.openai.logprobs import completion_logprobs
-from tbcluster.server.problems import error_event
-from tbcluster.server.sse import DONE, MEDIA_TYPE, event
 
 KIND = "text_completion"
 
@@ -31,15 +29,12 @@ def completion_body(
     return {**envelope.body(KIND, bodies), "usage": usage_body(usage)}
 
 
-class CompletionWriter:
+class CompletionWriter(ChunkWriter):
     """A streamed completion."""
 
-    media_type = MEDIA_TYPE
-
     def __init__(self, envelope: Envelope, echoes: Sequence[str], *, includes_usage: bool) -> None:
-        self._envelope = envelope
+        super().__init__(KIND, envelope, includes_usage=includes_usage)
         self._echoes = echoes
-        self._includes_usage = includes_usage
         self._offsets = [len(echo) for echo in echoes]
 
     def opening(self) -> Iterator[bytes]:
@@ -60,17 +55,6 @@ class CompletionWriter:
             word = finish_word(delta.finish)
             yield self._chunk(delta.choice, text, logprobs=logprobs, finish=word)
 
-    def closing(self, usage: Usage) -> Iterator[bytes]:
-        """The token counts where they were asked for, and the end."""
-        if self._includes_usage:
-            yield event({**self._envelope.body(KIND, []), "usage": usage_body(usage)})
-        yield DONE
-
-    def failure(self, error: TbclusterError) -> Iterator[bytes]:
-        """The error, and the end."""
-        yield event(error_event("openai", error))
-        yield DONE
-
     def _chunk(
         self,
         index: int,
@@ -80,8 +64,7 @@ class CompletionWriter:
         finish: str | None = None,
     ) -> bytes:
         choice = {"index": index, "text": text, "logprobs": logprobs, "finish_reason": finish}
-        body = self._envelope.body(KIND, [choice])
-        return event({**body, "usage": None} if self._includes_usage else body)
+        return self._event(choice)
 
 
 def _logprobs(envelope: Envelope, choice: Choice, offset: int) -> dict[str, Any] | None:
