@@ -3,12 +3,13 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.doubles.server import ServeProcess
 from tests.doubles.waiting import wait_until
@@ -121,6 +122,13 @@ def _text(choice: dict[str, Any]) -> str:
         return str(choice["text"])
     said = choice.get("message") or choice["delta"]
     return said.get("content") or ""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServeProcess]:
+    """One of its own: what it holds in the end must be nothing."""
+    with ServeProcess("--stages", "2") as running:
+        yield running
 
 
 def test_nobody_hears_another_and_every_place_comes_back(server: ServeProcess) -> None:
