@@ -1,13 +1,12 @@
 """Hostile clients in a process of their own: what they compute is not the good client's."""
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
 
+from benchmarks.line_process import LineProcess
 from tests.doubles.malformed import Attack, Outcome, attacks, perform
 
 # Most of them take milliseconds, and some wait for a deadline of the server.
@@ -17,7 +16,7 @@ DEADLINE_S = 180.0
 DEAF_S = 2.0
 
 
-class Attackers:
+class Attackers(LineProcess):
     """The process, as a context manager.
 
     Args:
@@ -25,29 +24,13 @@ class Attackers:
     """
 
     def __init__(self, port: int, model: str, seed: int) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.attackers", str(port), model, str(seed)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        super().__init__("benchmarks.attackers", str(port), model, str(seed))
 
     def run(self, count: int, per_second: float) -> list[str]:
         """Carry out so many, one after another begun at this pace; what was not as allowed."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"count": count, "per_second": per_second}) + "\n")
-        self._process.stdin.flush()
-        complaints: list[str] = json.loads(self._process.stdout.readline())
+        self.write(json.dumps({"count": count, "per_second": per_second}))
+        complaints: list[str] = self.read()
         return complaints
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
 
 
 def carry_out(planned: Iterator[Attack], port: int, count: int, per_second: float) -> list[Outcome]:

@@ -3,25 +3,20 @@
 import json
 import selectors
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from typing import Self
+
+from benchmarks.line_process import LineProcess
 
 END = b"data: [DONE]\n\n"
 
 
-class HttpClients:
+class HttpClients(LineProcess):
     """The process, as a context manager."""
 
     def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.http_clients"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        super().__init__("benchmarks.http_clients")
 
     def run(
         self, port: int, model: str, prompts: Sequence[Sequence[int]], num_tokens: int
@@ -40,22 +35,11 @@ class HttpClients:
             }
             for prompt in prompts
         ]
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps({"port": port, "bodies": bodies}) + "\n")
-        self._process.stdin.flush()
-        answer = json.loads(self._process.stdout.readline())
+        self.write(json.dumps({"port": port, "bodies": bodies}))
+        answer = self.read()
         assert answer["num_complete"] == len(prompts), "a stream ended in an error"
         rate: float = len(prompts) * num_tokens / answer["seconds"]
         return rate
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
 
 
 def stream_all(port: int, requests: list[bytes]) -> tuple[float, int]:

@@ -1,14 +1,13 @@
 """mlx-lm in processes of their own, alone or side by side."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from benchmarks.decode import Decode
+from benchmarks.line_process import LineProcess
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,16 +18,11 @@ class Continuation:
     margins: list[float]
 
 
-class Unsharded:
+class Unsharded(LineProcess):
     """One process with one model, as a context manager."""
 
     def __init__(self, model_path: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.unsharded_process", str(model_path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        super().__init__("benchmarks.unsharded_process", str(model_path))
 
     def decode(self, prompt: list[int], num_tokens: int) -> Decode:
         """Continue a prompt greedily with `stream_generate`."""
@@ -52,39 +46,22 @@ class Unsharded:
 
     def prepare(self, task: str, **arguments: Any) -> None:
         """Let the process do all that is not measured."""
-        self._write(json.dumps({"task": task, **arguments}))
-        assert self._read() == "ready"
+        self.write(json.dumps({"task": task, **arguments}))
+        assert self.read() == "ready"
 
     def start(self) -> None:
         """Let the measurement begin."""
-        self._write("go")
+        self.write("go")
 
     def answer(self) -> dict[str, Any]:
         """Wait for the end of the measurement."""
-        answer: dict[str, Any] = self._read()
+        answer: dict[str, Any] = self.read()
         return answer
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
 
     def _run(self, task: str, **arguments: Any) -> dict[str, Any]:
         self.prepare(task, **arguments)
         self.start()
         return self.answer()
-
-    def _write(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + "\n")
-        self._process.stdin.flush()
-
-    def _read(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
 
 
 class SideBySide:

@@ -23,7 +23,6 @@ from tbcluster.server.problems import (
     Refusal,
     answer,
     body_of,
-    describe,
     dialect_of,
     error_event,
     refusal_of,
@@ -80,9 +79,8 @@ def test_every_error_has_its_words(
     refusal = refusal_of(error)
     assert refusal.status_code == status
     assert ("Retry-After" in (refusal.headers or {})) == (status in (429, 503))
-    assert describe(error) == (status, error_event("/v1/completions", error))
-    assert describe(error)[1]["error"]["code"] == code
-    body = error_event("/v1/messages", error, "id-1")
+    assert error_event(Dialect.OPENAI, error)["error"]["code"] == code
+    body = error_event(Dialect.ANTHROPIC, error, "id-1")
     assert body["type"] == "error"
     assert body["error"]["type"] == anthropic
     assert body["request_id"] == "id-1"
@@ -91,11 +89,11 @@ def test_every_error_has_its_words(
 
 def test_the_field_is_named_where_the_shape_has_no_place_for_it() -> None:
     error = RequestError("must be positive", "top_k")
-    assert describe(error)[1]["error"]["param"] == "top_k"
-    assert error_event("/api/chat", error) == {"error": "top_k: must be positive"}
-    assert error_event("/v1/messages", error)["error"]["message"] == "top_k: must be positive"
+    assert error_event(Dialect.OPENAI, error)["error"]["param"] == "top_k"
+    assert error_event(Dialect.OLLAMA, error) == {"error": "top_k: must be positive"}
+    assert error_event(Dialect.ANTHROPIC, error)["error"]["message"] == "top_k: must be positive"
     named = RequestError("top_k must be positive", "top_k")
-    assert error_event("/api/chat", named) == {"error": "top_k must be positive"}
+    assert error_event(Dialect.OLLAMA, named) == {"error": "top_k must be positive"}
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ repetition looks at the prompt too, as mlx-lm's and Hugging Face's does.
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -196,7 +197,7 @@ def _masked(logits: mx.array, masks: dict[int, Mask]) -> mx.array:
     return mx.where(allowed, logits, -mx.inf)
 
 
-def _grown(array: NDArray, size: int) -> NDArray:  # type: ignore[type-arg]
+def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
     grown = np.zeros(size, array.dtype)
     grown[: len(array)] = array
     return grown

@@ -17,7 +17,7 @@ from fastapi.responses import Response, StreamingResponse
 from pydantic_core import from_json
 
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
-from tbcluster.answers.splitter import AnswerSplitter
+from tbcluster.answers.splitter import TOOL_CALLS, AnswerSplitter
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import FinishReason, Output, SampledToken
 from tbcluster.errors import RequestError, TbclusterError
@@ -287,8 +287,8 @@ class ChoiceReader:
         if reason is None:
             return pieces, None
         pieces += self._wanted(self._splitter.finish(reason))
-        has_calls = self._splitter.num_calls > 0
-        return pieces, Finish(reason, has_calls and reason is FinishReason.STOP, output.stop)
+        has_calls = self._splitter.finish_word == TOOL_CALLS
+        return pieces, Finish(reason, has_calls, output.stop)
 
     def heard(self, output: Output) -> tuple[SampledToken, ...]:
         """The tokens that may be told of now: all their text is out. Those that a stop text is made

@@ -53,6 +53,7 @@ class Connection(H11Protocol):
 
     # What asyncio calls
 
+    # uvicorn's own narrows asyncio's argument in the same way.
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there: it has to say what it wants."""
         super().connection_made(transport)

@@ -135,22 +135,11 @@ def body_of(refusal: Refusal, dialect: Dialect, request_id: str | None = None) -
     }
 
 
-def describe(error: TbclusterError) -> tuple[int, dict[str, Any]]:
-    """HTTP status and body of an error, in OpenAI's shape."""
-    refusal = refusal_of(error)
-    return refusal.status_code, body_of(refusal, Dialect.OPENAI)
-
-
 def error_event(
-    dialect: Dialect | str, error: TbclusterError, request_id: str | None = None
+    dialect: Dialect, error: TbclusterError, request_id: str | None = None
 ) -> dict[str, Any]:
-    """The body of an error inside a stream that has begun.
-
-    Args:
-        dialect: A dialect, or the path of the request.
-    """
-    spoken = dialect if isinstance(dialect, Dialect) else dialect_of(dialect)
-    return body_of(refusal_of(error), spoken, request_id)
+    """The body of an error inside a stream that has begun."""
+    return body_of(refusal_of(error), dialect, request_id)
 
 
 def _dialect_in(scope: Mapping[str, Any]) -> Dialect:

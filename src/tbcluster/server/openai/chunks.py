@@ -6,7 +6,7 @@ from typing import Any
 from tbcluster.errors import TbclusterError
 from tbcluster.server.answering import Usage
 from tbcluster.server.openai.envelope import Envelope, usage_body
-from tbcluster.server.problems import error_event
+from tbcluster.server.problems import Dialect, error_event
 from tbcluster.server.sse import DONE, MEDIA_TYPE, event
 
 
@@ -33,7 +33,7 @@ class ChunkWriter:
 
     def failure(self, error: TbclusterError) -> Iterator[bytes]:
         """The error, and the end."""
-        yield event(error_event("openai", error))
+        yield event(error_event(Dialect.OPENAI, error))
         yield DONE
 
     def _event(self, choice: dict[str, Any]) -> bytes:
