@@ -15,6 +15,7 @@ BENCHMARKS = {
     "full-pipeline": "many streams, long prompts, chats: 2 stages on 2 cores against mlx-lm",
     "http-overhead": "16 streams over HTTP against the same without it",
     "hostile-clients": "1,000 hostile requests beside one stream: its pace, memory, answers",
+    "link-transport": "messages over an encrypted link, in trains of small frames and as they are",
     "demo-accuracy": "score of the bundled model on its held-out questions, through 2 stages",
 }
 

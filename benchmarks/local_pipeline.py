@@ -15,22 +15,12 @@ GREEDY = SamplingParams()
 CACHE_ID, LANE_ID = 0, 1
 
 
-class LocalPipeline:
-    """Stages of a llama model on this machine with one sequence in them, as a context manager."""
+class OneSequence:
+    """A sequence in a pipeline, driven step by step."""
 
-    def __init__(self, model_path: Path, num_stages: int) -> None:
-        self._stages = StageSet(
-            model_path, stage_ranges(model_path, num_stages), lambda _: None, lambda _: None
-        )
-        self._receiver = ZmqReceiver(self._stages.results)
-        self._sender = ZmqSender(self._stages.entry)
-        self._pipeline = Pipeline(self._sender, self._receiver)
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
         self._num_tokens = 0
-
-    @property
-    def statuses(self) -> list[StageStatus]:
-        """What the stages reported when they were loaded."""
-        return self._stages.statuses
 
     def begin(self, prompt: tuple[int, ...]) -> int:
         """Start a new sequence and return its first token; there must be two prompt tokens."""
@@ -43,17 +33,6 @@ class LocalPipeline:
         self._num_tokens += 1
         return self._decode(token)
 
-    def __enter__(self) -> Self:
-        for stage in range(len(self._stages.statuses)):
-            self._stages.start(stage, epoch=1)
-        self._stages.await_ready()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stages.close()
-        self._sender.close()
-        self._receiver.close()
-
     def _decode(self, token: int, *operations: CacheOperation) -> StepResult:
         sample = Sample(GREEDY, self._num_tokens)
         return self._run(MicroBatch(LANE_ID, (token,), (sample,)), *operations)
@@ -64,6 +43,34 @@ class LocalPipeline:
             continue
         assert result.error is None, result.error
         return result
+
+
+class LocalPipeline(OneSequence):
+    """Stages of a llama model on this machine with one sequence in them, as a context manager."""
+
+    def __init__(self, model_path: Path, num_stages: int) -> None:
+        self._stages = StageSet(
+            model_path, stage_ranges(model_path, num_stages), lambda _: None, lambda _: None
+        )
+        self._receiver = ZmqReceiver(self._stages.results)
+        self._sender = ZmqSender(self._stages.entry)
+        super().__init__(Pipeline(self._sender, self._receiver))
+
+    @property
+    def statuses(self) -> list[StageStatus]:
+        """What the stages reported when they were loaded."""
+        return self._stages.statuses
+
+    def __enter__(self) -> Self:
+        for stage in range(len(self._stages.statuses)):
+            self._stages.start(stage, epoch=1)
+        self._stages.await_ready()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stages.close()
+        self._sender.close()
+        self._receiver.close()
 
 
 def stage_ranges(model_path: Path, num_stages: int) -> list[StageRange]:

@@ -13,17 +13,19 @@ ALLOWED = {
     "errors": set(),
     "core": set(),
     "demo": set(),
-    "wire": {"core", "errors"},
+    "machine": set(),
+    "wire": {"core", "errors", "machine"},
     "transport": {"errors", "wire"},
     "planner": {"core", "errors"},
-    "hardware": {"core", "errors"},
-    "model": {"core", "errors", "wire", "hardware"},
-    "stage": {"core", "errors", "wire", "transport", "model"},
+    "hardware": {"core", "errors", "machine"},
+    "model": {"core", "errors", "machine", "wire", "hardware"},
+    "stage": {"core", "errors", "machine", "wire", "transport", "model"},
     "engine": {"core", "errors", "wire", "transport"},
     "cluster": {
         "core",
         "errors",
         "answers",
+        "machine",
         "wire",
         "transport",
         "hardware",
@@ -37,8 +39,17 @@ ALLOWED = {
     "embeddings": {"core", "errors", "cluster", "generation"},
     "api": {"core", "cluster", "embeddings", "generation"},
     "aio": {"core", "cluster", "embeddings", "generation"},
-    "server": {"core", "errors", "answers", "engine", "cluster", "embeddings", "generation"},
-    "cli": {"core", "errors", "cluster", "generation", "api", "hardware", "server"},
+    "server": {
+        "core",
+        "errors",
+        "answers",
+        "hardware",
+        "engine",
+        "cluster",
+        "embeddings",
+        "generation",
+    },
+    "cli": {"core", "errors", "machine", "cluster", "generation", "api", "hardware", "server"},
     "__init__": {"api", "cluster", "generation"},
     "__main__": {"cli"},
 }
@@ -54,17 +65,25 @@ OWNERS = {
     "starlette": {"server"},
     "uvicorn": {"server"},
     "anyio": {"server"},
-    "pydantic": {"server"},
+    # Bodies of requests; files that describe a rack.
+    "pydantic": {"server", "cluster"},
     "jinja2": {"answers"},
     "fastapi_offline": {"server"},
     "prometheus_client": {"server"},
     "h11": {"server"},
     "typer": {"cli"},
     "rich": {"cli"},
-    "msgspec": {"wire", "engine", "server"},
+    # Messages; files of our own.
+    "msgspec": {"wire", "engine", "server", "cluster"},
+    "psutil": {"hardware"},
+    "zeroconf": {"cluster"},
 }
 # Standard modules that start processes, and who may.
-PROCESS_STARTERS = {"subprocess": {"cluster"}, "multiprocessing": set(), "pickle": set()}
+PROCESS_STARTERS = {
+    "subprocess": {"cluster", "hardware"},
+    "multiprocessing": set(),
+    "pickle": set(),
+}
 
 
 def imports() -> Iterator[tuple[str, str, str]]:

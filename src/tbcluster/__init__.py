@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tbcluster.api import embed, generate, load, stream_generate
-    from tbcluster.cluster.cluster import Cluster, ClusterState, ClusterStatus
+    from tbcluster.cluster.cluster import Cluster
     from tbcluster.cluster.kv_options import KvOptions
+    from tbcluster.cluster.status import ClusterState, ClusterStatus
     from tbcluster.generation import GenerationResponse
 
 __version__ = "0.1.0"
@@ -37,8 +38,8 @@ __all__ = [
 # and MLX with its tokenizers takes a second.
 _HOMES = {
     "Cluster": "tbcluster.cluster.cluster",
-    "ClusterState": "tbcluster.cluster.cluster",
-    "ClusterStatus": "tbcluster.cluster.cluster",
+    "ClusterState": "tbcluster.cluster.status",
+    "ClusterStatus": "tbcluster.cluster.status",
     "GenerationResponse": "tbcluster.generation",
     "KvOptions": "tbcluster.cluster.kv_options",
     "embed": "tbcluster.api",

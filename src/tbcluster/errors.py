@@ -16,6 +16,15 @@ TbclusterError
 │   └── StageLostError           its process died; it is being started again
 ├── PrefixFolderError        the folder for saved prefixes cannot be used, or is in use
 ├── KeyFileError             the file of API keys cannot be used as asked
+├── TrustError               keys, tokens or the list of nodes cannot be used as asked
+│   └── JoinError                this machine was not admitted to the cluster
+├── RackError                the rack cannot do what was asked
+│   ├── UnknownNodeError         no node has this name
+│   ├── VersionError             two nodes run different versions
+│   ├── PortInUseError           the control port is taken: a coordinator runs here already
+│   └── NoPathError              no address of a node answers
+├── RackFileError            the file that describes a rack cannot be used
+├── ServiceError             the system's service cannot be installed, removed or asked
 ├── ListenError              the server cannot listen on its address, or may not without keys
 └── ClusterClosedError       the cluster is not running: closed, not started, or started twice
 """
@@ -90,6 +99,42 @@ class PrefixFolderError(TbclusterError):
 
 class KeyFileError(TbclusterError):
     """The file of API keys cannot be used as asked."""
+
+
+class TrustError(TbclusterError):
+    """Keys, tokens or the list of nodes cannot be used as asked."""
+
+
+class JoinError(TrustError):
+    """This machine was not admitted to the cluster."""
+
+
+class RackError(TbclusterError):
+    """The rack cannot do what was asked of it."""
+
+
+class UnknownNodeError(RackError):
+    """No node of the cluster has this name or id."""
+
+
+class VersionError(RackError):
+    """Two nodes run different versions of tbcluster."""
+
+
+class PortInUseError(RackError):
+    """The control port is taken, most likely by a coordinator that runs here already."""
+
+
+class NoPathError(RackError):
+    """A node answers on none of its addresses."""
+
+
+class RackFileError(TbclusterError):
+    """The file that describes a rack cannot be read or used."""
+
+
+class ServiceError(TbclusterError):
+    """The system's service cannot be installed, removed or asked."""
 
 
 class ListenError(TbclusterError):

@@ -20,8 +20,9 @@ import mlx_lm
 import pytest
 
 import tbcluster
-from tbcluster.cluster.cluster import Cluster, ClusterState
+from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.kv_options import KvOptions
+from tbcluster.cluster.status import ClusterState
 from tbcluster.core import Output
 from tbcluster.demo import MODEL_PATH
 from tbcluster.engine.sequence import Listener

@@ -12,7 +12,8 @@ import jsonschema
 import pytest
 
 import tbcluster
-from tbcluster.cluster.cluster import Cluster, ClusterState
+from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.status import ClusterState
 from tbcluster.core import Grammar, LogitRules, Output, SamplingParams
 from tbcluster.errors import RequestError, TbclusterError
 from tests.doubles.waiting import wait_until

@@ -13,6 +13,7 @@ from tbcluster.cluster.kv_options import (
     MIN_CAPACITY_TOKENS,
     REFERENCE_TOKENS,
     KvOptions,
+    StageMemory,
     kv_budgets,
 )
 from tbcluster.core import CacheCost
@@ -25,6 +26,12 @@ COSTS = ([ATTENTION] * 3, [ATTENTION])
 
 def smallest(costs: Any, num_tokens: int = MIN_CAPACITY_TOKENS) -> tuple[int, ...]:
     return KvMemory(costs, [0] * len(costs)).bytes_for(num_tokens)
+
+
+def one_machine(limit_bytes: int, weight_bytes: int, num_stages: int = 2) -> list[StageMemory]:
+    """All stages beside one another, the weights with the first."""
+    weights = [weight_bytes] + [0] * (num_stages - 1)
+    return [StageMemory("", limit_bytes, size) for size in weights]
 
 
 def test_the_defaults() -> None:
@@ -68,14 +75,32 @@ def test_refused(fields: dict[str, Any], message: str) -> None:
 
 
 def test_what_is_asked_for_is_given_to_each_stage() -> None:
-    assert kv_budgets(COSTS, 10**6, limit_bytes=0, weight_bytes=10**12) == (10**6, 10**6)
+    assert kv_budgets(COSTS, 10**6, one_machine(0, 10**12)) == (10**6, 10**6)
 
 
 def test_what_is_left_is_shared_out_by_need() -> None:
-    budgets = kv_budgets(COSTS, None, limit_bytes=10**9, weight_bytes=2 * 10**8)
+    budgets = kv_budgets(COSTS, None, one_machine(10**9, 2 * 10**8))
     room = 8 * 10**8 * KV_SHARE
     assert sum(budgets) == pytest.approx(room, abs=2)
     assert budgets[0] == pytest.approx(3 * budgets[1], abs=3)
+
+
+def test_each_machine_shares_out_its_own() -> None:
+    costs = ([ATTENTION], [ATTENTION], [ATTENTION])
+    machines = [
+        StageMemory("a", 10**9, 10**8),
+        StageMemory("b", 10**8, 10**7),
+        StageMemory("b", 10**8, 10**7),
+    ]
+    alone, first, second = kv_budgets(costs, None, machines)
+    assert alone == pytest.approx(9 * 10**8 * KV_SHARE, abs=2)
+    assert first == second == pytest.approx(4 * 10**7 * KV_SHARE, abs=2)
+
+
+def test_the_machine_that_has_too_little_is_named() -> None:
+    machines = [StageMemory("a", 10**9, 0), StageMemory("mini2", 10**6, 10**6)]
+    with pytest.raises(PlanError, match=r"stage 1 has 0 bytes.*free memory on mini2"):
+        kv_budgets(COSTS, None, machines)
 
 
 @given(
@@ -100,7 +125,7 @@ def test_no_more_is_shared_out_than_there_is(
 ) -> None:
     room = max(0, limit_bytes - weight_bytes) * KV_SHARE
     try:
-        budgets = kv_budgets(costs, None, limit_bytes, weight_bytes)
+        budgets = kv_budgets(costs, None, one_machine(limit_bytes, weight_bytes, len(costs)))
     except PlanError:
         # Then even a sequence that is just long enough has no room, once each stage has its share.
         needed = smallest(costs)
@@ -128,7 +153,7 @@ def test_too_little_names_the_stage_and_what_to_do(
     memory_bytes: int | None, limit_bytes: int, weight_bytes: int
 ) -> None:
     with pytest.raises(PlanError) as caught:
-        kv_budgets(COSTS, memory_bytes, limit_bytes, weight_bytes)
+        kv_budgets(COSTS, memory_bytes, one_machine(limit_bytes, weight_bytes))
     needed = smallest(COSTS)[0]
     message = str(caught.value)
     assert "stage 0 has" in message
@@ -140,6 +165,6 @@ def test_too_little_names_the_stage_and_what_to_do(
 def test_the_least_that_is_enough() -> None:
     needed = max(smallest(COSTS))
     assert KvMemory(COSTS, (needed, needed)).capacity_tokens() >= MIN_CAPACITY_TOKENS
-    assert kv_budgets(COSTS, needed, 0, 0) == (needed, needed)
+    assert kv_budgets(COSTS, needed, ()) == (needed, needed)
     with pytest.raises(PlanError):
-        kv_budgets(COSTS, needed - 1, 0, 0)
+        kv_budgets(COSTS, needed - 1, ())

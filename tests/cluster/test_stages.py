@@ -1,53 +1,61 @@
-"""The stage set: its sockets' folder, and how it follows its workers (doubles here)."""
+"""The stage set: how it starts, connects and follows its workers (doubles here)."""
 
-import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tbcluster.cluster import stages
+from tbcluster.cluster.places import COORDINATOR, OnExit, OnReport
 from tbcluster.cluster.stages import (
-    MAX_SOCKET_PATH,
+    Loss,
+    PathImproved,
+    PathLost,
     StageExited,
     StageSet,
     StageState,
     StageStatus,
+    StageWork,
     error_of_kind,
-    make_run_dir,
 )
 from tbcluster.core import StageRange
 from tbcluster.errors import (
     CorruptModelError,
+    NoPathError,
     ParityError,
     RequestError,
     StageError,
     TbclusterError,
 )
-from tbcluster.transport.zeromq import ZmqReceiver
-from tbcluster.wire.control import Failed, Loading, Ready, Report, StageSpec
+from tbcluster.transport.zeromq import RoutedSender
+from tbcluster.wire.control import (
+    Bound,
+    Failed,
+    Loading,
+    Ready,
+    Route,
+    Routed,
+    Routes,
+    StageSpec,
+)
 
 RANGES = [StageRange(0, 2), StageRange(2, 5), StageRange(5, 6)]
 READY = Ready(1000, "cpu")
+RESULTS_PORT = 99
 
 
 class WorkerDouble:
     """Says what the test makes it say."""
 
-    started: list["WorkerDouble"]
-
-    def __init__(
-        self,
-        module: str,
-        spec: StageSpec,
-        on_report: Callable[[Report], None],
-        on_exit: Callable[[int], None],
-    ) -> None:
-        self.module, self.spec, self.say, self.die = module, spec, on_report, on_exit
-        self.pid = 1000 + len(self.started)
+    def __init__(self, pid: int, spec: StageSpec, say: OnReport, die: OnExit) -> None:
+        self.pid, self.spec, self.say, self.die = pid, spec, say, die
+        self.told: list[Routes] = []
+        self.obeys = True
         self.was_stopped = self.was_joined = False
-        self.started.append(self)
+
+    def route(self, routes: Routes) -> None:
+        self.told.append(routes)
+        if self.obeys:
+            self.say(Routed(routes.serial))
 
     def ask_to_stop(self) -> None:
         self.was_stopped = True
@@ -55,13 +63,65 @@ class WorkerDouble:
     def join(self) -> None:
         self.was_joined = True
 
+    def come_up(self) -> None:
+        self.say(Bound(1000 + self.pid))
+        self.say(READY)
+
+
+class PlacesDouble:
+    """Workers that are doubles, and ways that the test opens and closes: each hop has as many as
+    are in `ways`, best first."""
+
+    keys = None
+    results = "inproc://results"
+    results_guard = None
+
+    def __init__(self) -> None:
+        self.workers: list[WorkerDouble] = []
+        self.ways = ["fast", "slow"]
+        self.tell_change: Callable[[], None] = lambda: None
+
+    def name(self, stage: int) -> str:
+        return f"node{stage}"
+
+    def launch(self, spec: StageSpec, on_report: OnReport, on_exit: OnExit) -> WorkerDouble:
+        self.workers.append(WorkerDouble(len(self.workers) + 1, spec, on_report, on_exit))
+        return self.workers[-1]
+
+    def route(self, source: int, target: int, port: int) -> Route:
+        if not self.ways:
+            raise NoPathError("all are cut")
+        return Route(f"inproc://{self.ways[0]}-{source}-{target}-{port}")
+
+    def is_open(self, source: int, target: int, route: Route) -> bool:
+        return any(way in route.endpoint for way in self.ways)
+
+    def follow(self, on_change: Callable[[], None]) -> None:
+        self.tell_change = on_change
+
+    def close(self) -> None:
+        pass
+
+    def change(self, *ways: str) -> None:
+        self.ways = list(ways)
+        self.tell_change()
+
 
 class Bench:
-    def __init__(self) -> None:
-        self.workers = WorkerDouble.started
-        self.losses: list[StageExited] = []
+    def __init__(self, work: StageWork | None = None) -> None:
+        self.places = PlacesDouble()
+        self.workers = self.places.workers
+        self.losses: list[Loss] = []
         self.progress: list[list[StageState]] = []
-        self.set = StageSet(Path("/model"), RANGES, self._on_progress, self.losses.append)
+        self.sender = RoutedSender()
+        self.set = StageSet(
+            work or StageWork("/model", RANGES),
+            self.places,
+            self.sender,
+            RESULTS_PORT,
+            self._on_progress,
+            self.losses.append,
+        )
 
     def start_all(self) -> None:
         for stage in range(len(RANGES)):
@@ -70,92 +130,86 @@ class Bench:
     def make_ready(self) -> None:
         self.start_all()
         for worker in self.workers:
-            worker.say(READY)
+            worker.come_up()
         self.set.await_ready()
+
+    def close(self) -> None:
+        self.set.close()
+        self.sender.close()
 
     def _on_progress(self, statuses: list[StageStatus]) -> None:
         self.progress.append([status.state for status in statuses])
 
 
 @pytest.fixture
-def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    monkeypatch.setattr(WorkerDouble, "started", [], raising=False)
-    monkeypatch.setattr(stages, "Worker", WorkerDouble)
+def bench() -> Iterator[Bench]:
     made = Bench()
     yield made
-    made.set.close()
-
-
-@pytest.fixture
-def short_folder() -> Iterator[Path]:
-    # Not pytest's tmp_path, which is longer than some of the lengths to try.
-    with tempfile.TemporaryDirectory(prefix="t", dir="/tmp") as name:
-        yield Path(name)
-
-
-def socket_path(endpoint: str) -> str:
-    return endpoint.removeprefix("ipc://")
-
-
-@pytest.mark.parametrize("length", [40, 72, 73, 74, 90, 150])
-def test_sockets_can_be_bound_however_long_the_temporary_folder(
-    length: int, short_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = short_folder / ("x" * (length - len(str(short_folder)) - 1))
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    stage_set = StageSet(Path("/model"), RANGES, lambda _: None, lambda _: None)
-    try:
-        for endpoint in (stage_set.entry, stage_set.results):
-            assert len(socket_path(endpoint)) <= MAX_SOCKET_PATH
-            ZmqReceiver(endpoint).close()
-    finally:
-        stage_set.close()
-    assert not Path(socket_path(stage_set.entry)).parent.exists()
-
-
-def test_the_folder_is_private_and_new() -> None:
-    first, second = make_run_dir(), make_run_dir()
-    assert first != second
-    for folder in (first, second):
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        folder.rmdir()
+    made.close()
 
 
 def test_each_stage_is_told_its_place(bench: Bench) -> None:
     bench.start_all()
     specs = [worker.spec for worker in bench.workers]
-    assert {worker.module for worker in bench.workers} == {"tbcluster.stage"}
     assert [spec.index for spec in specs] == [0, 1, 2]
     assert [spec.layers for spec in specs] == RANGES
-    assert {(spec.num_stages, spec.epoch, spec.model_path) for spec in specs} == {(3, 1, "/model")}
-    assert specs[0].inbound == bench.set.entry
-    # A ring: looped models go round again.
-    assert [spec.next_stage for spec in specs] == [specs[i].inbound for i in (1, 2, 0)]
-    assert {spec.results for spec in specs} == {bench.set.results}
-    assert len({spec.inbound for spec in specs} | {bench.set.results}) == 4
+    assert {(spec.num_stages, spec.epoch, spec.model) for spec in specs} == {(3, 1, "/model")}
+    assert {(spec.kv_bits, spec.saved_folder) for spec in specs} == {(None, None)}
+    assert [status.node for status in bench.set.statuses] == ["node0", "node1", "node2"]
 
 
-def test_each_stage_is_told_how_it_keeps_its_caches(bench: Bench, tmp_path: Path) -> None:
-    bench.start_all()
-    assert {(w.spec.kv_bits, w.spec.saved_folder) for w in bench.workers} == {(None, None)}
-    bench.workers.clear()
-    stage_set = StageSet(
-        Path("/model"),
-        RANGES,
-        lambda _: None,
-        lambda _: None,
-        kv_bits=4,
-        saved_folders=[tmp_path / name for name in ("a", "b", "c")],
-    )
+def test_each_stage_is_told_how_it_keeps_its_caches(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    bench = Bench(StageWork("/model", RANGES, kv_bits=4, saved_folders=folders))
     try:
-        for stage in range(len(RANGES)):
-            stage_set.start(stage, epoch=1)
+        bench.start_all()
         assert [worker.spec.kv_bits for worker in bench.workers] == [4, 4, 4]
-        folders = [worker.spec.saved_folder for worker in bench.workers]
-        assert folders == [str(tmp_path / name) for name in ("a", "b", "c")]
+        assert [worker.spec.saved_folder for worker in bench.workers] == list(map(str, folders))
     finally:
-        stage_set.close()
+        bench.close()
+
+
+def test_stages_are_connected_once_all_have_bound(bench: Bench) -> None:
+    bench.start_all()
+    for worker in bench.workers[:2]:
+        worker.come_up()
+    bench.workers[2].say(Loading(1, 2))
+    bench.workers[2].die("left")
+    assert bench.set.next_news() == StageExited(2, "left")
+    assert not any(worker.told for worker in bench.workers)
+
+
+def test_who_sends_to_whom(bench: Bench) -> None:
+    bench.make_ready()
+    routes = [worker.told[-1] for worker in bench.workers]
+    assert [r.next_stage and r.next_stage.endpoint for r in routes] == [
+        "inproc://fast-0-1-1002",
+        "inproc://fast-1-2-1003",
+        None,
+    ]
+    results = f"inproc://fast-2-{COORDINATOR}-{RESULTS_PORT}"
+    assert [r.results and r.results.endpoint for r in routes] == [None, None, results]
+    assert {r.serial for r in routes} == {1}
+
+
+def test_a_looped_model_goes_round() -> None:
+    bench = Bench(StageWork("/model", RANGES, is_looped=True))
+    try:
+        bench.make_ready()
+        onward = bench.workers[2].told[-1].next_stage
+        assert onward is not None
+        assert onward.endpoint == "inproc://fast-2-0-1001"
+    finally:
+        bench.close()
+
+
+def test_a_worker_that_is_not_connected_is_not_ready(bench: Bench) -> None:
+    bench.start_all()
+    bench.workers[1].obeys = False
+    for worker in bench.workers:
+        worker.come_up()
+    bench.workers[0].die("left")
+    assert bench.set.next_news(until_ready=True) == StageExited(0, "left")
 
 
 def test_progress_until_all_are_ready(bench: Bench) -> None:
@@ -164,13 +218,15 @@ def test_progress_until_all_are_ready(bench: Bench) -> None:
     bench.workers[1].say(Ready(77, "gpu", "note"))
     bench.workers[0].say(READY)
     bench.workers[2].say(READY)
+    for worker in bench.workers:
+        worker.say(Bound(1))
     bench.set.await_ready()
     status = bench.set.statuses[1]
     assert (status.loaded_bytes, status.total_bytes) == (3, 9)
     assert (status.memory_bytes, status.backend, status.note) == (77, "gpu", "note")
     assert status.pid == bench.workers[1].pid
     loading, ready = StageState.LOADING, StageState.READY
-    assert bench.progress == [
+    assert bench.progress[:4] == [
         [loading, loading, loading],
         [loading, ready, loading],
         [ready, ready, loading],
@@ -180,7 +236,7 @@ def test_progress_until_all_are_ready(bench: Bench) -> None:
 
 def test_a_death_while_loading(bench: Bench) -> None:
     bench.start_all()
-    bench.workers[2].die(-9)
+    bench.workers[2].die("was killed by signal 9")
     with pytest.raises(StageError, match="stage 2 was killed by signal 9 while it was loading"):
         bench.set.await_ready()
 
@@ -195,17 +251,19 @@ def test_a_stage_that_cannot_load_raises_its_own_error(bench: Bench) -> None:
 def test_a_loss_is_told_at_once_and_followed_up_later(bench: Bench) -> None:
     bench.make_ready()
     assert not bench.set.dead_stages()
-    bench.workers[1].die(4)
+    bench.workers[1].die("ended with status 4")
     assert bench.losses == [StageExited(1, "ended with status 4")]
     assert bench.set.dead_stages()
-    assert bench.set.next_exit() == bench.losses[0]
+    assert bench.set.next_news() == bench.losses[0]
     assert bench.set.dead_stages() == [1]
     bench.set.start(1, epoch=2)
     assert not bench.set.dead_stages()
     assert bench.set.dead_stages() == []
     assert bench.workers[3].spec.epoch == 2
-    bench.workers[3].say(READY)
-    assert bench.set.next_exit(until_ready=True) is None
+    bench.workers[3].come_up()
+    assert bench.set.next_news(until_ready=True) is None
+    # Its neighbour has to be told of its new port.
+    assert bench.workers[0].told[-1].next_stage == Route("inproc://fast-0-1-1004")
 
 
 def test_the_last_words_of_a_replaced_worker_are_ignored(bench: Bench) -> None:
@@ -213,10 +271,10 @@ def test_the_last_words_of_a_replaced_worker_are_ignored(bench: Bench) -> None:
     bench.set.start(1, epoch=2)
     bench.workers[1].say(READY)
     bench.workers[1].say(Failed("StageError", "too late"))
-    bench.workers[1].die(1)
+    bench.workers[1].die("ended with status 1")
     bench.workers[3].say(Loading(1, 2))
-    bench.workers[3].die(6)
-    exited = bench.set.next_exit(until_ready=True)
+    bench.workers[3].die("ended with status 6")
+    exited = bench.set.next_news(until_ready=True)
     assert exited == StageExited(1, "ended with status 6")
 
 
@@ -231,7 +289,56 @@ def test_closing_asks_all_before_it_waits(bench: Bench) -> None:
     bench.start_all()
     bench.set.close()
     assert all(worker.was_stopped and worker.was_joined for worker in bench.workers)
-    assert not Path(socket_path(bench.set.entry)).parent.exists()
+
+
+def test_a_cut_way_is_told_at_once_and_mended_by_another(bench: Bench) -> None:
+    bench.make_ready()
+    assert not bench.set.is_broken()
+    bench.places.change("slow")
+    lost = PathLost("the way from the coordinator to stage 0 is cut")
+    assert bench.losses == [lost]
+    assert bench.set.is_broken()
+    assert bench.set.next_news() == lost
+    bench.set.reroute()
+    assert bench.set.next_news(until_ready=True) is None
+    assert not bench.set.is_broken()
+    for worker in bench.workers:
+        assert worker.told[-1].serial == 2
+        way = worker.told[-1].next_stage or worker.told[-1].results
+        assert way is not None
+        assert way.endpoint.startswith("inproc://slow")
+
+
+def test_where_no_way_is_open_one_is_waited_for(bench: Bench) -> None:
+    bench.make_ready()
+    bench.places.change()
+    assert isinstance(bench.set.next_news(), PathLost)
+    bench.set.reroute()
+    assert {len(worker.told) for worker in bench.workers} == {1}
+    bench.places.change("slow")
+    assert bench.set.next_news(until_ready=True) is None
+    assert {len(worker.told) for worker in bench.workers} == {2}
+
+
+def test_a_better_way_is_news_and_taken_when_asked(bench: Bench) -> None:
+    bench.places.ways = ["slow"]
+    bench.make_ready()
+    assert not bench.set.is_better_way()
+    bench.places.change("fast", "slow")
+    assert bench.losses == []
+    assert bench.set.is_better_way()
+    assert isinstance(bench.set.next_news(), PathImproved)
+    assert isinstance(bench.set.next_news(timeout_s=0.01), PathImproved)
+    bench.set.reroute()
+    assert bench.set.next_news(until_ready=True) is None
+    assert not bench.set.is_better_way()
+
+
+def test_a_way_that_opens_without_need_is_no_news(bench: Bench) -> None:
+    bench.make_ready()
+    bench.places.change("fast", "slow", "slower")
+    bench.workers[1].die("left")
+    assert bench.set.next_news() == StageExited(1, "left")
 
 
 @pytest.mark.parametrize("kind", [ParityError, StageError, RequestError, TbclusterError])

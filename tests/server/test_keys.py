@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tbcluster.errors import KeyFileError
-from tbcluster.server.keys import RELOAD_S, KeyFile, KeyRing, digest
+from tbcluster.hardware.followed import RELOAD_S
+from tbcluster.server.keys import KeyFile, KeyRing, digest
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The law of a channel, for ZeroMQ and for its in-memory twin."""
+"""The law of a channel: over ZeroMQ, in the clear and encrypted, and for its in-memory twin."""
 
 import os
 import shutil
@@ -13,8 +13,11 @@ import pytest
 
 from tbcluster.errors import StageError
 from tbcluster.transport.channel import Receiver, Sender
+from tbcluster.transport.curve import Guard, new_keys
 from tbcluster.transport.memory import MemoryChannel
+from tbcluster.transport.trains import MARK, MAX_PART_BYTES
 from tbcluster.transport.zeromq import ZERO_COPY_BYTES, ZmqReceiver, ZmqSender
+from tbcluster.wire.control import Route
 from tbcluster.wire.tensors import Buffer
 
 DEADLINE_S = 20.0
@@ -58,7 +61,7 @@ class ZmqEndpoint:
         return receiver
 
     def connect(self) -> Sender:
-        sender = ZmqSender(self._address)
+        sender = ZmqSender(Route(self._address))
         self._opened.append(sender)
         return sender
 
@@ -68,7 +71,47 @@ class ZmqEndpoint:
         shutil.rmtree(self._folder)
 
 
-@pytest.fixture(params=[MemoryEndpoint, ZmqEndpoint], ids=["memory", "zeromq"])
+class CurveEndpoint:
+    """Over tcp to any address of this machine, encrypted."""
+
+    host = "127.0.0.1"
+
+    def __init__(self) -> None:
+        self._server, self._client = new_keys(), new_keys()
+        self._guard = Guard(self._server, lambda key: key == self._client.public)
+        self._opened: list[Receiver | Sender] = []
+        # A port that is free now: what connects may come before what binds.
+        first = self._bind("*")
+        self._port = first.port
+        first.close()
+
+    def bind(self) -> Receiver:
+        receiver = self._bind(self._port)
+        self._opened.append(receiver)
+        return receiver
+
+    def connect(self) -> Sender:
+        route = Route(f"tcp://{self.host}:{self._port}", self._server.public)
+        sender = ZmqSender(route, keys=self._client)
+        self._opened.append(sender)
+        return sender
+
+    def close(self) -> None:
+        for end in self._opened:
+            end.close()
+
+    def _bind(self, port: int | str) -> ZmqReceiver:
+        return ZmqReceiver(f"tcp://[::]:{port}", guard=self._guard)
+
+
+class CurveEndpoint6(CurveEndpoint):
+    host = "[::1]"
+
+
+@pytest.fixture(
+    params=[MemoryEndpoint, ZmqEndpoint, CurveEndpoint, CurveEndpoint6],
+    ids=["memory", "ipc", "curve", "curve-ipv6"],
+)
 def endpoint(request: pytest.FixtureRequest) -> Iterator[Endpoint]:
     made: Endpoint = request.param()
     yield made
@@ -108,6 +151,13 @@ def test_empty_frames_are_kept(endpoint: Endpoint) -> None:
     receiver, sender = endpoint.bind(), endpoint.connect()
     sender.send([b"", b"", b"x", b""])
     assert receive(receiver) == [b"", b"", b"x", b""]
+
+
+def test_a_message_may_begin_as_a_train_does(endpoint: Endpoint) -> None:
+    receiver, sender = endpoint.bind(), endpoint.connect()
+    sent = [MARK + b"no train", b"x" * (MAX_PART_BYTES + 1), MARK]
+    sender.send(sent)
+    assert receive(receiver) == sent
 
 
 def test_two_senders_share_a_receiver(endpoint: Endpoint) -> None:
@@ -235,7 +285,7 @@ def test_an_impossible_endpoint_is_a_stage_error(address: str) -> None:
     with pytest.raises(StageError, match="cannot bind"):
         ZmqReceiver(address)
     with pytest.raises(StageError, match="cannot connect"):
-        ZmqSender(address)
+        ZmqSender(Route(address))
 
 
 def test_an_endpoint_in_a_missing_folder_is_a_stage_error(tmp_path: Path) -> None:

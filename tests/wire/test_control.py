@@ -11,12 +11,17 @@ from tbcluster.core import StageRange
 from tbcluster.errors import WireError
 from tbcluster.wire.control import (
     STOP_LINE,
+    Bound,
+    CurveKeys,
     Failed,
     Loading,
     Ready,
     Reference,
     ReferenceSpec,
     Report,
+    Route,
+    Routed,
+    Routes,
     StageSpec,
     decode_report,
     decode_spec,
@@ -28,6 +33,8 @@ tokens = st.lists(counts, max_size=5).map(tuple)
 floats = st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=5).map(tuple)
 reports = (
     st.builds(Loading, counts, counts)
+    | st.builds(Bound, counts)
+    | st.builds(Routed, counts)
     | st.builds(Ready, counts, st.text(), st.none() | st.text())
     | st.builds(Failed, st.text(), st.text())
     | st.builds(Reference, tokens, floats, floats)
@@ -36,16 +43,18 @@ stage_specs = st.builds(
     StageSpec,
     index=counts,
     num_stages=counts,
-    model_path=st.text(),
+    model=st.text(),
     layers=st.builds(StageRange, counts, counts),
     epoch=counts,
     inbound=st.text(),
-    next_stage=st.text(),
-    results=st.text(),
     run_dir=st.text(),
     kv_bits=st.none() | counts,
     saved_folder=st.none() | st.text(),
+    keys=st.none() | st.builds(CurveKeys, st.text(), st.text()),
+    senders=st.lists(st.text(), max_size=3).map(tuple),
 )
+some_routes = st.none() | st.builds(Route, st.text(), st.none() | st.text())
+routes = st.builds(Routes, counts, some_routes, some_routes)
 reference_specs = st.builds(ReferenceSpec, st.text(), tokens, counts, st.none() | counts)
 
 
@@ -58,6 +67,20 @@ def test_reports_survive_as_one_line(report: Report) -> None:
     line = encode_line(report)
     assert is_one_line(line)
     assert decode_report(line) == report
+
+
+@given(routes)
+def test_routes_survive_as_one_line(told: Routes) -> None:
+    assert is_one_line(encode_line(told))
+    assert decode_spec(encode_line(told), Routes) == told
+
+
+def test_no_text_of_keys_shows_the_secret_one() -> None:
+    keys = CurveKeys("open", "hidden")
+    spec = StageSpec(0, 1, "", StageRange(0, 1), 1, "tcp://*:*", "", keys=keys)
+    for text in (repr(keys), str(keys), repr(spec), f"{spec}"):
+        assert "open" in text
+        assert "hidden" not in text
 
 
 @given(stage_specs, reference_specs)

@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from tbcluster.cli import chat, generate, keys, serve
+from tbcluster.cli import (
+    agent,
+    chat,
+    doctor,
+    generate,
+    init,
+    invite,
+    join,
+    keys,
+    links,
+    nodes,
+    serve,
+    service,
+    status,
+)
 from tbcluster.errors import TbclusterError
 
 app = typer.Typer(
@@ -17,9 +31,18 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.command("init")(init.init)
+app.command("invite")(invite.invite)
+app.command("join")(join.join)
+app.command("agent")(agent.agent)
 app.command("serve")(serve.serve)
+app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
+app.command("links")(links.links)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)
+app.add_typer(nodes.app, name="nodes")
+app.add_typer(service.app, name="service")
 app.add_typer(keys.app, name="keys")
 
 
@@ -47,6 +70,8 @@ def run() -> None:
     logging.basicConfig(format="tbcluster: %(message)s", level=logging.WARNING)
     # It warns of long prompts, which are refused in words of our own.
     logging.getLogger("transformers").setLevel(logging.ERROR)
+    # It warns, at length, of each network that goes away.
+    logging.getLogger("zeroconf").setLevel(logging.ERROR)
     try:
         app()
     except TbclusterError as error:

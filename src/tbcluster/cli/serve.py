@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from tbcluster.cli.loading import console, running_cluster, stage_table
+from tbcluster.cli.loading import console, running_cluster, running_rack, stage_table
 from tbcluster.cli.options import (
     Keys,
     KvBits,
@@ -28,6 +28,7 @@ from tbcluster.cli.options import (
 )
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.kv_options import DEFAULT_DISK_BYTES, KvOptions
+from tbcluster.cluster.layout import parse_place
 from tbcluster.errors import ListenError
 from tbcluster.hardware.allocator import share_arenas
 from tbcluster.server.keys import KeyFile, KeyRing
@@ -42,6 +43,18 @@ TERMINATED = 128 + signal.SIGTERM
 def serve(
     model: Model = None,
     stages: Stages = None,
+    place: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NODE=FIRST-LAST",
+            help="Run these layers on this node of the rack, such as mini2=16-31; once for each "
+            "stage. Evenly over all nodes if not given.",
+            show_default=False,
+        ),
+    ] = None,
+    local: Annotated[
+        bool, typer.Option("--local", help="Use this machine alone, though it belongs to a rack.")
+    ] = False,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
@@ -100,6 +113,12 @@ def serve(
             f"{max_body} bytes hold no request: allow {MIN_BODY_BYTES} or more",
             param_hint="--max-body",
         )
+    if place and (local or stages is not None):
+        raise typer.BadParameter(
+            "it says which nodes and how many stages by itself: leave out --local and --stages",
+            param_hint="--place",
+        )
+    placed = [parse_place(text) for text in place or ()]
     kv = KvOptions(kv_memory, kv_bits, prefix_cache, prefix_folder, prefix_disk)
     ring = key_ring(host, keys, require_keys=require_keys, insecure=insecure)
     options = ServerOptions(
@@ -119,7 +138,10 @@ def serve(
                 f"[yellow]{host} can be reached from other machines and the endpoint asks for no "
                 "key: anyone who can connect can use it[/yellow]"
             )
-        with running_cluster(model, stages, kv) as cluster:
+        with (
+            running_rack(local=local) as rack,
+            running_cluster(model, stages, kv, rack, placed) as cluster,
+        ):
             announce(cluster, listener, asks_keys=ring is not None)
             serving.run(cluster, listener, options, on_note=console.print)
 

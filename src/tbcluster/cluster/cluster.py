@@ -1,4 +1,4 @@
-"""A model, cut into stages on this machine, that answers requests.
+"""A model, cut into stages on this machine or on a rack, that answers requests.
 
 `Cluster` puts the parts together: it opens the model, starts the stages and the engine, checks
 parity, and leaves a watcher to start a stage again when its worker dies.
@@ -13,90 +13,45 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tbcluster.cluster.embedding_requests import embedding_request
-from tbcluster.cluster.engine_parts import new_caches, new_engine
 from tbcluster.cluster.kv_options import KvOptions
-from tbcluster.cluster.parity_check import ParityCheck
-from tbcluster.cluster.prefix_folder import open_prefix_disk, stage_folders
-from tbcluster.cluster.served_model import ServedModel, model_name, open_served_model
-from tbcluster.cluster.stages import OnProgress, StageExited, StageSet, StageStatus
+from tbcluster.cluster.layout import PlacedRange, Spread
+from tbcluster.cluster.parts import FIRST_EPOCH, Parts, assemble
+from tbcluster.cluster.served_model import model_name, open_served_model
+from tbcluster.cluster.stages import Loss, OnProgress
+from tbcluster.cluster.status import ClusterState, ClusterStatus, serving
 from tbcluster.cluster.watcher import StageWatcher, tell_requests
 from tbcluster.core import LogitRules, Pooling, Request, SamplingParams, TokenId
-from tbcluster.engine.engine import Engine
 from tbcluster.engine.limits import clipped_max_tokens
-from tbcluster.engine.pipeline import Pipeline
 from tbcluster.engine.sequence import Listener
 from tbcluster.engine.statistics import EngineStatistics
 from tbcluster.errors import ClusterClosedError, PlanError, RequestError, TbclusterError
 from tbcluster.model.grammar import Grammars
 from tbcluster.model.source import ModelFolder
-from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
+
+if TYPE_CHECKING:
+    from tbcluster.cluster.rack.rack import Rack
 
 logger = logging.getLogger(__name__)
-
-FIRST_EPOCH = 1
 
 OnNote = Callable[[str], None]
 
 
-class ClusterState(StrEnum):
-    """What the cluster can do now."""
-
-    STARTING = "starting"
-    READY = "ready"
-    RECOVERING = "recovering"
-    FAILED = "failed"
-    CLOSED = "closed"
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterStatus:
-    """A snapshot for people and programs."""
-
-    state: ClusterState
-    model: str
-    stages: tuple[StageStatus, ...]
-    num_requests: int
-    error: str | None
-
-
-@dataclass
-class _Parts:
-    """What a running cluster is made of."""
-
-    model: ServedModel
-    stages: StageSet
-    engine: Engine
-    parity: ParityCheck
-    cleanup: ExitStack
-    threads: list[threading.Thread] = field(default_factory=list)
-
-    def start_thread(self, name: str, target: Callable[[], None]) -> None:
-        """Run `target` until the parts are taken down."""
-        thread = threading.Thread(target=target, name=f"tbcluster-{name}", daemon=True)
-        thread.start()
-        self.threads.append(thread)
-
-    def stop_threads(self) -> None:
-        """End the engine's loop and the watcher's."""
-        self.engine.stop()
-        self.stages.interrupt()
-        for thread in self.threads:
-            thread.join()
-
-
 class Cluster:
-    """One model on local stages, as a context manager.
+    """One model cut into stages, as a context manager.
 
     Args:
         model: A folder, a Hugging Face id, or None for the bundled model.
-        stages: How many; None for two, or as many as the model's layers allow.
+        stages: How many; None for two, or on a rack one for each node, or as many as the model's
+            layers allow.
         kv: How the KV caches are kept.
+        rack: The nodes that run the stages, started by the caller and still the caller's to end;
+            None for this machine alone.
+        placed: Which node runs which layers; empty for an even split over all nodes.
         on_progress: Called while stages load, with the state of each.
         on_note: Called with each line a user should see.
 
@@ -105,6 +60,7 @@ class Cluster:
         PlanError: It cannot be cut into so many stages, or has too little KV memory.
         PrefixFolderError: The folder for prefixes cannot be used, or is in use.
         StageError: A stage could not be started.
+        RackError: A node that is placed by hand is not one of the rack's.
     """
 
     def __init__(
@@ -113,6 +69,8 @@ class Cluster:
         *,
         stages: int | None = None,
         kv: KvOptions | None = None,
+        rack: "Rack | None" = None,
+        placed: Sequence[PlacedRange] = (),
         on_progress: OnProgress = lambda _: None,
         on_note: OnNote = lambda _: None,
     ) -> None:
@@ -123,11 +81,13 @@ class Cluster:
         self._source = model
         self._num_stages = stages
         self._kv = kv or KvOptions()
+        self._rack = rack
+        self._placed = tuple(placed)
         self._on_progress = on_progress
         self._on_note = on_note
         self._state = ClusterState.STARTING
         self._failure: TbclusterError | None = None
-        self._parts: _Parts | None = None
+        self._parts: Parts | None = None
         self._lock = threading.Lock()
 
     # Life
@@ -138,12 +98,17 @@ class Cluster:
             raise ClusterClosedError("a cluster can be started once: make another one")
         atexit.register(self.close)
         try:
-            model = open_served_model(self._source, self._num_stages, self._kv)
+            spread = self._await_nodes()
+            model = open_served_model(self._source, self._num_stages, self._kv, spread)
             for note in model.notes:
                 self._on_note(note)
-            self._parts = self._assemble(model)
+            self._parts = assemble(
+                model, self._rack, self._on_progress, self._on_loss, self._note_failure
+            )
             if self._become(ClusterState.STARTING):
                 self._bring_up(self._parts)
+            if self._rack is not None:
+                self._rack.describe(lambda: serving(self.status()))
             if not self._become(ClusterState.READY):
                 raise ClusterClosedError("the cluster was closed while it was starting")
         except BaseException:
@@ -298,42 +263,19 @@ class Cluster:
         )
 
     @property
-    def _running(self) -> _Parts:
+    def _running(self) -> Parts:
         if self._parts is None:
             raise ClusterClosedError("the cluster is not running: use `with` or call `start` first")
         return self._parts
 
     # Starting
 
-    def _assemble(self, model: ServedModel) -> _Parts:
-        """Everything but the stage workers, which `_bring_up` starts."""
-        with ExitStack() as cleanup:
-            stages = StageSet(
-                model.folder.path,
-                model.ranges,
-                self._on_progress,
-                self._on_loss,
-                model.kv.bits,
-                stage_folders(model),
-            )
-            cleanup.callback(stages.close)
-            receiver = ZmqReceiver(stages.results)
-            cleanup.callback(receiver.close)
-            sender = ZmqSender(stages.entry)
-            cleanup.callback(sender.close)
-            parity = ParityCheck(model, lambda: bool(stages.dead_stages()))
-            cleanup.callback(parity.close)
-            pipeline = Pipeline(sender, receiver, FIRST_EPOCH)
-            caches = new_caches(model)
-            disk = open_prefix_disk(model, caches)
-            if disk is not None:
-                cleanup.callback(disk.close)
-            engine = new_engine(model, pipeline, caches, disk, self._note_failure)
-            parts = _Parts(model, stages, engine, parity, cleanup.pop_all())
-        parts.cleanup.callback(parts.stop_threads)
-        return parts
+    def _await_nodes(self) -> Spread | None:
+        if self._rack is None:
+            return None
+        return self._rack.await_spread(self._placed, lambda: self._state is ClusterState.CLOSED)
 
-    def _bring_up(self, parts: _Parts) -> None:
+    def _bring_up(self, parts: Parts) -> None:
         for stage in range(len(parts.model.ranges)):
             parts.stages.start(stage, FIRST_EPOCH)
         # While the stages load nobody is held up by it.
@@ -354,9 +296,9 @@ class Cluster:
 
     # What happens meanwhile
 
-    def _on_loss(self, exited: StageExited) -> None:
+    def _on_loss(self, loss: Loss) -> None:
         if self._parts is not None and self._state is not ClusterState.CLOSED:
-            tell_requests(self._parts.engine, exited)
+            tell_requests(self._parts.engine, loss)
 
     def _note_recovering(self, is_recovering: bool) -> None:
         self._become(ClusterState.RECOVERING if is_recovering else ClusterState.READY)

@@ -49,17 +49,32 @@ class KvOptions:
             raise PlanError("a folder for prefixes is of no use without the prefix cache")
 
 
+@dataclass(frozen=True, slots=True)
+class StageMemory:
+    """The memory of the machine that a stage runs on.
+
+    Attributes:
+        name: Stages of one name share a machine; empty for this one.
+        limit_bytes: What models may take there.
+        weight_bytes: What this stage's weights take.
+    """
+
+    name: str
+    limit_bytes: int
+    weight_bytes: int
+
+
 def kv_budgets(
     costs: Sequence[Sequence[CacheCost]],
     memory_bytes: int | None,
-    limit_bytes: int,
-    weight_bytes: int,
+    machines: Sequence[StageMemory],
 ) -> tuple[int, ...]:
-    """Bytes of KV memory for each stage on one machine.
+    """Bytes of KV memory for each stage.
 
     Args:
-        memory_bytes: What each stage is to have; None shares out what `limit_bytes` leaves after
-            `weight_bytes`.
+        memory_bytes: What each stage is to have; None shares out what the machines have left.
+        machines: Where each stage runs, and what its weights take there; not needed with
+            `memory_bytes`.
 
     Raises:
         PlanError: It is too little for the shortest sequence.
@@ -67,10 +82,11 @@ def kv_budgets(
     if memory_bytes is not None:
         budgets = (memory_bytes,) * len(costs)
     else:
-        room = max(0, int((limit_bytes - weight_bytes) * KV_SHARE))
         sizes = KvMemory(costs, (0,) * len(costs)).bytes_for(REFERENCE_TOKENS)
-        total = max(1, sum(sizes))
-        budgets = tuple(room * size // total for size in sizes)
+        budgets = tuple(
+            _room(machines, machine.name) * size // max(1, _total(machines, sizes, machine.name))
+            for machine, size in zip(machines, sizes, strict=True)
+        )
     memory = KvMemory(costs, budgets)
     if memory.capacity_tokens() < MIN_CAPACITY_TOKENS:
         stage = memory.tightest_stage(MIN_CAPACITY_TOKENS)
@@ -78,6 +94,18 @@ def kv_budgets(
         raise PlanError(
             f"stage {stage} has {budgets[stage]:,} bytes of KV memory, and {MIN_CAPACITY_TOKENS} "
             f"tokens take {needed:,}: give it more (--kv-memory), use fewer bits (--kv-bits), or "
-            "free memory on this machine"
+            f"free memory on {(machines[stage].name if machines else '') or 'this machine'}"
         )
     return budgets
+
+
+def _room(machines: Sequence[StageMemory], name: str) -> int:
+    """Bytes that the KV caches of all stages on a machine may take."""
+    here = [machine for machine in machines if machine.name == name]
+    left = here[0].limit_bytes - sum(machine.weight_bytes for machine in here)
+    return max(0, int(left * KV_SHARE))
+
+
+def _total(machines: Sequence[StageMemory], sizes: Sequence[int], name: str) -> int:
+    sized = zip(machines, sizes, strict=True)
+    return sum(size for machine, size in sized if machine.name == name)

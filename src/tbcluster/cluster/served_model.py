@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tbcluster.cluster.embedding_requests import model_pooling
-from tbcluster.cluster.kv_options import KvOptions, kv_budgets
+from tbcluster.cluster.kv_options import KvOptions, StageMemory, kv_budgets
+from tbcluster.cluster.layout import Spread, placed_by_hand, split_over
 from tbcluster.core import CacheFacts, Pooling, StageRange
 from tbcluster.demo import MODEL_PATH
 from tbcluster.engine.kv_memory import KvMemory
@@ -29,13 +30,17 @@ class ServedModel:
         name: What clients call it.
         tokenizer: mlx-lm's TokenizerWrapper.
         grammars: Makes grammars for it.
+        source: What the workers find it by: a folder, or a Hugging Face id that each node looks up
+            for itself; empty for the bundled model.
         ranges: The layers of each stage.
+        nodes: The node of each stage; None where all are on this machine.
         kv_budgets: Bytes of KV memory of each stage.
         notes: Lines that a user should see.
         pooling: How embeddings are made unless a request says otherwise.
     """
 
     name: str
+    source: str
     folder: ModelFolder
     facts: ModelFacts
     tokenizer: Any
@@ -43,6 +48,7 @@ class ServedModel:
     limits: Limits
     device: Device
     ranges: tuple[StageRange, ...]
+    nodes: tuple[str, ...] | None
     caches: CacheFacts
     kv_budgets: tuple[int, ...]
     kv: KvOptions
@@ -51,13 +57,17 @@ class ServedModel:
 
 
 def open_served_model(
-    source: str | Path | None, num_stages: int | None, kv: KvOptions
+    source: str | Path | None,
+    num_stages: int | None,
+    kv: KvOptions,
+    spread: Spread | None = None,
 ) -> ServedModel:
     """Find, check and cut a model.
 
     Args:
         source: A folder, a Hugging Face id, or None for the bundled model.
-        num_stages: None for two, or as many as the layers allow.
+        num_stages: None for two, or one on each node, or as many as the layers allow.
+        spread: None for all stages on this machine.
 
     Raises:
         ModelError: It cannot be found, read or run.
@@ -69,19 +79,20 @@ def open_served_model(
     facts = inspected.facts
     name = model_name(source)
     notes = [device.note] if device.note else []
-    wanted = num_stages or min(DEFAULT_NUM_STAGES, len(facts.legal_cuts) + 1)
     if facts.uncuttable_because is not None:
         notes.append(f"{name} is served unsplit: {facts.uncuttable_because}")
-        wanted = 1
+        num_stages = 1
     pooling, pooling_note = model_pooling(folder.pooling_config)
     if pooling_note is not None:
         notes.append(f"{name}: {pooling_note}")
-    ranges = tuple(even_split(facts.num_layers, facts.legal_cuts, wanted))
+    ranges, nodes = _placed(facts, num_stages, spread)
     caches = inspected.cache_facts(ranges, kv.bits)
-    budgets = _budgets(caches, kv, facts)
+    machines = _machines(facts, ranges, nodes, spread) if kv.memory_bytes is None else ()
+    budgets = kv_budgets(caches.costs, kv.memory_bytes, machines)
     tokenizer = open_tokenizer(folder)
     return ServedModel(
         name=name,
+        source=_for_nodes(source),
         folder=folder,
         facts=facts,
         tokenizer=tokenizer,
@@ -89,6 +100,7 @@ def open_served_model(
         limits=_limits(facts, folder, caches, budgets),
         device=device,
         ranges=ranges,
+        nodes=nodes,
         caches=caches,
         kv_budgets=budgets,
         kv=kv,
@@ -97,9 +109,36 @@ def open_served_model(
     )
 
 
-def _budgets(caches: CacheFacts, kv: KvOptions, facts: ModelFacts) -> tuple[int, ...]:
-    limit_bytes = memory_limit_bytes() if kv.memory_bytes is None else 0
-    return kv_budgets(caches.costs, kv.memory_bytes, limit_bytes, facts.weight_bytes)
+def _placed(
+    facts: ModelFacts, num_stages: int | None, spread: Spread | None
+) -> tuple[tuple[StageRange, ...], tuple[str, ...] | None]:
+    """The layers of each stage, and its node."""
+    num_layers, cuts = facts.num_layers, facts.legal_cuts
+    if spread is None:
+        wanted = num_stages or min(DEFAULT_NUM_STAGES, len(cuts) + 1)
+        return tuple(even_split(num_layers, cuts, wanted)), None
+    if spread.by_hand:
+        places = placed_by_hand(spread.by_hand, num_layers, cuts)
+    else:
+        places = split_over(spread.sites, num_stages, num_layers, cuts)
+    return tuple(place.layers for place in places), tuple(place.node for place in places)
+
+
+def _machines(
+    facts: ModelFacts,
+    ranges: tuple[StageRange, ...],
+    nodes: tuple[str, ...] | None,
+    spread: Spread | None,
+) -> list[StageMemory]:
+    """The machine of each stage; weights are taken to be spread evenly over the layers."""
+    weights = [facts.weight_bytes * (r.end - r.start) // facts.num_layers for r in ranges]
+    if nodes is None or spread is None:
+        limit = memory_limit_bytes()
+        return [StageMemory("", limit, size) for size in weights]
+    limits = {site.name: site.limit_bytes for site in spread.sites}
+    return [
+        StageMemory(node, limits[node], size) for node, size in zip(nodes, weights, strict=True)
+    ]
 
 
 def _limits(
@@ -116,6 +155,14 @@ def _limits(
         "smaller: --kv-bits",
         no_embeddings_because=facts.no_embeddings_because,
     )
+
+
+def _for_nodes(source: str | Path | None) -> str:
+    """What every node can find the model by."""
+    if source is None:
+        return ""
+    path = local_path(str(source))
+    return str(path.absolute()) if path is not None else str(source)
 
 
 def model_name(source: str | Path | None) -> str:

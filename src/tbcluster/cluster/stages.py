@@ -1,22 +1,30 @@
-"""The stage workers of one model on this machine: started, watched, started again."""
+"""The stage workers of one model: started, connected, watched, started again."""
 
+import logging
 import queue
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from tbcluster import errors
-from tbcluster.cluster.supervisor import Worker, describe_exit
+from tbcluster.cluster.places import COORDINATOR, Places, WorkerHandle
 from tbcluster.core import StageRange
-from tbcluster.errors import StageError, TbclusterError
-from tbcluster.wire.control import Failed, Loading, Ready, Report, StageSpec
+from tbcluster.errors import NoPathError, StageError, TbclusterError
+from tbcluster.transport.zeromq import RoutedSender
+from tbcluster.wire.control import (
+    Bound,
+    Failed,
+    Loading,
+    Ready,
+    Report,
+    Route,
+    Routed,
+    Routes,
+    StageSpec,
+)
 
-# sockaddr_un holds 104 bytes on macOS.
-MAX_SOCKET_PATH = 100
-SOCKET_NAME_LENGTH = len("/tbcluster-12345678/results")
+logger = logging.getLogger(__name__)
 
 
 class StageState(StrEnum):
@@ -29,11 +37,12 @@ class StageState(StrEnum):
 
 @dataclass(slots=True)
 class StageStatus:
-    """What is known of one stage."""
+    """What is known of one stage; `node` is None where there is but one machine."""
 
     index: int
     layers: StageRange
     state: StageState = StageState.LOADING
+    node: str | None = None
     pid: int = 0
     loaded_bytes: int = 0
     total_bytes: int = 0
@@ -44,80 +53,166 @@ class StageStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class StageWork:
+    """What the workers are to run.
+
+    Attributes:
+        model: As in `StageSpec`.
+        kv_bits: 8 or 4 for quantized KV caches.
+        saved_folders: Where each stage keeps prefixes on disk; None for nowhere.
+        is_looped: Whether the last stage sends to stage 0.
+    """
+
+    model: str
+    ranges: Sequence[StageRange]
+    kv_bits: int | None = None
+    saved_folders: Sequence[Path] | None = None
+    is_looped: bool = False
+
+    def spec(self, stage: int, epoch: int) -> StageSpec:
+        """Everything but what depends on the place."""
+        saved = self.saved_folders
+        return StageSpec(
+            index=stage,
+            num_stages=len(self.ranges),
+            model=self.model,
+            layers=self.ranges[stage],
+            epoch=epoch,
+            inbound="",
+            run_dir="",
+            kv_bits=self.kv_bits,
+            saved_folder=None if saved is None else str(saved[stage]),
+        )
+
+    def hops(self) -> list[tuple[int, int]]:
+        """Who sends to whom."""
+        last = len(self.ranges) - 1
+        ring = [(COORDINATOR, 0), *((i, i + 1) for i in range(last)), (last, COORDINATOR)]
+        return [*ring, (last, 0)] if self.is_looped else ring
+
+
+@dataclass(frozen=True, slots=True)
 class StageExited:
     """A worker ended; `what` says how, for people."""
 
     stage: int
     what: str
 
+    def __str__(self) -> str:
+        return f"stage {self.stage} {self.what}"
+
+
+@dataclass(frozen=True, slots=True)
+class PathLost:
+    """Messages do not arrive any more; the workers are well."""
+
+    what: str
+
+    def __str__(self) -> str:
+        return self.what
+
+
+@dataclass(frozen=True, slots=True)
+class PathImproved:
+    """There is a better way than one that is in use."""
+
+
+Loss = StageExited | PathLost
+News = Loss | PathImproved
+
 
 @dataclass(frozen=True, slots=True)
 class _Event:
     worker_id: int
     stage: int
-    report: Report | int
+    report: Report | str
+
+
+class _WaysChanged:
+    """Ways between machines have opened or closed."""
 
 
 OnProgress = Callable[[list[StageStatus]], None]
-OnLoss = Callable[[StageExited], None]
+OnLoss = Callable[[Loss], None]
 
 
 class StageSet:
-    """One worker for each range of layers, connected over ipc sockets in a private folder.
+    """One worker for each range of layers.
 
     Args:
-        kv_bits: 8 or 4 for quantized KV caches.
-        saved_folders: Where each stage keeps prefixes on disk; None for nowhere.
+        sender: The coordinator's, to stage 0: it is routed here.
+        results_port: What the coordinator has bound for results; 0 where that has no port.
         on_progress: Called with the state of all stages whenever one of them changes.
-        on_loss: Called at once when a worker ends, in a thread of its own; `next_exit` tells the
-            same to whoever follows the stages.
+        on_loss: Called at once when a worker ends or a way closes, in a thread of its own;
+            `next_news` tells the same to whoever follows the stages.
     """
 
     def __init__(
         self,
-        model_path: Path,
-        ranges: Sequence[StageRange],
-        on_progress: OnProgress,
-        on_loss: OnLoss,
-        kv_bits: int | None = None,
-        saved_folders: Sequence[Path] | None = None,
+        work: StageWork,
+        places: Places,
+        sender: RoutedSender,
+        results_port: int,
+        on_progress: OnProgress = lambda _: None,
+        on_loss: OnLoss = lambda _: None,
     ) -> None:
-        self._model_path = model_path
-        self._kv_bits = kv_bits
-        self._saved_folders = saved_folders
+        self._work = work
+        self._places = places
+        self._sender = sender
         self._on_progress = on_progress
         self._on_loss = on_loss
-        self._run_dir = make_run_dir()
-        self._events: queue.SimpleQueue[_Event | None] = queue.SimpleQueue()
-        self._workers: dict[int, tuple[int, Worker]] = {}
+        self._events: queue.SimpleQueue[_Event | _WaysChanged | PathLost | None] = (
+            queue.SimpleQueue()
+        )
+        self._workers: dict[int, tuple[int, WorkerHandle]] = {}
         self._num_started = 0
         self._ended: set[int] = set()
-        self.statuses = [StageStatus(i, layers) for i, layers in enumerate(ranges)]
-
-    @property
-    def entry(self) -> str:
-        """Endpoint of stage 0."""
-        return self._endpoint("stage-0")
-
-    @property
-    def results(self) -> str:
-        """Endpoint that the last stage sends to."""
-        return self._endpoint("results")
+        self._ports = {COORDINATOR: results_port}
+        self._serial = 0
+        self._routed: dict[int, int] = {}
+        self._in_use: dict[tuple[int, int], Route] = {}
+        self.statuses = [
+            StageStatus(stage, layers, node=places.name(stage))
+            for stage, layers in enumerate(work.ranges)
+        ]
+        places.follow(self._ways_changed)
 
     def start(self, stage: int, epoch: int) -> None:
         """Start the worker of one stage (again)."""
         status = self.statuses[stage]
-        status.state, status.loaded_bytes = StageState.LOADING, 0
+        status.state, status.loaded_bytes, status.pid = StageState.LOADING, 0, 0
+        self._ports.pop(stage, None)
+        self._routed.pop(stage, None)
         worker_id = self._num_started
         self._num_started += 1
-        worker = Worker(
-            "tbcluster.stage",
-            self._spec(status, epoch),
-            on_report=lambda report: self._events.put(_Event(worker_id, stage, report)),
-            on_exit=lambda code: self._exited(_Event(worker_id, stage, code), code),
+        worker = self._places.launch(
+            self._work.spec(stage, epoch),
+            lambda report: self._events.put(_Event(worker_id, stage, report)),
+            lambda what: self._exited(_Event(worker_id, stage, what), what),
         )
         self._workers[stage] = (worker_id, worker)
         status.pid = worker.pid
+
+    def reroute(self) -> None:
+        """Connect all anew, along the best ways that are open now; `next_news` with `until_ready`
+        says when that is done. Where there is none it waits for one."""
+        self._in_use = {}
+        if len(self._ports) <= len(self.statuses):
+            return  # one that has not bound yet: this is called again when it has
+        hops = self._work.hops()
+        try:
+            ways = {hop: self._places.route(*hop, self._ports[hop[1]]) for hop in hops}
+        except NoPathError as error:
+            logger.warning("%s; waiting for one", error)
+            return
+        self._serial += 1
+        last = len(self.statuses) - 1
+        for stage, (_, worker) in self._workers.items():
+            onward = ways.get((stage, (stage + 1) % len(self.statuses)))
+            results = ways[stage, COORDINATOR] if stage == last else None
+            worker.route(Routes(self._serial, onward, results))
+        self._sender.route(ways[COORDINATOR, 0])
+        self._in_use = ways
 
     def await_ready(self) -> None:
         """Wait until every stage takes steps.
@@ -125,57 +220,118 @@ class StageSet:
         Raises:
             TbclusterError: A stage cannot be loaded, died, or `interrupt` was called.
         """
-        exited = self.next_exit(until_ready=True)
-        if exited is not None:
-            raise StageError(f"stage {exited.stage} {exited.what} while it was loading")
+        while (news := self.next_news(until_ready=True)) is not None:
+            if isinstance(news, StageExited):
+                raise StageError(f"{news} while it was loading")
+            self.reroute()
 
-    def next_exit(self, *, until_ready: bool = False) -> StageExited | None:
-        """Follow the workers until one ends (or, with `until_ready`, until all are ready: None).
+    def next_news(
+        self, *, until_ready: bool = False, timeout_s: float | None = None
+    ) -> News | None:
+        """Follow the workers until something has to be done. With `until_ready`: or until all are
+        ready (None).
+
+        Args:
+            timeout_s: Look whether there is a better way after so many seconds in which nothing
+                was heard.
 
         Raises:
             TbclusterError: A stage reports that it cannot be loaded, or `interrupt` was called.
         """
         while True:
-            event = self._events.get()
+            try:
+                event = self._events.get(timeout=timeout_s)
+            except queue.Empty:
+                event = _WaysChanged()
             if event is None:
                 raise StageError("the stages were stopped")
-            worker = self._workers.get(event.stage)
-            if worker is None or worker[0] != event.worker_id:
-                continue  # the last words of a worker that was replaced
-            exited = self._note(self.statuses[event.stage], event.report)
-            self._on_progress(self.statuses)
-            all_ready = all(status.state is StageState.READY for status in self.statuses)
-            if exited is not None or (until_ready and all_ready):
-                return exited
+            news = self._take(event)
+            if until_ready:
+                news = None if isinstance(news, PathImproved) else news
+                if news is None and self._all_ready():
+                    return None
+            if news is not None:
+                return news
+
+    def is_better_way(self) -> bool:
+        """Whether some messages could take a better way than they do."""
+        try:
+            return any(
+                self._places.route(*hop, self._ports[hop[1]]) != route
+                for hop, route in self._in_use.items()
+            )
+        except (NoPathError, KeyError):
+            return False
 
     def interrupt(self) -> None:
-        """Make `next_exit` raise. Thread-safe."""
+        """Make `next_news` raise. Thread-safe."""
         self._events.put(None)
 
     def dead_stages(self) -> list[int]:
-        """Stages whose worker has ended and was not started again, told by `next_exit` or not yet.
+        """Stages whose worker has ended and was not started again, told by `next_news` or not yet.
         Thread-safe."""
         workers = list(self._workers.items())
         return [stage for stage, (worker_id, _) in workers if worker_id in self._ended]
 
+    def is_broken(self) -> bool:
+        """Whether a worker has ended or a way was cut, and that is not mended. Thread-safe."""
+        return bool(self.dead_stages()) or self._cut_hop() is not None
+
     def close(self) -> None:
-        """End all workers and remove the sockets."""
+        """End all workers."""
         workers = [worker for _, worker in self._workers.values()]
         for worker in workers:
             worker.ask_to_stop()
         for worker in workers:
             worker.join()
         self._workers.clear()
-        shutil.rmtree(self._run_dir, ignore_errors=True)
 
-    def _exited(self, event: _Event, code: int) -> None:
+    def _exited(self, event: _Event, what: str) -> None:
         # First: what is begun after the loss was told must be able to see it.
         self._ended.add(event.worker_id)
-        self._on_loss(StageExited(event.stage, describe_exit(code)))
+        self._on_loss(StageExited(event.stage, what))
         self._events.put(event)
 
-    def _note(self, status: StageStatus, report: Report | int) -> StageExited | None:
+    def _ways_changed(self) -> None:
+        hop = self._cut_hop()
+        if hop is None:
+            self._events.put(_WaysChanged())
+            return
+        lost = PathLost(f"the way from {_place(hop[0])} to {_place(hop[1])} is cut")
+        self._on_loss(lost)
+        self._events.put(lost)
+
+    def _cut_hop(self) -> tuple[int, int] | None:
+        in_use = self._in_use.items()
+        cut = (hop for hop, route in in_use if not self._places.is_open(*hop, route))
+        return next(cut, None)
+
+    def _take(self, event: _Event | _WaysChanged | PathLost) -> News | None:
+        match event:
+            case PathLost():
+                return event
+            case _WaysChanged():
+                if not self._in_use:
+                    self.reroute()
+                return PathImproved() if self.is_better_way() else None
+            case _Event(worker_id, stage, report):
+                worker = self._workers.get(stage)
+                if worker is None or worker[0] != worker_id:
+                    return None  # the last words of a worker that was replaced
+                news = self._note(self.statuses[stage], worker[1], report)
+                self._on_progress(self.statuses)
+                return news
+
+    def _note(
+        self, status: StageStatus, worker: WorkerHandle, report: Report | str
+    ) -> StageExited | None:
         match report:
+            case Bound(port=port):
+                status.pid = worker.pid
+                self._ports[status.index] = port
+                self.reroute()
+            case Routed(serial=serial):
+                self._routed[status.index] = serial
             case Loading(loaded_bytes=loaded, total_bytes=total):
                 status.loaded_bytes, status.total_bytes = loaded, total
             case Ready(memory_bytes=memory, backend=backend, note=note):
@@ -183,38 +339,21 @@ class StageSet:
                 status.memory_bytes, status.backend, status.note = memory, backend, note
             case Failed(kind=kind, message=message):
                 raise error_of_kind(kind, f"stage {status.index}: {message}")
-            case int():
+            case str():
                 status.state = StageState.DEAD
-                return StageExited(status.index, describe_exit(report))
+                return StageExited(status.index, report)
         return None
 
-    def _spec(self, status: StageStatus, epoch: int) -> StageSpec:
-        saved = self._saved_folders
-        following = (status.index + 1) % len(self.statuses)
-        return StageSpec(
-            index=status.index,
-            num_stages=len(self.statuses),
-            model_path=str(self._model_path),
-            layers=status.layers,
-            epoch=epoch,
-            inbound=self._endpoint(f"stage-{status.index}"),
-            next_stage=self._endpoint(f"stage-{following}"),
-            results=self.results,
-            run_dir=str(self._run_dir),
-            kv_bits=self._kv_bits,
-            saved_folder=None if saved is None else str(saved[status.index]),
+    def _all_ready(self) -> bool:
+        """Whether all are loaded, and connected as they were last told to be."""
+        return bool(self._in_use) and all(
+            status.state is StageState.READY and self._routed.get(status.index) == self._serial
+            for status in self.statuses
         )
 
-    def _endpoint(self, name: str) -> str:
-        return f"ipc://{self._run_dir}/{name}"
 
-
-def make_run_dir() -> Path:
-    """A new folder, readable by this user alone, whose path is short enough for sockets."""
-    parent = tempfile.gettempdir()
-    if len(parent) + SOCKET_NAME_LENGTH > MAX_SOCKET_PATH:
-        parent = "/tmp"  # noqa: S108 - mkdtemp makes an unguessable folder with mode 0700
-    return Path(tempfile.mkdtemp(prefix="tbcluster-", dir=parent))
+def _place(stage: int) -> str:
+    return "the coordinator" if stage == COORDINATOR else f"stage {stage}"
 
 
 def error_of_kind(kind: str, message: str) -> TbclusterError:

@@ -11,6 +11,7 @@ from tbcluster.wire.control import (
     STOP_LINE,
     ReferenceSpec,
     Report,
+    Routes,
     StageSpec,
     decode_report,
     encode_line,
@@ -44,6 +45,7 @@ class Worker:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None  # noqa: PT018, S101 - both are pipes
         self._stdin, self._stdout = stdin, stdout
+        self._tell_lock = threading.Lock()
         self._tell(encode_line(spec))
         self._reader = threading.Thread(target=self._read, name=f"{module}-reports", daemon=True)
         self._reader.start()
@@ -51,6 +53,10 @@ class Worker:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def route(self, routes: Routes) -> None:
+        """Tell a stage worker where its messages go from now on."""
+        self._tell(encode_line(routes))
 
     def ask_to_stop(self) -> None:
         """Tell the worker to end; it does so at once, whatever it is computing."""
@@ -73,8 +79,9 @@ class Worker:
 
     def _tell(self, line: bytes) -> None:
         try:
-            self._stdin.write(line)
-            self._stdin.flush()
+            with self._tell_lock:
+                self._stdin.write(line)
+                self._stdin.flush()
         except (BrokenPipeError, ValueError):
             return  # it has ended already; `on_exit` tells
 

@@ -1,5 +1,6 @@
 """Layers -> stages. Pure."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from tbcluster.core import StageRange
@@ -43,3 +44,26 @@ def _best_bounds(num_layers: int, legal_cuts: tuple[int, ...], num_stages: int) 
                 following[end] = min(options)
         best = following
     return best[num_layers][2]
+
+
+def check_ranges(ranges: Sequence[StageRange], num_layers: int, legal_cuts: Sequence[int]) -> None:
+    """Whether stages with these layers, in this order, are the model.
+
+    Raises:
+        PlanError: A layer is missing or in two stages, or the model cannot be cut there.
+    """
+    end = 0
+    for layers in ranges:
+        if layers.start != end:
+            what = f"layer {end} is missing" if layers.start > end else "stages overlap"
+            raise PlanError(f"{what}: stages must hold each of layers 0-{num_layers - 1} once")
+        if end and end not in legal_cuts:
+            legal = ", ".join(map(str, legal_cuts)) or "nowhere"
+            raise PlanError(
+                f"this model cannot be cut before layer {end}; it can be cut before: {legal}"
+            )
+        end = layers.end
+    if end != num_layers:
+        raise PlanError(
+            f"the stages end with layer {end - 1}, the model has layers 0-{num_layers - 1}"
+        )

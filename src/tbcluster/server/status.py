@@ -5,7 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
-from tbcluster.cluster.cluster import Cluster, ClusterState
+from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.status import ClusterState
 from tbcluster.server.draining import Drain
 from tbcluster.server.metrics import CONTENT_TYPE, Metrics
 

@@ -10,6 +10,7 @@ import shutil
 import sys
 import threading
 import time
+from collections.abc import Callable
 from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO, NoReturn
@@ -18,17 +19,23 @@ from tbcluster.errors import TbclusterError, WireError
 from tbcluster.model.device import peak_memory_bytes, prepare_device
 from tbcluster.model.grammar_mask import masks_of_model
 from tbcluster.model.loading import load_stage
+from tbcluster.model.source import find_model
 from tbcluster.stage.cache_store import CacheStore
 from tbcluster.stage.executor import BegunStep, StageExecutor
 from tbcluster.stage.rules_store import RulesStore
 from tbcluster.transport.channel import Receiver, Sender
-from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
+from tbcluster.transport.curve import Guard
+from tbcluster.transport.zeromq import RoutedSender, ZmqReceiver
 from tbcluster.wire.control import (
     STOP_LINE,
+    Bound,
+    CurveKeys,
     Failed,
     Loading,
     Ready,
     Report,
+    Routed,
+    Routes,
     Spec,
     StageSpec,
     decode_spec,
@@ -46,10 +53,13 @@ class Reporter:
 
     def __init__(self) -> None:
         self._out: BinaryIO = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+        self._lock = threading.Lock()
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
     def __call__(self, report: Report) -> None:
-        self._out.write(encode_line(report))
+        """Thread-safe."""
+        with self._lock:
+            self._out.write(encode_line(report))
 
 
 def meet_parent() -> tuple[RawIOBase, Reporter]:
@@ -69,13 +79,19 @@ def read_spec(stdin: RawIOBase, kind: type[Spec]) -> Spec:
     return decode_spec(line, kind)
 
 
-def follow_parent(stdin: RawIOBase, run_dir: Path | None) -> None:
+def follow_parent(
+    stdin: RawIOBase, run_dir: Path | None, on_line: Callable[[bytes], None] = lambda _: None
+) -> None:
     """End this process when the parent says so or is gone; in the latter case the sockets of the
-    run are nobody's any more and are removed."""
+    run are nobody's any more and are removed. `on_line` gets whatever else the parent says."""
 
     def watch() -> None:
-        was_told = stdin.readline() == STOP_LINE
-        if run_dir is not None and not was_told:
+        while (line := stdin.readline()) not in (b"", STOP_LINE):
+            try:
+                on_line(line)
+            except TbclusterError as error:
+                logger.error("%s", error)
+        if run_dir is not None and line != STOP_LINE:
             shutil.rmtree(run_dir, ignore_errors=True)
         # Past Python's own exit, which would wait for the compute thread.
         os._exit(0)
@@ -88,23 +104,26 @@ def main() -> int:
     stdin, report = meet_parent()
     logging.basicConfig(format="tbcluster stage: %(levelname)s %(message)s", level=logging.WARNING)
     spec = read_spec(stdin, StageSpec)
-    follow_parent(stdin, Path(spec.run_dir))
+    exits = Exits(spec.keys, report)
+    follow_parent(stdin, Path(spec.run_dir), exits.follow)
     try:
-        serve(spec, report)
+        serve(spec, Outbound(exits.to_next, exits.to_coordinator), report)
     except (TbclusterError, OSError, RuntimeError, MemoryError) as error:
         report(Failed(type(error).__name__, str(error)))
         return 1
     return 0
 
 
-def serve(spec: StageSpec, report: Reporter) -> None:
+def serve(spec: StageSpec, outbound: "Outbound", report: Reporter) -> None:
     """Load the stage and run steps until the process is ended."""
     device = prepare_device()
-    receiver = ZmqReceiver(spec.inbound)
+    receiver = ZmqReceiver(spec.inbound, guard=guard_of(spec))
+    report(Bound(receiver.port))
+    path = find_model(spec.model).path
     is_last = spec.index == spec.num_stages - 1
-    rules = RulesStore(masks_of_model(Path(spec.model_path))) if is_last else None
+    rules = RulesStore(masks_of_model(path)) if is_last else None
     model = load_stage(
-        Path(spec.model_path),
+        path,
         spec.layers,
         device,
         lambda loaded, total: report(Loading(loaded, total)),
@@ -113,9 +132,16 @@ def serve(spec: StageSpec, report: Reporter) -> None:
     saved = Path(spec.saved_folder) if spec.saved_folder is not None else None
     caches = CacheStore(model.make_cache, saved)
     executor = StageExecutor(model, caches, spec.index, spec.num_stages, spec.epoch, rules=rules)
-    outbound = Outbound(ZmqSender(spec.next_stage), ZmqSender(spec.results))
     report(Ready(peak_memory_bytes(), device.backend, device.note))
     run_steps(executor, receiver, outbound, spec.index)
+
+
+def guard_of(spec: StageSpec) -> Guard | None:
+    """Who may send steps; None where only this machine can."""
+    if spec.keys is None or spec.inbound.startswith("ipc:"):
+        return None
+    senders = frozenset(spec.senders)
+    return Guard(spec.keys, senders.__contains__)
 
 
 class Outbound:
@@ -131,6 +157,32 @@ class Outbound:
             self._to_coordinator.send(encode_result(output))
         else:
             self._to_next.send(encode_step(output))
+
+
+class Exits:
+    """The connections to the next stage and to the coordinator, which follow the parent's
+    `Routes`."""
+
+    def __init__(self, keys: CurveKeys | None, report: Reporter) -> None:
+        self._report = report
+        self.to_next = RoutedSender(keys)
+        self.to_coordinator = RoutedSender(keys)
+
+    def follow(self, line: bytes) -> None:
+        """Send whatever comes after this call along the `Routes` in this line.
+
+        Raises:
+            WireError: It holds something else.
+            TrustError: A route would leave the machine in the clear.
+        """
+        routes = decode_spec(line, Routes)
+        for sender, route in (
+            (self.to_next, routes.next_stage),
+            (self.to_coordinator, routes.results),
+        ):
+            if route is not None:
+                sender.route(route)
+        self._report(Routed(routes.serial))
 
 
 def run_steps(

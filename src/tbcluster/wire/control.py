@@ -14,29 +14,70 @@ from tbcluster.errors import WireError
 STOP_LINE = b"stop\n"
 
 
-class StageSpec(msgspec.Struct, frozen=True):
-    """Everything a worker needs to become stage `index`.
+class CurveKeys(msgspec.Struct, frozen=True):
+    """A CURVE key pair, each key in 40 characters of Z85. The secret one never leaves its node, and
+    no text of this object shows it."""
+
+    public: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"CurveKeys({self.public!r})"
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Where messages are sent to.
 
     Attributes:
-        inbound: Endpoint to bind; steps come in here.
-        next_stage: Endpoint that steps go on to (from the last stage, stage 0: for looped models).
-        results: Endpoint of the coordinator; only the last stage sends there.
+        endpoint: For ZeroMQ, such as tcp://192.0.2.1:4711.
+        server_key: Public key that the other end must have; None for a connection in the clear,
+            which stays on its machine.
+    """
+
+    endpoint: str
+    server_key: str | None = None
+
+
+class Routes(msgspec.Struct, frozen=True):
+    """Where a worker's messages go.
+
+    Attributes:
+        serial: Counts up; the worker's `Routed` repeats it.
+        next_stage: Steps go on to it; from the last stage to stage 0, where a model loops.
+        results: The coordinator; the last stage sends there.
+    """
+
+    serial: int
+    next_stage: Route | None = None
+    results: Route | None = None
+
+
+class StageSpec(msgspec.Struct, frozen=True):
+    """Everything a worker needs to become stage `index`. The first `Routes` come in a line after
+    it, and others whenever they change.
+
+    Attributes:
+        model: A folder, or a Hugging Face id; empty for the bundled model.
+        inbound: Endpoint to bind; steps come in here. The port of a tcp one may be `*`: which one
+            it was is in `Bound`.
         run_dir: Folder of the sockets, removed by a worker whose parent has died.
         kv_bits: 8 or 4 for quantized KV caches, None for plain ones.
         saved_folder: Where this stage keeps prefixes on disk; None for nowhere.
+        keys: This node's own, for connections that leave the machine: its agent fills them in.
+        senders: Public keys that may connect to `inbound`; with `keys`.
     """
 
     index: int
     num_stages: int
-    model_path: str
+    model: str
     layers: StageRange
     epoch: int
     inbound: str
-    next_stage: str
-    results: str
     run_dir: str
     kv_bits: int | None = None
     saved_folder: str | None = None
+    keys: CurveKeys | None = None
+    senders: tuple[str, ...] = ()
 
 
 class ReferenceSpec(msgspec.Struct, frozen=True):
@@ -47,6 +88,18 @@ class ReferenceSpec(msgspec.Struct, frozen=True):
     prompt: tuple[int, ...]
     num_tokens: int
     kv_bits: int | None = None
+
+
+class Bound(msgspec.Struct, frozen=True, tag="bound"):
+    """Steps can be sent to this port (0 where the endpoint has none)."""
+
+    port: int
+
+
+class Routed(msgspec.Struct, frozen=True, tag="routed"):
+    """Whatever is sent from now on goes where the `Routes` of this serial say."""
+
+    serial: int
 
 
 class Loading(msgspec.Struct, frozen=True, tag="loading"):
@@ -85,15 +138,15 @@ class Reference(msgspec.Struct, frozen=True, tag="reference"):
     margins: tuple[float, ...]
 
 
-Report = Loading | Ready | Failed | Reference
+Report = Bound | Routed | Loading | Ready | Failed | Reference
 
 _encoder = msgspec.json.Encoder()
 _report_decoder: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 
-Spec = TypeVar("Spec", StageSpec, ReferenceSpec)
+Spec = TypeVar("Spec", StageSpec, ReferenceSpec, Routes)
 
 
-def encode_line(message: Report | StageSpec | ReferenceSpec) -> bytes:
+def encode_line(message: Report | StageSpec | ReferenceSpec | Routes) -> bytes:
     """One line, newline included."""
     return _encoder.encode(message) + b"\n"
 

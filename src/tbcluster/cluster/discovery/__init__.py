@@ -1,0 +1,1 @@
+"""Where the coordinator is: by multicast DNS, and in which order addresses are tried."""

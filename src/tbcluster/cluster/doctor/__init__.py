@@ -1,0 +1,1 @@
+"""What is wrong with a rack, and the command that mends it: pure checks of what nodes report."""

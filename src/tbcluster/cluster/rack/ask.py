@@ -1,0 +1,80 @@
+"""Asking for the state of the rack, whether a coordinator runs or not."""
+
+import time
+
+from tbcluster.cluster.rack.rack import Rack, head_of
+from tbcluster.cluster.trust.folder import TrustFolder
+from tbcluster.cluster.trust.identity import HeadIdentity
+from tbcluster.errors import PortInUseError, RackError
+from tbcluster.machine import NodeState, NodeView, RackView
+from tbcluster.transport.control import ControlClient
+from tbcluster.wire.control import Route
+from tbcluster.wire.rack import (
+    MAX_MESSAGE_BYTES,
+    AskRack,
+    RackAnswer,
+    decode_from_coordinator,
+    encode_message,
+)
+
+# Agents that were left alone look for a coordinator every two seconds or so.
+GATHER_S = 6.0
+# A coordinator answers at once, unless it has to look or measure first.
+ANSWER_S = 5.0
+THOROUGH_ANSWER_S = 150.0
+
+
+def ask_rack(
+    folder: TrustFolder,
+    *,
+    inspects: bool = False,
+    measures: bool = False,
+    wait_s: float = GATHER_S,
+) -> RackView:
+    """Everything there is to know of the rack.
+
+    The running coordinator is asked; where none runs, this process is one for a moment.
+
+    Args:
+        inspects: Whether the nodes look at their machines anew.
+        measures: Whether the links are measured anew.
+        wait_s: How long nodes are waited for where no coordinator runs.
+
+    Raises:
+        RackError: This machine is no head node, or the coordinator does not answer.
+        TrustError: The folder's files cannot be used.
+    """
+    head = head_of(folder)
+    try:
+        with Rack(folder) as rack:
+            rack.plane.wait_for(_all_there, wait_s)
+            return rack.view(inspects=inspects, measures=measures)
+    except PortInUseError:
+        return _ask_running(head, AskRack(inspects, measures))
+
+
+def _all_there(nodes: list[NodeView]) -> bool:
+    return all(node.state is not NodeState.OFFLINE for node in nodes)
+
+
+def _ask_running(head: HeadIdentity, question: AskRack) -> RackView:
+    port = head.control_port
+    client = ControlClient(
+        Route(f"tcp://127.0.0.1:{port}", head.keys.public),
+        head.keys,
+        max_message_bytes=MAX_MESSAGE_BYTES,
+    )
+    try:
+        client.send([encode_message(question)])
+        is_quick = not (question.inspects or question.measures)
+        give_up = time.monotonic() + (ANSWER_S if is_quick else THOROUGH_ANSWER_S)
+        while (left := give_up - time.monotonic()) > 0:
+            frames = client.receive(left)
+            answer = decode_from_coordinator(frames[0]) if frames else None
+            if isinstance(answer, RackAnswer):
+                return answer.rack
+    finally:
+        client.close()
+    raise RackError(
+        f"port {port} is taken and does not answer as this cluster's coordinator: end what uses it"
+    )

@@ -1,0 +1,387 @@
+"""Who is there and what they run. Pure: what agents say comes in with its time, actions go out.
+
+A node is online from its `Hello` until nothing was heard of it for a lease. Its workers are gone
+when it says so, when it comes back as another incarnation, and when its lease has run out.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import assert_never
+
+import msgspec
+
+from tbcluster.cluster.trust.roster import Member
+from tbcluster.machine import Machine, NodeState, NodeView
+from tbcluster.wire.control import Report, Routes, StageSpec
+from tbcluster.wire.rack import (
+    RACK_PROTOCOL,
+    AgentBeat,
+    AskRack,
+    CoordinatorBeat,
+    FromAgent,
+    FromCoordinator,
+    Hello,
+    HelloVersions,
+    Inspect,
+    Inspected,
+    Measured,
+    PathsSeen,
+    Peer,
+    Peers,
+    Refused,
+    RouteWorker,
+    StartWorker,
+    StopWorker,
+    Welcome,
+    WorkerEnded,
+    WorkerSaid,
+    WorkerStarted,
+)
+
+BEAT_S = 0.5
+LEASE_S = 3.0
+# A worker that its agent does not name so long after it was to be started was never heard of.
+START_GRACE_S = 5.0
+
+MakeSpec = Callable[[Hello], StageSpec]
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """A message to whoever is behind this connection."""
+
+    peer: bytes
+    message: FromCoordinator
+
+
+@dataclass(frozen=True, slots=True)
+class NodeUp:
+    """A node can be used."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class NodeDown:
+    """A node cannot be used any more."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerNews:
+    """What a worker said; a text says how it ended."""
+
+    worker_id: str
+    news: Report | WorkerStarted | str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkNews:
+    """What a node found out about its ways to another."""
+
+    source: str
+    news: Measured | PathsSeen
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """A node has looked at its machine anew."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A command on the head node wants an answer."""
+
+    peer: bytes
+    question: AskRack
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A line for the log."""
+
+    text: str
+
+
+Action = Send | NodeUp | NodeDown | WorkerNews | LinkNews | Looked | Asked | Told
+
+
+@dataclass(slots=True)
+class _Node:
+    member: Member
+    state: NodeState = NodeState.OFFLINE
+    peer: bytes = b""
+    hello: Hello | None = None
+    heard_at: float | None = None
+    clock_offset_s: float | None = None
+    refused_because: str | None = None
+    # Worker -> when it was to be started, or None once its agent has named it.
+    workers: dict[str, float | None] = field(default_factory=dict)
+    waiting: dict[str, MakeSpec] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Coordinator:
+    """Who the agents are talking to."""
+
+    incarnation: str
+    cluster_name: str
+    public_key: str
+    tbcluster_version: str
+    addresses: tuple[str, ...] = ()
+
+
+class Attendance:
+    """All members of the cluster, and what is known of each."""
+
+    def __init__(self, coordinator: Coordinator, members: Iterable[Member]) -> None:
+        self._coordinator = coordinator
+        self._versions = HelloVersions(RACK_PROTOCOL, coordinator.tbcluster_version)
+        self._nodes = {member.node_id: _new_node(member) for member in members}
+
+    # What is heard
+
+    def heard(
+        self, key: str, peer: bytes, message: FromAgent, now: float, wall: float
+    ) -> list[Action]:
+        """A message came.
+
+        Args:
+            key: Public key of the connection that it came over.
+            now, wall: Seconds, monotonic and Unix.
+        """
+        if isinstance(message, AskRack):
+            is_command = key == self._coordinator.public_key
+            return [Asked(peer, message)] if is_command else []
+        node = self._by_key(key)
+        if node is None or node.member.is_revoked:
+            return [Send(peer, Refused("this node was revoked: join again with a new token"))]
+        node.heard_at = now
+        if isinstance(message, Hello):
+            return self._greet(node, peer, message)
+        if node.state is not NodeState.ONLINE or peer != node.peer:
+            # It was given up, or speaks over a connection that it has replaced: it will greet anew.
+            return []
+        return self._listen(node, message, now, wall)
+
+    def refuse(self, key: str, peer: bytes, theirs: HelloVersions) -> list[Action]:
+        """A greeting came of which no more than its versions can be read."""
+        node = self._by_key(key)
+        return [] if node is None or node.member.is_revoked else self._refuse(node, peer, theirs)
+
+    def tick(self, now: float) -> list[Action]:
+        """Time has passed."""
+        actions: list[Action] = []
+        for node in self._online():
+            if node.heard_at is None or now - node.heard_at > LEASE_S:
+                actions += self._lose(node, "does not answer any more")
+        return actions
+
+    def follow(self, members: Iterable[Member]) -> list[Action]:
+        """The list of members has changed."""
+        actions: list[Action] = []
+        for member in members:
+            node = self._nodes.setdefault(member.node_id, _new_node(member))
+            node.member = member
+            if member.is_revoked and node.state is not NodeState.REVOKED:
+                if node.peer:
+                    actions.append(Send(node.peer, Refused("this node was revoked")))
+                actions += self._lose(node, "was revoked")
+                node.state = NodeState.REVOKED
+        return actions
+
+    # What is asked of them
+
+    def start_worker(
+        self, node_id: str, worker_id: str, make_spec: MakeSpec, now: float
+    ) -> list[Action]:
+        """Start a worker, or do so when the node comes back."""
+        node = self._nodes[node_id]
+        if node.state is not NodeState.ONLINE or node.hello is None:
+            node.waiting[worker_id] = make_spec
+            return []
+        node.workers[worker_id] = now
+        return [Send(node.peer, StartWorker(worker_id, make_spec(node.hello)))]
+
+    def route_worker(self, node_id: str, worker_id: str, routes: Routes) -> list[Action]:
+        """Tell a worker where its messages go."""
+        return self._tell(node_id, worker_id, RouteWorker(worker_id, routes))
+
+    def stop_worker(self, node_id: str, worker_id: str) -> list[Action]:
+        """End a worker, or forget that it was to be started."""
+        if self._nodes[node_id].waiting.pop(worker_id, None) is not None:
+            return [WorkerNews(worker_id, "was not needed any more")]
+        return self._tell(node_id, worker_id, StopWorker(worker_id))
+
+    def inspect_all(self) -> list[Action]:
+        """Have all nodes look at their machines anew."""
+        return [Send(node.peer, Inspect()) for node in self._online()]
+
+    def send_to(self, node_id: str, message: FromCoordinator) -> list[Action]:
+        """A message to a node, if it is online."""
+        node = self._nodes[node_id]
+        return [Send(node.peer, message)] if node.state is NodeState.ONLINE else []
+
+    # Facts
+
+    def members(self) -> list[Member]:
+        """All nodes that may take part."""
+        return [node.member for node in self._nodes.values() if not node.member.is_revoked]
+
+    def online(self) -> list[str]:
+        """Ids of the nodes that can be used."""
+        return [node.member.node_id for node in self._online()]
+
+    def hello(self, node_id: str) -> Hello | None:
+        """What a node said of itself, if it is online."""
+        node = self._nodes.get(node_id)
+        return node.hello if node is not None and node.state is NodeState.ONLINE else None
+
+    def views(self, now: float) -> list[NodeView]:
+        """All nodes, for people and programs."""
+        return [
+            NodeView(
+                node_id=node.member.node_id,
+                name=node.member.name,
+                state=node.state,
+                is_head=node.member.is_head,
+                machine=node.hello.machine if node.hello is not None else None,
+                seconds_since_heard=None if node.heard_at is None else now - node.heard_at,
+                clock_offset_s=node.clock_offset_s,
+                refused_because=node.refused_because,
+            )
+            for node in list(self._nodes.values())
+        ]
+
+    # How
+
+    def _greet(self, node: _Node, peer: bytes, hello: Hello) -> list[Action]:
+        versions = HelloVersions(hello.protocol, hello.tbcluster_version)
+        if versions != self._versions:
+            return self._refuse(node, peer, versions)
+        actions: list[Action] = []
+        if node.hello is not None and node.hello.incarnation != hello.incarnation:
+            actions += self._drop_workers(node, "ended with the agent of its node")
+        was_online = node.state is NodeState.ONLINE
+        node.state, node.peer, node.hello = NodeState.ONLINE, peer, hello
+        node.refused_because = None
+        me = self._coordinator
+        welcome = Welcome(me.incarnation, me.cluster_name, node.member.name, me.addresses)
+        actions.append(Send(peer, welcome))
+        actions += self._introduce()
+        if not was_online:
+            actions += [NodeUp(node.member.node_id), Told(f"{node.member.name} is online")]
+        for worker_id, make_spec in node.waiting.items():
+            node.workers[worker_id] = node.heard_at
+            actions.append(Send(peer, StartWorker(worker_id, make_spec(hello))))
+        node.waiting.clear()
+        return actions
+
+    def _refuse(self, node: _Node, peer: bytes, theirs: HelloVersions) -> list[Action]:
+        mine = self._versions
+        problem = (
+            f"{node.member.name} runs tbcluster {theirs.tbcluster_version} (protocol "
+            f"{theirs.protocol}), the head node {mine.tbcluster_version} (protocol "
+            f"{mine.protocol}): install the same version on both"
+        )
+        actions = self._lose(node, "came back with another version")
+        was_known = node.refused_because == problem
+        node.state, node.refused_because = NodeState.REFUSED, problem
+        actions.append(Send(peer, Refused(problem)))
+        return actions if was_known else [*actions, Told(problem)]
+
+    def _listen(self, node: _Node, message: FromAgent, now: float, wall: float) -> list[Action]:
+        match message:
+            case AgentBeat():
+                node.clock_offset_s = message.time - wall
+                return [Send(node.peer, CoordinatorBeat()), *self._reconcile(node, message, now)]
+            case WorkerSaid(worker_id=worker_id, report=report):
+                return [WorkerNews(worker_id, report)] if worker_id in node.workers else []
+            case WorkerStarted(worker_id=worker_id):
+                return [WorkerNews(worker_id, message)] if worker_id in node.workers else []
+            case WorkerEnded(worker_id=worker_id, what=what):
+                was_known = node.workers.pop(worker_id, ()) != ()
+                return [WorkerNews(worker_id, what)] if was_known else []
+            case Inspected(machine=machine):
+                return self._inspected(node, machine)
+            case Measured() | PathsSeen():
+                return [LinkNews(node.member.node_id, message)]
+            case Hello() | AskRack():
+                return []
+            case _:
+                assert_never(message)
+
+    def _reconcile(self, node: _Node, beat: AgentBeat, now: float) -> list[Action]:
+        """What the agent runs, beside what it is to run."""
+        actions: list[Action] = []
+        for worker_id in beat.workers:
+            if worker_id in node.workers:
+                node.workers[worker_id] = None
+            else:
+                actions.append(Send(node.peer, StopWorker(worker_id)))
+        for worker_id, asked_at in list(node.workers.items()):
+            is_due = asked_at is None or now - asked_at > START_GRACE_S
+            if is_due and worker_id not in beat.workers:
+                del node.workers[worker_id]
+                actions.append(WorkerNews(worker_id, f"was lost on {node.member.name}"))
+        return actions
+
+    def _inspected(self, node: _Node, machine: Machine) -> list[Action]:
+        looked: list[Action] = [Looked(node.member.node_id)]
+        if node.hello is None:
+            return looked
+        moved = node.hello.machine.interfaces != machine.interfaces
+        node.hello = msgspec.structs.replace(node.hello, machine=machine)
+        return [*looked, *self._introduce()] if moved else looked
+
+    def _lose(self, node: _Node, why: str) -> list[Action]:
+        """A node that was online cannot be used any more."""
+        if node.state is not NodeState.ONLINE:
+            return []
+        node.state = NodeState.OFFLINE
+        actions = self._drop_workers(node, f"is on {node.member.name}, which {why}")
+        actions += [NodeDown(node.member.node_id), Told(f"{node.member.name} {why}")]
+        return [*actions, *self._introduce()]
+
+    def _drop_workers(self, node: _Node, what: str) -> list[Action]:
+        gone: list[Action] = [WorkerNews(worker_id, what) for worker_id in node.workers]
+        node.workers.clear()
+        return gone
+
+    def _introduce(self) -> list[Action]:
+        """Tell every node who else is there."""
+        online = list(self._online())
+        return [
+            Send(node.peer, Peers(tuple(_peer(other) for other in online if other is not node)))
+            for node in online
+        ]
+
+    def _tell(self, node_id: str, worker_id: str, message: FromCoordinator) -> list[Action]:
+        node = self._nodes[node_id]
+        return [Send(node.peer, message)] if worker_id in node.workers else []
+
+    def _online(self) -> list[_Node]:
+        return [node for node in self._nodes.values() if node.state is NodeState.ONLINE]
+
+    def _by_key(self, key: str) -> _Node | None:
+        found = (node for node in self._nodes.values() if node.member.public_key == key)
+        return next(found, None)
+
+
+def _new_node(member: Member) -> _Node:
+    return _Node(member, NodeState.REVOKED if member.is_revoked else NodeState.OFFLINE)
+
+
+def _peer(node: _Node) -> Peer:
+    hello, member = node.hello, node.member
+    assert hello is not None  # noqa: S101 - it is online
+    return Peer(
+        member.node_id,
+        member.name,
+        member.public_key,
+        hello.probe_port,
+        hello.machine.interfaces,
+    )

@@ -1,0 +1,342 @@
+"""The thread that speaks with the agents: performs what `Attendance` and `MeasureQueue` decide."""
+
+import logging
+import queue
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from typing import assert_never
+
+from tbcluster.cluster.rack.attendance import (
+    Action,
+    Asked,
+    Attendance,
+    Coordinator,
+    LinkNews,
+    Looked,
+    MakeSpec,
+    NodeDown,
+    NodeUp,
+    Send,
+    Told,
+    WorkerNews,
+)
+from tbcluster.cluster.rack.link_book import LinkBook, MeasureQueue, Pair, fingerprint
+from tbcluster.cluster.rack.questions import Answer, Questions
+from tbcluster.cluster.trust.identity import HeadIdentity
+from tbcluster.cluster.trust.members import MemberRing
+from tbcluster.errors import RackError, WireError
+from tbcluster.machine import Interface, NodeView, PathMeasurement, RackView, Serving
+from tbcluster.transport.control import Arrival, ControlServer
+from tbcluster.transport.curve import Guard
+from tbcluster.wire.control import Report, Routes
+from tbcluster.wire.rack import (
+    MAX_MESSAGE_BYTES,
+    AskRack,
+    Hello,
+    Measure,
+    Measured,
+    PathsSeen,
+    RackAnswer,
+    WorkerStarted,
+    decode_from_agent,
+    decode_hello_versions,
+    encode_message,
+)
+from tbcluster.wire.tensors import Buffer
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.1
+Interfaces = tuple[Interface, ...]
+OnWorkerNews = Callable[[Report | WorkerStarted | str], None]
+
+
+class ControlPlane:
+    """Keeps in touch with all nodes.
+
+    Args:
+        head: Whose keys and port it has.
+        members: Who may connect.
+        links: What is known of the links; it is kept up to date.
+        addresses: Where agents can reach this node, for them to remember.
+
+    Raises:
+        StageError: The control port is in use.
+    """
+
+    def __init__(
+        self,
+        head: HeadIdentity,
+        members: MemberRing,
+        links: LinkBook,
+        addresses: tuple[str, ...] = (),
+        save_links: Callable[[bytes], None] = lambda _: None,
+    ) -> None:
+        self._head = head
+        self._ring = members
+        self._links = links
+        self._save_links = save_links
+        me = Coordinator(
+            secrets.token_hex(8),
+            head.cluster_name,
+            head.keys.public,
+            version("tbcluster"),
+            addresses,
+        )
+        self._members = members.members()
+        self._attendance = Attendance(me, self._members)
+        self._measuring = MeasureQueue()
+        self._workers: dict[str, OnWorkerNews] = {}
+        self._questions = Questions()
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._watchers: list[Callable[[], None]] = []
+        self.describe: Callable[[], Serving | None] = lambda: None
+        self._changed = threading.Condition()
+        self._is_closed = False
+        guard = Guard(head.keys, self._may_connect)
+        self._server = ControlServer(
+            f"tcp://[::]:{head.control_port}", guard, max_message_bytes=MAX_MESSAGE_BYTES
+        )
+        self._thread = threading.Thread(target=self._run, name="tbcluster-control", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop; the agents keep what they run for a while and look for a new coordinator."""
+        self._post(self._stop)
+        self._thread.join()
+
+    # Any thread
+
+    def start_worker(
+        self, node_id: str, worker_id: str, make_spec: MakeSpec, on_news: OnWorkerNews
+    ) -> None:
+        """Start a worker, or do so when its node is there. `on_news` hears what it says, last a
+        text with how it ended."""
+
+        def start() -> None:
+            self._workers[worker_id] = on_news
+            self._perform(
+                self._attendance.start_worker(node_id, worker_id, make_spec, time.monotonic())
+            )
+
+        self._post(start)
+
+    def route_worker(self, node_id: str, worker_id: str, routes: Routes) -> None:
+        """Tell a worker where its messages go."""
+        self._post(lambda: self._perform(self._attendance.route_worker(node_id, worker_id, routes)))
+
+    def stop_worker(self, node_id: str, worker_id: str) -> None:
+        """End a worker."""
+        self._post(lambda: self._perform(self._attendance.stop_worker(node_id, worker_id)))
+
+    def follow(self, on_change: Callable[[], None]) -> None:
+        """Have `on_change` called in this object's thread whenever ways open or close."""
+        self._post(lambda: self._watchers.append(on_change))
+
+    def hello(self, node_id: str) -> Hello | None:
+        """What a node said of itself, if it is online."""
+        return self._attendance.hello(node_id)
+
+    def best_path(self, source: str, target: str) -> PathMeasurement:
+        """Raises: NoPathError when no address of the target answers now."""
+        return self._links.best((source, target))
+
+    def is_alive(self, source: str, target: str, address: str) -> bool:
+        """Whether an address of the target is not known to be dead."""
+        return self._links.is_alive((source, target), address)
+
+    def wait_for(
+        self, is_enough: Callable[[list[NodeView]], bool], timeout_s: float | None = None
+    ) -> bool:
+        """Wait until the nodes are as wanted and the links between them are measured.
+
+        Returns:
+            Whether they are; False when the time is up.
+
+        Raises:
+            RackError: The control plane was closed.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: self._is_well(is_enough), timeout_s)
+
+    def nodes(self) -> list[NodeView]:
+        """All nodes."""
+        return self._attendance.views(time.monotonic())
+
+    def view(self) -> RackView:
+        """Everything there is to know."""
+        serving = self.describe()
+        stages = serving.stages if serving is not None else {}
+        return RackView(
+            cluster_id=self._head.cluster_id,
+            cluster_name=self._head.cluster_name,
+            tbcluster_version=version("tbcluster"),
+            nodes=tuple(replace(node, stages=stages.get(node.name, ())) for node in self.nodes()),
+            links=self._links.views(),
+            serving=serving.model if serving is not None else None,
+            serving_state=serving.state if serving is not None else None,
+        )
+
+    def ask(self, question: AskRack) -> RackView:
+        """The same after the nodes have looked, and measured, anew.
+
+        Raises:
+            RackError: The control plane was closed.
+        """
+        answers: queue.SimpleQueue[RackView] = queue.SimpleQueue()
+        self._post(lambda: self._begin_question(question, answers.put))
+        while self._thread.is_alive():
+            with suppress(queue.Empty):
+                return answers.get(timeout=TICK_S)
+        raise RackError("the control plane was closed")
+
+    # This object's thread
+
+    def _run(self) -> None:
+        try:
+            while not self._is_closed:
+                self._turn()
+        except Exception:  # the top loop: whoever waits must not wait for it for ever
+            logger.exception("the control plane failed")
+            self._is_closed = True
+        finally:
+            self._server.close()
+            with self._changed:
+                self._changed.notify_all()
+
+    def _turn(self) -> None:
+        arrival = self._server.receive(TICK_S)
+        if arrival is not None:
+            self._perform(self._understood(arrival))
+        while not self._inbox.empty():
+            self._inbox.get()()
+        now = time.monotonic()
+        members = self._ring.members()
+        if members != self._members:
+            self._members = members
+            self._perform(self._attendance.follow(members))
+        self._perform(self._attendance.tick(now))
+        for source, target in self._measuring.next(now):
+            self._perform(self._attendance.send_to(source, Measure(target)))
+        is_measuring = self._measuring.is_waiting(self._attendance.online())
+        for answer in self._questions.due(now, is_measuring=is_measuring):
+            answer(self.view())
+
+    def _understood(self, arrival: Arrival) -> list[Action]:
+        frame = arrival.frames[0] if len(arrival.frames) == 1 else b""
+        try:
+            message = decode_from_agent(frame)
+        except WireError as error:
+            return self._not_understood(arrival, frame, error)
+        return self._attendance.heard(
+            arrival.key, arrival.peer, message, time.monotonic(), time.time()
+        )
+
+    def _not_understood(self, arrival: Arrival, frame: Buffer, error: WireError) -> list[Action]:
+        """Another version's greeting is answered with both versions; the rest is dropped."""
+        versions = decode_hello_versions(frame)
+        if versions is None:
+            logger.warning("dropped a message: %s", error)
+            return []
+        return self._attendance.refuse(arrival.key, arrival.peer, versions)
+
+    def _perform(self, actions: Iterable[Action]) -> None:
+        for action in actions:
+            match action:
+                case Send(peer=peer, message=message):
+                    self._server.send(peer, [encode_message(message)])
+                case WorkerNews(worker_id=worker_id, news=news):
+                    self._pass_on(worker_id, news)
+                case NodeUp(node_id=node_id):
+                    self._measure_links_of(node_id)
+                case NodeDown(node_id=node_id):
+                    self._measuring.drop(node_id)
+                    self._questions.looked(node_id)
+                case LinkNews(source=source, news=news):
+                    self._note_link(source, news)
+                case Looked(node_id=node_id):
+                    self._questions.looked(node_id)
+                    self._measure_links_of(node_id)
+                case Asked(peer=peer, question=question):
+                    self._begin_question(question, partial(self._send_view, peer))
+                case Told(text=text):
+                    logger.warning("%s", text)
+                case _:
+                    assert_never(action)
+        self._notify()
+
+    def _pass_on(self, worker_id: str, news: Report | WorkerStarted | str) -> None:
+        on_news = self._workers.get(worker_id)
+        if isinstance(news, str):
+            self._workers.pop(worker_id, None)
+        if on_news is not None:
+            on_news(news)
+
+    def _note_link(self, source: str, news: Measured | PathsSeen) -> None:
+        pair = (source, news.peer_id)
+        if isinstance(news, PathsSeen):
+            self._links.note_dead(pair, news.dead)
+        else:
+            self._measuring.done(pair)
+            ends = self._ends(pair)
+            if ends is not None:
+                self._links.record(pair, fingerprint(*ends), news.paths)
+                self._save_links(self._links.encode())
+        for on_change in self._watchers:
+            on_change()
+
+    def _measure_links_of(self, node_id: str, *, anew: bool = False) -> None:
+        """Have those measured that are not known as they are now, or `anew` all."""
+        for other in self._attendance.online():
+            for pair in ((node_id, other), (other, node_id)) if other != node_id else ():
+                ends = self._ends(pair)
+                if ends is None:
+                    continue
+                if anew or not self._links.is_measured(pair, fingerprint(*ends), time.time()):
+                    self._measuring.add(pair)
+
+    def _ends(self, pair: Pair) -> tuple[Interfaces, Interfaces] | None:
+        """The interfaces of both, if both are online."""
+        source, target = map(self._attendance.hello, pair)
+        if source is None or target is None:
+            return None
+        return source.machine.interfaces, target.machine.interfaces
+
+    def _begin_question(self, question: AskRack, answer: Answer) -> None:
+        online = self._attendance.online()
+        to_inspect = online if question.inspects else []
+        self._questions.add(answer, to_inspect, measures=question.measures, now=time.monotonic())
+        if question.measures:
+            for node_id in online:
+                self._measure_links_of(node_id, anew=True)
+        if question.inspects:
+            self._perform(self._attendance.inspect_all())
+
+    def _send_view(self, peer: bytes, view: RackView) -> None:
+        self._server.send(peer, [encode_message(RackAnswer(view))])
+
+    def _may_connect(self, public_key: str) -> bool:
+        return public_key == self._head.keys.public or self._ring.allows(public_key)
+
+    def _is_well(self, is_enough: Callable[[list[NodeView]], bool]) -> bool:
+        if self._is_closed:
+            raise RackError("the control plane was closed")
+        is_measuring = self._measuring.is_waiting(self._attendance.online())
+        return is_enough(self.nodes()) and not is_measuring
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _post(self, action: Callable[[], None]) -> None:
+        self._inbox.put(action)
+        self._server.wake()
+
+    def _stop(self) -> None:
+        self._is_closed = True

@@ -1,0 +1,53 @@
+"""An agent for the head node's own stages, where no service runs one."""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+
+from tbcluster.cluster.agent.lock import runs_agent
+from tbcluster.cluster.trust.folder import TrustFolder
+
+logger = logging.getLogger(__name__)
+
+# An agent that ends at once each time is not started faster than this.
+RESTART_S = 1.0
+STOP_GRACE_S = 10.0
+
+
+class LocalAgent:
+    """Keeps an agent running on this machine, which ends with this process."""
+
+    def __init__(self, folder: TrustFolder) -> None:
+        self._folder = folder
+        self._is_closed = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = threading.Thread(target=self._keep, name="tbcluster-agent", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End it, if it is ours."""
+        self._is_closed.set()
+        process = self._process
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+        self._thread.join()
+
+    def _keep(self) -> None:
+        while not self._is_closed.is_set():
+            if not runs_agent(self._folder.path):
+                self._run_one()
+            self._is_closed.wait(RESTART_S)
+
+    def _run_one(self) -> None:
+        self._process = process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "tbcluster", "agent", "--follow-parent"],
+            stdin=subprocess.PIPE,
+            env={**os.environ, "TBCLUSTER_HOME": str(self._folder.path)},
+            # A group of its own: a terminal's Ctrl-C goes to the parent alone, which decides.
+            process_group=0,
+        )
+        status = process.wait()
+        if not self._is_closed.is_set():
+            logger.warning("the agent on this machine ended with status %d", status)

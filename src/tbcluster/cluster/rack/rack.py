@@ -1,0 +1,241 @@
+"""The rack as the coordinator uses it: nodes that come and go, and places for stages on them."""
+
+import errno
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from typing import Self
+
+from tbcluster.cluster.discovery.mdns import Announcer
+from tbcluster.cluster.layout import PlacedRange, Site, Spread
+from tbcluster.cluster.rack.control_plane import ControlPlane
+from tbcluster.cluster.rack.link_book import LinkBook, SavedLink, decode_links
+from tbcluster.cluster.rack.local_agent import LocalAgent
+from tbcluster.cluster.rack.places import RackPlaces
+from tbcluster.cluster.trust.desk import JoinDesk
+from tbcluster.cluster.trust.folder import TrustFolder
+from tbcluster.cluster.trust.identity import HeadIdentity
+from tbcluster.cluster.trust.invitation import invited_to
+from tbcluster.cluster.trust.members import MemberFile, MemberRing
+from tbcluster.cluster.trust.roster import Member
+from tbcluster.errors import (
+    ClusterClosedError,
+    PortInUseError,
+    RackError,
+    TrustError,
+    UnknownNodeError,
+    WireError,
+)
+from tbcluster.hardware.interfaces import local_interfaces
+from tbcluster.hardware.private_file import PrivateFile
+from tbcluster.machine import Machine, NodeState, NodeView, RackView, Serving
+from tbcluster.wire.rack import AskRack
+
+logger = logging.getLogger(__name__)
+
+# How often whoever waits looks whether it still should.
+LOOK_S = 0.5
+# Nodes that are on their way need no line.
+PATIENCE_S = 2.0
+
+
+class Rack:
+    """The nodes of the cluster whose head this machine is, as a context manager.
+
+    Args:
+        folder: Where this machine's keys are kept; None for the usual place.
+        on_note: Called with each line a user should see.
+
+    Raises (from `start` or on entering):
+        RackError: This machine is no head node, or a coordinator runs here already.
+        TrustError: The folder's files cannot be used.
+    """
+
+    def __init__(
+        self,
+        folder: TrustFolder | None = None,
+        *,
+        on_note: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._folder = folder or TrustFolder()
+        self._on_note = on_note
+        self._cleanup = ExitStack()
+        self._plane: ControlPlane | None = None
+        self._head: HeadIdentity | None = None
+        self._is_closed = threading.Event()
+
+    def start(self) -> Self:
+        """Open the control port, admit those who are invited, announce this node, and run an agent
+        here unless one runs already."""
+        head = self._head = head_of(self._folder)
+        file = MemberFile(self._folder)
+        ring = MemberRing(file)
+        links = _Links(PrivateFile(self._folder.path / "links.json", TrustError))
+        with ExitStack() as cleanup:
+            self._plane = _control_plane(head, ring, links)
+            cleanup.callback(self._plane.close)
+            desk = JoinDesk(head, file)
+            desk.start()
+            cleanup.callback(desk.close)
+            cleanup.callback(Announcer(head.cluster_id, head.control_port).close)
+            cleanup.callback(LocalAgent(self._folder).close)
+            self._cleanup = cleanup.pop_all()
+        return self
+
+    def close(self) -> None:
+        """Leave the nodes to themselves; whoever waits for them stops waiting. Thread-safe."""
+        self._is_closed.set()
+        self._cleanup.close()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def plane(self) -> ControlPlane:
+        """Raises: RackError when the rack is not started."""
+        if self._plane is None:
+            raise RackError("the rack is not running: use `with` or call `start` first")
+        return self._plane
+
+    def await_spread(
+        self, placed: Sequence[PlacedRange], gives_up: Callable[[], bool] = lambda: False
+    ) -> Spread:
+        """Wait until every node that stages go to is online, and the links between them are known.
+
+        Args:
+            placed: Stages that are placed by hand; with none of them all nodes are waited for.
+            gives_up: Asked now and then whether to stop waiting.
+
+        Raises:
+            UnknownNodeError: A stage is placed on something else than a node.
+            ClusterClosedError: Nobody waits any more.
+        """
+        wanted = [place.node for place in placed]
+        self._check_names(wanted)
+        said = ""
+        patient_until = time.monotonic() + PATIENCE_S
+        while not self.plane.wait_for(lambda nodes: not _missing(nodes, wanted), LOOK_S):
+            if self._is_closed.is_set() or gives_up():
+                raise ClusterClosedError("the cluster was closed while it waited for its nodes")
+            missing = _missing(self.plane.nodes(), wanted)
+            line = f"waiting for {', '.join(missing)}" if missing else "measuring the links"
+            if line != said and time.monotonic() > patient_until:
+                self._on_note(line)
+                said = line
+        there = [node for node in self.plane.nodes() if node.state is NodeState.ONLINE]
+        return Spread(tuple(map(_site, _head_first(there))), tuple(placed))
+
+    def places(self, names: Sequence[str], *, is_looped: bool) -> RackPlaces:
+        """Places for stages on these nodes."""
+        if self._head is None:
+            raise RackError("the rack is not running: use `with` or call `start` first")
+        members = {member.node_id: member for member in self._members()}
+        ids = {member.name: member.node_id for member in members.values()}
+        nodes = [ids[name] for name in names]
+        return RackPlaces(self.plane, self._head, nodes, members, is_looped=is_looped)
+
+    def describe(self, serving: Callable[[], Serving | None]) -> None:
+        """What is served, for those who ask."""
+        self.plane.describe = serving
+
+    def view(self, *, inspects: bool = False, measures: bool = False) -> RackView:
+        """Everything there is to know.
+
+        Args:
+            inspects: Whether the nodes look at their machines anew.
+            measures: Whether the links are measured anew.
+        """
+        return self.plane.ask(AskRack(inspects, measures))
+
+    def _members(self) -> list[Member]:
+        known = MemberFile(self._folder).nodes()
+        return [member for member in known if not member.is_revoked]
+
+    def _check_names(self, wanted: Sequence[str]) -> None:
+        names = [member.name for member in self._members()]
+        for name in wanted:
+            if name not in names:
+                raise UnknownNodeError(f"there is no node {name!r}: there are {', '.join(names)}")
+
+
+def head_of(folder: TrustFolder) -> HeadIdentity:
+    """The identity of the cluster whose head this machine is.
+
+    Raises:
+        RackError: It is none.
+    """
+    head = folder.head()
+    if head is not None:
+        return head
+    membership = folder.membership()
+    if membership is None:
+        raise RackError(
+            f"there is no cluster in {folder.path}: make one with `tbcluster init`, or join one "
+            "with `tbcluster join TOKEN`"
+        )
+    raise RackError(
+        f"this machine is node {membership.node_name!r} of {membership.cluster_name!r}, not its "
+        "head: run this on the head node"
+    )
+
+
+def _control_plane(head: HeadIdentity, ring: MemberRing, links: "_Links") -> ControlPlane:
+    addresses = invited_to(local_interfaces())
+    try:
+        return ControlPlane(head, ring, LinkBook(links.load()), addresses, links.save)
+    except RackError as error:
+        if getattr(error.__cause__, "errno", None) != errno.EADDRINUSE:
+            raise
+        raise PortInUseError(
+            f"port {head.control_port} is in use: a coordinator of {head.cluster_name} runs here "
+            "already; end it first"
+        ) from error
+
+
+class _Links:
+    """What was measured, kept from one run to the next."""
+
+    def __init__(self, file: PrivateFile) -> None:
+        self._file = file
+
+    def load(self) -> list[SavedLink]:
+        content = self._file.read()
+        try:
+            return decode_links(content) if content is not None else []
+        except WireError as error:
+            logger.warning("%s: the links are measured anew", error)
+            return []
+
+    def save(self, content: bytes) -> None:
+        with self._file.locked():
+            self._file.replace(content)
+
+
+def _missing(nodes: Sequence[NodeView], wanted: Sequence[str]) -> list[str]:
+    """Names of those that are not there: of all, or of these."""
+    return [
+        node.name
+        for node in nodes
+        if node.state not in (NodeState.ONLINE, NodeState.REVOKED)
+        and (not wanted or node.name in wanted)
+    ]
+
+
+def _head_first(nodes: Sequence[NodeView]) -> list[NodeView]:
+    return sorted(nodes, key=lambda node: (not node.is_head, node.name))
+
+
+def _site(node: NodeView) -> Site:
+    return Site(node.name, _memory_for_models(node.machine))
+
+
+def _memory_for_models(machine: Machine | None) -> int:
+    if machine is None:
+        return 0
+    compute = machine.compute
+    return compute.working_set_bytes if compute is not None else machine.memory_bytes

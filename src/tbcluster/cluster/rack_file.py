@@ -1,0 +1,215 @@
+"""The file that describes a rack, in TOML: who its nodes are, where they are reached, how they are
+cabled. `configs/` has examples and the list of fields."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from tbcluster.cluster.discovery.addresses import join_port
+from tbcluster.cluster.rack_address import parse_address
+from tbcluster.cluster.trust.identity import CONTROL_PORT, MAX_CONTROL_PORT
+from tbcluster.cluster.trust.names import MAX_LENGTH, is_name
+from tbcluster.errors import RackFileError
+
+CHIP_PATTERN = r"^\S(.{0,62}\S)?\z"
+# What to write instead, by pydantic's name of the fault.
+ADVICE = {
+    "string_type": "write a text in quotes",
+    "int_type": "write a whole number",
+    "int_from_float": "write a whole number",
+    "float_type": "write a number",
+    "finite_number": "write a number",
+    "greater_than": "write more than {gt:g}",
+    "less_than_equal": "write {le} or less",
+    "literal_error": "write {expected}",
+    "tuple_type": "write a list in brackets; nodes and links are tables, [[nodes]] and [[links]]",
+    "model_type": "write a table, [[nodes]] or [[links]]",
+    "too_long": "write no more than {max_length}",
+    CHIP_PATTERN: 'write a name such as "M4 Pro", in up to 64 characters',
+}
+LinkKind = Literal[
+    "thunderbolt5",
+    "thunderbolt4",
+    "thunderbolt3",
+    "ethernet10",
+    "ethernet5",
+    "ethernet2.5",
+    "ethernet1",
+    "wifi",
+]
+
+
+def _checked_address(text: str) -> str:
+    try:
+        parse_address(text)
+    except ValueError as error:
+        raise _refusal(str(error)) from error
+    return text
+
+
+def _checked_name(text: str) -> str:
+    if not is_name(text):
+        raise _refusal(f"{text[:80]!r} is no name: use up to {MAX_LENGTH} of A-Z a-z 0-9 . _ -")
+    return text
+
+
+def _refusal(message: str) -> PydanticCustomError:
+    return PydanticCustomError("refused", "{message}", {"message": message})
+
+
+Name = Annotated[str, AfterValidator(_checked_name)]
+Chip = Annotated[str, StringConstraints(pattern=CHIP_PATTERN)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NodeAddress = Annotated[str, AfterValidator(_checked_address)]
+
+
+class _Table(BaseModel):
+    """Fields that are not declared are refused, and no value is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class RackNode(_Table):
+    """One machine of the rack.
+
+    Attributes:
+        addresses: Where it is reached, best first: IP addresses or host names, with or without a
+            port. Agents dial those of the head node.
+        chip: As "About This Mac" has it, without "Apple": "M4 Pro".
+        memory_gb: Unified memory.
+        gpu_cores: Tells apart the chips of one name.
+        storage_gb: Space for models.
+    """
+
+    name: Name
+    # TOML has lists alone.
+    addresses: Annotated[tuple[NodeAddress, ...], Field(strict=False)] = ()
+    chip: Chip | None = None
+    memory_gb: Positive | None = None
+    gpu_cores: Annotated[int, Field(gt=0)] | None = None
+    storage_gb: Positive | None = None
+
+
+class RackLink(_Table):
+    """One cable between two nodes; two cables are two of these.
+
+    Attributes:
+        between: The names of both nodes.
+        gbps: Gigabits a second, where it is known to be less than the kind has.
+    """
+
+    between: Annotated[tuple[Name, Name], Field(strict=False)]
+    kind: LinkKind
+    gbps: Positive | None = None
+
+
+class RackFile(_Table):
+    """A rack as its file describes it.
+
+    Attributes:
+        head: Name of the node that runs the coordinator.
+    """
+
+    name: Name
+    control_port: Annotated[int, Field(gt=0, le=MAX_CONTROL_PORT)] = CONTROL_PORT
+    head: Name
+    nodes: Annotated[tuple[RackNode, ...], Field(strict=False)]
+    links: Annotated[tuple[RackLink, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        names = [node.name for node in self.nodes]
+        known = ", ".join(dict.fromkeys(names))
+        if not names:
+            raise _refusal("it has no nodes: add a [[nodes]] table for each machine")
+        for name in names:
+            if names.count(name) > 1:
+                raise _refusal(f"two nodes are called {name!r}: give each a name of its own")
+        if self.head not in names:
+            raise _refusal(
+                f"head is {self.head!r}, which is none of the nodes: take one of {known}"
+            )
+        for number, link in enumerate(self.links, 1):
+            for end in link.between:
+                if end not in names:
+                    raise _refusal(
+                        f"[[links]] {number}: between names {end!r}, which is none of the nodes: "
+                        f"take two of {known}"
+                    )
+            if link.between[0] == link.between[1]:
+                raise _refusal(
+                    f"[[links]] {number}: between names {link.between[0]!r} twice: name both ends"
+                )
+        return self
+
+    def head_addresses(self) -> tuple[str, ...]:
+        """Where the coordinator listens, each with its port: `192.0.2.1:29640`,
+        `[fe80::1%en3]:29640`."""
+        head = next(node for node in self.nodes if node.name == self.head)
+        return tuple(
+            join_port(host, self.control_port if port is None else port)
+            for host, port in map(parse_address, head.addresses)
+        )
+
+
+def read_rack_file(path: Path) -> RackFile:
+    """A rack file, checked.
+
+    Raises:
+        RackFileError: It cannot be read, is no TOML, or says what no rack can be; names the line
+            or the field, its value, and what to write instead.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RackFileError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RackFileError(f"{path} is no text in UTF-8: save it as such") from error
+    try:
+        return RackFile.model_validate(tomllib.loads(text))
+    # RecursionError: some kilobytes of brackets nest deeper than any Python stack.
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RackFileError(f"{path} is no TOML: {error}: see configs/ for examples") from error
+    except ValidationError as error:
+        faults = "\n  ".join(_fault(details) for details in error.errors(include_url=False))
+        raise RackFileError(f"{path} does not describe a rack:\n  {faults}") from error
+
+
+def _fault(details: ErrorDetails) -> str:
+    where = _where(details["loc"])
+    match details["type"]:
+        case "missing":
+            return f"{where} is missing: add it"
+        case "extra_forbidden":
+            return f"{where} is no field of a rack file: remove it, or mend its name"
+        case "refused":
+            return f"{where}: {details['msg']}" if where else details["msg"]
+    facts = details.get("ctx", {})
+    advice = ADVICE.get(facts.get("pattern", details["type"]))
+    way_out = details["msg"] if advice is None else advice.format(**facts)
+    return f"{where or 'the file'} is {_shown(details['input'])}: {way_out}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    """`[[nodes]] 2: addresses, item 1`: as a reader counts."""
+    if len(location) >= 2 and location[0] in ("nodes", "links"):
+        table = f"[[{location[0]}]] {int(location[1]) + 1}"
+        rest = _where(location[2:])
+        return f"{table}: {rest}" if rest else table
+    return ", ".join(f"item {p + 1}" if isinstance(p, int) else p for p in location)

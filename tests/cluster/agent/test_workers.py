@@ -1,0 +1,271 @@
+"""Real processes that speak the workers' protocol in a few lines."""
+
+import os
+import queue
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from tbcluster.cluster.agent import workers as workers_module
+from tbcluster.cluster.agent.errands import Errand
+from tbcluster.cluster.agent.outbox import OfWorker
+from tbcluster.cluster.agent.workers import Workers, find_locally
+from tbcluster.core import StageRange
+from tbcluster.transport.curve import new_keys
+from tbcluster.wire.control import Ready, Route, Routed, Routes, StageSpec, encode_line
+from tbcluster.wire.rack import WorkerEnded, WorkerSaid, WorkerStarted
+from tests.doubles.processes import is_alive
+from tests.doubles.waiting import DEADLINE_S
+
+KEYS = new_keys()
+ROUTES = Routes(5, Route("ipc:///next"), Route("ipc:///results"))
+READY = Ready(5, "cpu", "a note")
+# Tells what it was given in the note of its report, then answers each line of routes.
+CHILD = f"""
+import os, sys
+spec = sys.stdin.buffer.readline()
+note = spec.decode().replace(chr(92), "").replace(chr(34), chr(39)).strip()
+os.write(1, {encode_line(READY)!r}.replace(b"a note", note.encode()))
+while (line := sys.stdin.buffer.readline()) not in (b"", b"stop{chr(92)}n"):
+    os.write(1, {encode_line(Routed(5))!r})
+"""
+
+
+class Machine:
+    """The agent's own thread, which does what is posted when the test asks for news."""
+
+    def __init__(self, run_dir: Path, models: Path | None = None, module: str = "a_child") -> None:
+        self.posted: queue.SimpleQueue[Errand] = queue.SimpleQueue()
+        self.news: list[OfWorker] = []
+        self.workers = Workers(KEYS, run_dir, models, self.posted.put, self.news.append, module)
+
+    def hear(self) -> OfWorker:
+        """The next news."""
+        give_up = time.monotonic() + DEADLINE_S
+        while not self.news:
+            self.posted.get(timeout=give_up - time.monotonic())()
+        return self.news.pop(0)
+
+    def hear_started(self, worker_id: str) -> tuple[int, str]:
+        """Its process, and what it was given."""
+        started, said = self.hear(), self.hear()
+        if isinstance(started, WorkerSaid):
+            started, said = said, started
+        assert isinstance(started, WorkerStarted)
+        assert isinstance(said, WorkerSaid)
+        assert started.worker_id == said.worker_id == worker_id
+        assert isinstance(said.report, Ready)
+        assert said.report.note is not None
+        return started.pid, said.report.note
+
+    def settle(self) -> None:
+        """Do all that is posted until the other thread has done all that was asked."""
+        done: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self.workers._errands.do(lambda: done.put(None))
+        done.get(timeout=DEADLINE_S)
+        while not self.posted.empty():
+            self.posted.get()()
+
+
+MakeMachine = Callable[..., Machine]
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeMachine]:
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "a_child.py").write_text(CHILD)
+    made: list[Machine] = []
+
+    def make(**options: object) -> Machine:
+        run_dir = tmp_path / f"run-{len(made)}"
+        run_dir.mkdir()
+        made.append(Machine(run_dir, **options))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.workers.close()
+
+
+def spec(model: str = "") -> StageSpec:
+    return StageSpec(0, 2, model, StageRange(0, 3), 1, "tcp://[::]:*", "/elsewhere")
+
+
+def test_a_worker_gets_this_nodes_keys_and_folders(machine: MakeMachine, tmp_path: Path) -> None:
+    (tmp_path / "models" / "tiny").mkdir(parents=True)
+    one = machine(models=tmp_path / "models")
+    one.workers.start("a", spec("org/tiny"))
+    assert one.workers.ids == ("a",)
+    pid, given = one.hear_started("a")
+    assert is_alive(pid)
+    assert KEYS.public in given
+    assert f"'run_dir':'{tmp_path / 'run-0'}'" in given
+    assert f"'model':'{tmp_path / 'models' / 'tiny'}'" in given
+    assert "/elsewhere" not in given
+    one.workers.route("a", ROUTES)
+    assert one.hear() == WorkerSaid("a", Routed(5))
+    one.workers.stop("a")
+    assert one.hear() == WorkerEnded("a", "was ended: was told to end")
+    assert one.workers.ids == ()
+    assert not is_alive(pid)
+
+
+def test_a_death_is_told(machine: MakeMachine) -> None:
+    one = machine()
+    one.workers.start("a", spec())
+    pid, _ = one.hear_started("a")
+    os.kill(pid, signal.SIGKILL)
+    assert one.hear() == WorkerEnded("a", "was killed by signal 9")
+
+
+def test_a_worker_that_is_started_twice_runs_once(machine: MakeMachine) -> None:
+    one = machine()
+    one.workers.start("a", spec())
+    one.workers.start("a", spec())
+    one.hear_started("a")
+    one.settle()
+    assert one.news == []
+    assert one.workers.ids == ("a",)
+
+
+def test_one_that_cannot_be_started_has_ended(
+    machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.executable", "/no/such/python")
+    one = machine()
+    one.workers.start("a", spec())
+    ended = one.hear()
+    assert isinstance(ended, WorkerEnded)
+    assert "could not be started: cannot start a worker process: No such file" in ended.what
+
+
+def test_one_that_does_not_run_is_not_stopped_or_routed(machine: MakeMachine) -> None:
+    one = machine()
+    one.workers.stop("a")
+    assert one.hear() == WorkerEnded("a", "does not run here")
+    one.workers.route("a", ROUTES)
+    one.settle()
+    assert one.news == []
+
+
+def test_all_are_ended_before_another_is_started(machine: MakeMachine) -> None:
+    one = machine()
+    one.workers.start("a", spec())
+    one.workers.start("b", spec())
+    one.workers.stop_all("there is another coordinator", forgets=True)
+    one.workers.start("a", spec())
+    pid, _ = one.hear_started("a")
+    assert is_alive(pid)
+    one.settle()
+    assert one.news == []
+    assert one.workers.ids == ("a",)
+
+
+def test_the_ends_of_those_that_are_not_forgotten_are_told(machine: MakeMachine) -> None:
+    one = machine()
+    for worker_id in ("a", "b"):
+        one.workers.start(worker_id, spec())
+        one.hear_started(worker_id)
+    one.workers.stop_all("nobody asks for it", forgets=False)
+    ends = {one.hear(), one.hear()}
+    assert ends == {WorkerEnded(name, "was ended: nobody asks for it") for name in ("a", "b")}
+
+
+def test_the_folder_of_sockets_is_made_again(machine: MakeMachine, tmp_path: Path) -> None:
+    one = machine()
+    shutil.rmtree(tmp_path / "run-0")
+    one.workers.start("a", spec())
+    one.hear_started("a")
+    assert (tmp_path / "run-0").stat().st_mode & 0o777 == 0o700
+    one.workers.close()
+    assert not (tmp_path / "run-0").exists()
+
+
+def test_the_machine_is_kept_awake_while_there_are_workers(
+    machine: MakeMachine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    awake: list[str] = []
+
+    def keep_awake(pid: int) -> Callable[[], None]:
+        assert pid == os.getpid()
+        awake.append("awake")
+        return lambda: awake.append("asleep")
+
+    monkeypatch.setattr(workers_module, "keep_awake", keep_awake)
+    one = machine()
+    for worker_id in ("a", "b"):
+        one.workers.start(worker_id, spec())
+        one.hear_started(worker_id)
+    one.workers.stop("a")
+    one.hear()
+    one.settle()
+    assert awake == ["awake"]
+    one.workers.stop("b")
+    one.hear()
+    one.settle()
+    assert awake == ["awake", "asleep"]
+
+
+COMMANDS = st.lists(
+    st.tuples(
+        st.sampled_from(["start", "stop", "route", "stop all", "forget all"]),
+        st.sampled_from(["a", "b"]),
+    ),
+    max_size=6,
+)
+
+
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(COMMANDS)
+def test_there_are_never_two_of_one_id(
+    machine: MakeMachine, commands: list[tuple[str, str]]
+) -> None:
+    one = machine()
+    expected: set[str] = set()
+    running: dict[str, int] = {}
+    for command, worker_id in commands:
+        match command:
+            case "start":
+                one.workers.start(worker_id, spec())
+                expected.add(worker_id)
+            case "stop":
+                one.workers.stop(worker_id)
+                expected.discard(worker_id)
+            case "route":
+                one.workers.route(worker_id, ROUTES)
+            case "stop all" | "forget all":
+                one.workers.stop_all("now", forgets=command == "forget all")
+                expected.clear()
+        one.settle()
+        for news in one.news:
+            if isinstance(news, WorkerStarted):
+                assert news.worker_id not in running or not is_alive(running[news.worker_id])
+                running[news.worker_id] = news.pid
+        one.news.clear()
+        assert set(one.workers.ids) == expected
+        assert {name for name, pid in running.items() if is_alive(pid)} == expected
+
+
+def test_a_model_is_found_by_its_path_then_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "models"
+    (models / "tiny").mkdir(parents=True)
+    elsewhere = tmp_path / "elsewhere" / "tiny"
+    assert find_locally("", models) == ""
+    assert find_locally("org/tiny", models) == str(models / "tiny")
+    assert find_locally(str(elsewhere), models) == str(models / "tiny")
+    elsewhere.mkdir(parents=True)
+    assert find_locally(str(elsewhere), models) == str(elsewhere)
+    assert find_locally("org/large", models) == "org/large"
+    assert find_locally("org/..", models) == "org/.."
+    assert find_locally("x" * 5000, models) == "x" * 5000
+    assert find_locally("org/tiny", None) == "org/tiny"
