@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Self
 
-from tbcluster.cluster.stages import StageSet, StageStatus
+from tbcluster.cluster.places import LocalPlaces
+from tbcluster.cluster.stages import StageSet, StageStatus, StageWork
 from tbcluster.core import MicroBatch, Sample, SamplingParams, StageRange, StepResult
 from tbcluster.engine.pipeline import Pipeline
 from tbcluster.planner.partition import even_split
-from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
+from tbcluster.transport.zeromq import RoutedSender, ZmqReceiver
 from tbcluster.wire.operations import CacheOperation, DropCache, JoinLane, NewCache
 
 GREEDY = SamplingParams()
@@ -49,11 +50,11 @@ class LocalPipeline(OneSequence):
     """Stages of a llama model on this machine with one sequence in them, as a context manager."""
 
     def __init__(self, model_path: Path, num_stages: int) -> None:
-        self._stages = StageSet(
-            model_path, stage_ranges(model_path, num_stages), lambda _: None, lambda _: None
-        )
-        self._receiver = ZmqReceiver(self._stages.results)
-        self._sender = ZmqSender(self._stages.entry)
+        self._places = LocalPlaces()
+        self._receiver = ZmqReceiver(self._places.results)
+        self._sender = RoutedSender()
+        work = StageWork(str(model_path), stage_ranges(model_path, num_stages))
+        self._stages = StageSet(work, self._places, self._sender, self._receiver.port)
         super().__init__(Pipeline(self._sender, self._receiver))
 
     @property
@@ -71,6 +72,7 @@ class LocalPipeline(OneSequence):
         self._stages.close()
         self._sender.close()
         self._receiver.close()
+        self._places.close()
 
 
 def stage_ranges(model_path: Path, num_stages: int) -> list[StageRange]:

@@ -15,8 +15,8 @@ from tbcluster.model.device import peak_memory_bytes, prepare_device
 from tbcluster.model.loading import load_stage
 from tbcluster.stage.cache_store import CacheStore
 from tbcluster.stage.executor import BegunStep, StageExecutor
-from tbcluster.stage.worker import Outbound, Reporter, follow_parent, meet_parent, run_steps
-from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
+from tbcluster.stage.worker import Exits, Outbound, Reporter, follow_parent, meet_parent, run_steps
+from tbcluster.transport.zeromq import ZmqReceiver
 from tbcluster.wire.control import Loading, Ready, StageSpec, decode_spec
 from tbcluster.wire.messages import Result, Step
 
@@ -50,22 +50,23 @@ def main() -> None:
     stdin, report = meet_parent()
     logging.basicConfig(format="paced stage: %(levelname)s %(message)s", level=logging.WARNING)
     spec = decode_spec(stdin.readline(), StageSpec)
-    follow_parent(stdin, Path(spec.run_dir))
-    _serve(spec, report, float(os.environ[STAGE_MS].split(",")[spec.index]) / 1e3)
+    exits = Exits(spec.keys, report)
+    follow_parent(stdin, Path(spec.run_dir), exits.follow)
+    _serve(spec, exits, report, float(os.environ[STAGE_MS].split(",")[spec.index]) / 1e3)
 
 
-def _serve(spec: StageSpec, report: Reporter, step_s: float) -> None:
+def _serve(spec: StageSpec, exits: Exits, report: Reporter, step_s: float) -> None:
     device = prepare_device()
     receiver = ZmqReceiver(spec.inbound)
     model = load_stage(
-        Path(spec.model_path),
+        Path(spec.model),
         spec.layers,
         device,
         lambda loaded, total: report(Loading(loaded, total)),
     )
     caches = CacheStore(model.make_cache, None)
     executor = PacedExecutor(step_s, model, caches, spec.index, spec.num_stages, spec.epoch)
-    outbound = Outbound(ZmqSender(spec.next_stage), ZmqSender(spec.results))
+    outbound = Outbound(exits.to_next, exits.to_coordinator)
     report(Ready(peak_memory_bytes(), device.backend, device.note))
     run_steps(executor, receiver, outbound, spec.index)
 

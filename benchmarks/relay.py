@@ -13,7 +13,7 @@ from typing import Self
 
 import zmq
 
-from tbcluster.cluster.stages import make_run_dir
+from tbcluster.cluster.places import make_run_dir
 
 Sizes = Sequence[int]
 

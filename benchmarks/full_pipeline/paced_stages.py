@@ -21,13 +21,13 @@ from benchmarks.full_pipeline.streams import ENDLESS_TOKENS, RunningStreams, ran
 from benchmarks.harness import Bar, Report, note
 from benchmarks.local_pipeline import stage_ranges
 from benchmarks.paced_stage import STAGE_MS
-from tbcluster.cluster.stages import make_run_dir
+from tbcluster.cluster.places import make_run_dir
 from tbcluster.cluster.supervisor import Worker
 from tbcluster.core import Request, StageRange
 from tbcluster.engine.engine import Engine
 from tbcluster.engine.pipeline import Pipeline
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
-from tbcluster.wire.control import Failed, Ready, StageSpec
+from tbcluster.wire.control import Failed, Ready, Route, Routes, StageSpec
 from tests.doubles.text_double import CharacterDetokenizer
 
 BAR = Bar(">=", 0.9, "x")
@@ -88,7 +88,7 @@ def _paced_engine(path: Path, settings: StageSettings) -> Iterator[Engine]:
         receiver = ZmqReceiver(f"ipc://{run_dir}/results")
         stack.callback(receiver.close)
         _start_workers(stack, path, run_dir, stage_ranges(path, num_stages))
-        sender = ZmqSender(f"ipc://{run_dir}/stage-0")
+        sender = ZmqSender(Route(f"ipc://{run_dir}/stage-0"))
         stack.callback(sender.close)
         pipeline = Pipeline(sender, receiver)
         engine = new_engine(pipeline, num_stages, vocab_size, CharacterDetokenizer)
@@ -104,15 +104,16 @@ def _start_workers(
         spec = StageSpec(
             index=index,
             num_stages=len(ranges),
-            model_path=str(path),
+            model=str(path),
             layers=layers,
             epoch=1,
             inbound=f"ipc://{run_dir}/stage-{index}",
-            next_stage=f"ipc://{run_dir}/stage-{(index + 1) % len(ranges)}",
-            results=f"ipc://{run_dir}/results",
             run_dir=str(run_dir),
         )
-        stack.callback(Worker("benchmarks.paced_stage", spec, reports.put, reports.put).stop)
+        worker = Worker("benchmarks.paced_stage", spec, reports.put, reports.put)
+        stack.callback(worker.stop)
+        onward = Route(f"ipc://{run_dir}/stage-{(index + 1) % len(ranges)}")
+        worker.route(Routes(1, onward, Route(f"ipc://{run_dir}/results")))
     num_ready = 0
     while num_ready < len(ranges):
         said = reports.get(timeout=START_S)
