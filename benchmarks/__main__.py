@@ -16,6 +16,7 @@ BENCHMARKS = {
     "http-overhead": "16 streams over HTTP against the same without it",
     "hostile-clients": "1,000 hostile requests beside one stream: its pace, memory, answers",
     "link-transport": "messages over an encrypted link, in trains of small frames and as they are",
+    "encryption": "one stream through 2 stages on 2 machines: encrypted against in the clear",
     "demo-accuracy": "score of the bundled model on its held-out questions, through 2 stages",
 }
 

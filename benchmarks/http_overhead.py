@@ -75,6 +75,7 @@ def serving(cluster: Cluster) -> Iterator[int]:
     """The server in a thread; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = Server(cluster, ServerOptions())
+        server.open()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

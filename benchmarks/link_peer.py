@@ -1,4 +1,4 @@
-"""The ends of a link between two processes: the runtime's own, and pyzmq with nothing around it.
+"""The ends of a link between two processes: pyzmq in the clear, encrypted, and with trains.
 
 As a module (`python -m benchmarks.link_peer KIND`) it is the far end: it answers each message, with
 the same one if that begins with ECHO.
@@ -7,83 +7,51 @@ the same one if that begins with ECHO.
 import json
 import sys
 from collections.abc import Sequence
-from typing import Protocol
 
 import zmq
 
-from tbcluster.transport.curve import Guard, be_client, new_keys
-from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
-from tbcluster.wire.control import CurveKeys, Route
+from tbcluster.transport.curve import be_client, new_keys
+from tbcluster.transport.trains import cut, join
+from tbcluster.transport.zeromq import ZERO_COPY_BYTES
+from tbcluster.wire.control import CurveKeys
 from tbcluster.wire.tensors import Buffer
 
 ECHO, COUNT = b"echo", b"count"
 
 
-class End(Protocol):
-    """One end of a link; both have a port for what comes to them."""
-
-    port: int
-
-    def connect(self, port: int, server_key: str) -> None:
-        """Send to the other end from now on."""
-        ...
-
-    def send(self, frames: Sequence[Buffer]) -> None: ...
-
-    def receive(self) -> Sequence[Buffer]: ...
-
-    def close(self) -> None: ...
-
-
-class TrainsEnd:
-    """The runtime's channel: encrypted, large frames in trains."""
+class ClearEnd:
+    """One end of a link, in the clear, frames as they are; `port` is for what comes to it."""
 
     def __init__(self, keys: CurveKeys) -> None:
         self._keys = keys
-        guard = Guard(keys, lambda _: True)
-        self._receiver = ZmqReceiver("tcp://127.0.0.1:*", guard=guard)
-        self.port = self._receiver.port
-
-    def connect(self, port: int, server_key: str) -> None:
-        self._sender = ZmqSender(Route(f"tcp://127.0.0.1:{port}", server_key), keys=self._keys)
-
-    def send(self, frames: Sequence[Buffer]) -> None:
-        self._sender.send(frames)
-
-    def receive(self) -> Sequence[Buffer]:
-        while (message := self._receiver.receive(None)) is None:
-            continue
-        return message
-
-    def close(self) -> None:
-        self._receiver.close()
-        self._sender.close()
-
-
-class FramesEnd:
-    """pyzmq in the clear, frames as they are."""
-
-    def __init__(self, keys: CurveKeys) -> None:
-        self._keys = keys
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        # The runtime's own context lets nobody in who is not on a list.
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._inbound = context.socket(zmq.PULL)
         self._outbound = context.socket(zmq.PUSH)
         self._seal_inbound()
         self.port = self._inbound.bind_to_random_port("tcp://127.0.0.1")
 
     def connect(self, port: int, server_key: str) -> None:
+        """Send to the other end from now on."""
         self._seal_outbound(server_key)
         self._outbound.connect(f"tcp://127.0.0.1:{port}")
 
     def send(self, frames: Sequence[Buffer]) -> None:
-        self._outbound.send_multipart(frames, copy=False)
+        *others, last = frames
+        for frame in others:
+            self._send(frame, zmq.SNDMORE)
+        self._send(last, 0)
 
-    def receive(self) -> Sequence[Buffer]:
+    def receive(self) -> list[Buffer]:
         return [frame.buffer for frame in self._inbound.recv_multipart(copy=False)]
 
     def close(self) -> None:
         self._inbound.close(linger=0)
         self._outbound.close(linger=0)
+
+    def _send(self, frame: Buffer, flags: int) -> None:
+        copy = memoryview(frame).nbytes < ZERO_COPY_BYTES
+        self._outbound.send(frame, flags, copy=copy)
 
     def _seal_inbound(self) -> None:
         pass
@@ -92,8 +60,8 @@ class FramesEnd:
         pass
 
 
-class SealedFramesEnd(FramesEnd):
-    """pyzmq encrypted, frames as they are."""
+class SealedEnd(ClearEnd):
+    """Encrypted, frames as they are."""
 
     def _seal_inbound(self) -> None:
         self._inbound.set(zmq.CURVE_SERVER, 1)
@@ -103,17 +71,23 @@ class SealedFramesEnd(FramesEnd):
         be_client(self._outbound, self._keys, server_key)
 
 
-KINDS: dict[str, type[TrainsEnd] | type[FramesEnd]] = {
-    "trains": TrainsEnd,
-    "sealed": SealedFramesEnd,
-    "clear": FramesEnd,
-}
+class TrainsEnd(SealedEnd):
+    """Encrypted, large frames in trains."""
+
+    def send(self, frames: Sequence[Buffer]) -> None:
+        super().send(cut(frames))
+
+    def receive(self) -> list[Buffer]:
+        return join(super().receive())
+
+
+KINDS: dict[str, type[ClearEnd]] = {"trains": TrainsEnd, "sealed": SealedEnd, "clear": ClearEnd}
 
 
 def main() -> None:
     """Say where to send to, learn where answers go, and answer until killed."""
     keys = new_keys()
-    end: End = KINDS[sys.argv[1]](keys)
+    end = KINDS[sys.argv[1]](keys)
     print(json.dumps([end.port, keys.public]), flush=True)
     end.connect(*json.loads(sys.stdin.readline()))
     while True:

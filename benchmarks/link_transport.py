@@ -15,15 +15,15 @@ from contextlib import ExitStack
 from typing import Self
 
 from benchmarks.harness import Bar, Report, interleaved_pairs, note_ratios, report_ratio
-from benchmarks.link_peer import COUNT, ECHO, KINDS, End
+from benchmarks.link_peer import COUNT, ECHO, KINDS
 from tbcluster.transport.curve import new_keys
 
 LARGE_BYTES, SMALL_BYTES = 8 << 20, 16 << 10
 LARGE_BAR = Bar("<=", 0.7, "x")
-SMALL_BAR = Bar("<=", 1.1, "x")
-NUM_PAIRS, QUICK_PAIRS = 15, 5
+SMALL_BAR = Bar("<=", 1.15, "x")
+NUM_PAIRS, QUICK_PAIRS = 21, 5
 # A small message takes too little time to be measured alone.
-NUM_SMALL = 100
+NUM_SMALL = 300
 
 PARTS = {
     "large": "8 MB, hidden states of some hundred tokens of a prompt",
@@ -36,7 +36,7 @@ class Link:
 
     def __init__(self, kind: str) -> None:
         keys = new_keys()
-        self._end: End = KINDS[kind](keys)
+        self._end = KINDS[kind](keys)
         self._far = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.link_peer", kind],
             stdin=subprocess.PIPE,

@@ -6,7 +6,8 @@
     with model:
         print(tbcluster.generate(model, tokenizer, "The capital of France is", max_tokens=20))
 
-`tbcluster.aio` holds the same for asyncio; `Cluster` gives control over the stages.
+`tbcluster.aio` holds the same for asyncio; `Cluster` gives control over the stages, `Rack` has the
+nodes of a cluster whose head this machine is.
 """
 
 from importlib import import_module
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from tbcluster.api import embed, generate, load, stream_generate
     from tbcluster.cluster.cluster import Cluster
     from tbcluster.cluster.kv_options import KvOptions
+    from tbcluster.cluster.layout import PlacedRange
+    from tbcluster.cluster.rack.rack import Rack
     from tbcluster.cluster.status import ClusterState, ClusterStatus
     from tbcluster.generation import GenerationResponse
 
@@ -27,6 +30,8 @@ __all__ = [
     "ClusterStatus",
     "GenerationResponse",
     "KvOptions",
+    "PlacedRange",
+    "Rack",
     "__version__",
     "embed",
     "generate",
@@ -42,6 +47,8 @@ _HOMES = {
     "ClusterStatus": "tbcluster.cluster.status",
     "GenerationResponse": "tbcluster.generation",
     "KvOptions": "tbcluster.cluster.kv_options",
+    "PlacedRange": "tbcluster.cluster.layout",
+    "Rack": "tbcluster.cluster.rack.rack",
     "embed": "tbcluster.api",
     "generate": "tbcluster.api",
     "load": "tbcluster.api",

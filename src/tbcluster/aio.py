@@ -4,17 +4,21 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.kv_options import KvOptions
+from tbcluster.cluster.layout import PlacedRange
 from tbcluster.cluster.streams import astream
 from tbcluster.core import Pooling, TokenId
 from tbcluster.embeddings import Text, arun_embeddings, embedding_requests, finished_vector
 from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
+
+if TYPE_CHECKING:
+    from tbcluster.cluster.rack.rack import Rack
 
 
 async def load(
@@ -22,9 +26,11 @@ async def load(
     *,
     stages: int | None = None,
     kv: KvOptions | None = None,
+    rack: "Rack | None" = None,
+    placed: Sequence[PlacedRange] = (),
 ) -> tuple[Cluster, Any]:
     """`tbcluster.load` without blocking the event loop; cancelling it ends what was started."""
-    cluster = Cluster(path_or_id, stages=stages, kv=kv)
+    cluster = Cluster(path_or_id, stages=stages, kv=kv, rack=rack, placed=placed)
     try:
         await asyncio.to_thread(cluster.start)
     except asyncio.CancelledError:

@@ -3,17 +3,21 @@
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.kv_options import KvOptions
+from tbcluster.cluster.layout import PlacedRange
 from tbcluster.cluster.streams import stream
 from tbcluster.core import Pooling, TokenId
 from tbcluster.embeddings import Text, embedding_requests, finished_vector, run_embeddings
 from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
+
+if TYPE_CHECKING:
+    from tbcluster.cluster.rack.rack import Rack
 
 
 def load(
@@ -21,22 +25,27 @@ def load(
     *,
     stages: int | None = None,
     kv: KvOptions | None = None,
+    rack: "Rack | None" = None,
+    placed: Sequence[PlacedRange] = (),
 ) -> tuple[Cluster, Any]:
     """Load a model cut into stages.
 
     Args:
         path_or_id: A folder, a Hugging Face id, or None for the bundled model.
-        stages: How many stage processes; None for two, or as many as the layers allow.
+        stages: How many stage processes; None for two, or on a rack one for each node, or as many
+            as the layers allow.
         kv: How the KV caches are kept: memory, bits, prefix cache.
+        rack: The nodes to run on, a running `tbcluster.Rack`; None for this machine alone.
+        placed: Which node runs which layers; empty for an even split over all nodes.
 
     Returns:
         The running cluster, which is also a context manager (leaving it, or the interpreter's exit,
         ends all processes), and mlx-lm's tokenizer.
 
     Raises:
-        ModelError, PlanError, StageError: See `Cluster`.
+        ModelError, PlanError, StageError, RackError: See `Cluster`.
     """
-    cluster = Cluster(path_or_id, stages=stages, kv=kv).start()
+    cluster = Cluster(path_or_id, stages=stages, kv=kv, rack=rack, placed=placed).start()
     return cluster, cluster.tokenizer
 
 

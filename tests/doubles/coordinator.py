@@ -70,9 +70,7 @@ class CoordinatorDouble:
 
     def hear(self, kind: type[Message], number: int = 1) -> Message:
         """The first (second, ...) message of this kind, which may yet come."""
-        wait_until(
-            lambda: len(self.all_of(kind)) >= number, f"{number} {kind.__name__} came: {self.said}"
-        )
+        wait_until(lambda: len(self.all_of(kind)) >= number, f"{number} {kind.__name__} came")
         return self.all_of(kind)[number - 1]
 
     def of_worker(self, worker_id: str) -> list[object]:
@@ -108,6 +106,8 @@ class CoordinatorDouble:
         self._server.close()
 
     def _take(self, peer: bytes, message: FromAgent) -> None:
+        if not isinstance(message, Hello) and peer != self._peer:
+            return  # it has not greeted over this connection
         match message:
             case Hello():
                 self._peer = peer
@@ -117,7 +117,7 @@ class CoordinatorDouble:
             case AgentBeat():
                 self._server.send(peer, [encode_message(CoordinatorBeat(self._heard))])
             case WorkerSaid() | WorkerStarted() | WorkerEnded():
-                if peer != self._peer or message.serial <= self._heard:
+                if message.serial <= self._heard:
                     return
                 self._heard = message.serial
         self.said.append(message)

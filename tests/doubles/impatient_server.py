@@ -36,7 +36,10 @@ def main(model: str | None = None) -> None:
         host, port = listener.getsockname()
         print(f"http://{host}:{port}: Ctrl-C ends it", file=sys.stderr, flush=True)  # noqa: T201
         with suppress(KeyboardInterrupt):
-            serving.run(cluster, listener, OPTIONS)
+            server = serving.Server(cluster, OPTIONS)
+            server.open()
+            with server.answering(listener):
+                server.wait()
 
 
 if __name__ == "__main__":

@@ -15,11 +15,19 @@ SEND_BUFFER_BYTES = 16 * 1024
 
 
 class LocalServer:
-    """Serves a cluster while the block runs; the cluster answers no more requests afterwards."""
+    """Serves a cluster while the block runs; the cluster answers no more requests afterwards.
 
-    def __init__(self, cluster: Cluster, options: ServerOptions | None = None) -> None:
+    Args:
+        is_open: Whether the cluster runs; otherwise the server says that it is being started.
+    """
+
+    def __init__(
+        self, cluster: Cluster, options: ServerOptions | None = None, *, is_open: bool = True
+    ) -> None:
         self.notes: list[str] = []
         self.server = Server(cluster, options or ServerOptions(), self.notes.append)
+        if is_open:
+            self.server.open()
         self._listener = listen("127.0.0.1", 0)
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
         self.address: tuple[str, int] = self._listener.getsockname()

@@ -70,9 +70,8 @@ class Network:
             self.nodes.append(node)
             self._num_ports[node] = 0
             self._ip(node, "link", "set", "lo", "up")
-            with self.inside(node):
-                for name, value in IPV6_SETTINGS.items():
-                    Path(f"/proc/sys/net/ipv6/conf/default/{name}").write_text(value)
+            for name, value in IPV6_SETTINGS.items():
+                self._set_ipv6(node, "default", name, value)
 
     def cable(self, one: str, other: str, *, ipv4: bool = True, ipv6: bool = True) -> list[End]:
         """A cable between two nodes, which is a subnet of its own; its two ends, in this order.
@@ -81,9 +80,9 @@ class Network:
         self._plug(*ends)
         return self._address(ends, ipv4=ipv4, ipv6=ipv6)
 
-    def switch(self, *nodes: str, multicast: bool = True, ipv6: bool = True) -> list[End]:
+    def switch(self, *nodes: str, multicast: bool = True) -> list[End]:
         """A switch with a cable to each node, one subnet; the nodes' ends, in this order. Without
-        multicast there is no IPv6 either, which finds its neighbours by it."""
+        multicast their IPv6 is off there, since it finds its neighbours by it."""
         switch = f"switch-{self._num_subnets}"
         self.add(switch)
         settings = ["forward_delay", "0", "mcast_snooping", "0"]
@@ -96,7 +95,8 @@ class Network:
             self._ip(switch, "link", "set", port, "master", "hub")
             if not multicast:
                 _run("bridge", "-n", self.namespace(switch), "link", "set", "dev", port, *NO_FLOOD)
-        return self._address(ends, ipv4=True, ipv6=ipv6 and multicast)
+                self._set_ipv6(*end, "disable_ipv6", "1")
+        return self._address(ends, ipv4=True, ipv6=multicast)
 
     def shape(self, node: str, interface: str, mbit: float) -> None:
         """Slow down what leaves the node there; a cable slow both ways is shaped at both ends."""
@@ -230,9 +230,16 @@ class Network:
         self._await_link_local(end.node, end.interface)
 
     def _await_link_local(self, node: str, interface: str) -> None:
+        with self.inside(node):
+            if _ipv6_setting(interface, "disable_ipv6").read_text().strip() == "1":
+                return
         wait_until(
             lambda: bool(self._link_locals(node, interface)), f"{node}'s {interface} has an address"
         )
+
+    def _set_ipv6(self, node: str, interface: str, name: str, value: str) -> None:
+        with self.inside(node):
+            _ipv6_setting(interface, name).write_text(value)
 
     def _link_locals(self, node: str, interface: str) -> list[str]:
         output = self._ip(node, "-json", "-6", "addr", "show", "dev", interface, "scope", "link")
@@ -281,6 +288,11 @@ def _run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}"
     return done.stdout
+
+
+def _ipv6_setting(interface: str, name: str) -> Path:
+    """Of the machine that the calling thread is on."""
+    return Path("/proc/sys/net/ipv6/conf") / interface / name
 
 
 @contextmanager

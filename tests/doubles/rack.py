@@ -60,10 +60,14 @@ class Background:
         )
         assert text in self.output, f"{self.process.args} printed:\n{self.output}"
 
-    def stop(self) -> int:
-        """End it as a service manager does, and return its exit status."""
+    def ask_to_stop(self) -> None:
+        """Have it end, as a service manager does."""
         if self.process.poll() is None:
             self.process.terminate()
+
+    def stop(self) -> int:
+        """The same, and wait for it; gives its exit status."""
+        self.ask_to_stop()
         try:
             return self.process.wait(GRACE_S)
         except subprocess.TimeoutExpired:
@@ -95,11 +99,6 @@ class Service:
         self._thread.start()
 
     @property
-    def pid(self) -> int:
-        """Of the process that runs now, or ran last."""
-        return self._current.process.pid
-
-    @property
     def output(self) -> str:
         """What has been printed, by all processes it has had."""
         return "".join(self.lines)
@@ -111,15 +110,27 @@ class Service:
         except AssertionError as error:
             raise AssertionError(f"{error}; this was:\n{self.output}") from None
 
-    def stop(self) -> None:
-        """End it for good."""
+    def kill(self) -> None:
+        """End its process, with nothing asked first, and wait until there is another."""
+        before = self.num_starts
+        self._current.process.kill()
+        wait_until(lambda: self.num_starts > before, "it was started again")
+
+    def ask_to_stop(self) -> None:
+        """Have it end for good."""
         self._is_ending.set()
         self._thread.join()
-        self._current.stop()
+        self._current.ask_to_stop()
+
+    def stop(self) -> int:
+        """The same, and wait for it; gives its exit status."""
+        self.ask_to_stop()
+        return self._current.stop()
 
     def _start(self) -> Background:
+        started = Background(self._command, self._env, self.lines)
         self.num_starts += 1
-        return Background(self._command, self._env, self.lines)
+        return started
 
     def _keep(self) -> None:
         while not self._is_ending.is_set():
@@ -258,11 +269,18 @@ class RackDouble:
         """All that runs on the nodes."""
         return [process for node in self.nodes for process in self.network.processes(node)]
 
-    def kill_all(self) -> None:
-        """What a power cut does: everything ends at once, and nothing is asked first."""
+    def cut_power(self) -> None:
+        """End everything at once, with nothing asked first, and wait until the services have all
+        been started again and the rack serves."""
+        before = {service: service.num_starts for service in self.services.values()}
         for process in self.processes():
             with suppress(psutil.NoSuchProcess):
                 process.send_signal(signal.SIGKILL)
+        wait_until(
+            lambda: all(service.num_starts > starts for service, starts in before.items()),
+            "everything was started again",
+        )
+        self.await_ready()
 
     def said(self) -> str:
         """What everything that runs has printed."""
@@ -271,7 +289,12 @@ class RackDouble:
     def close(self) -> None:
         """End everything."""
         try:
-            for running in reversed(self._running):
+            # The coordinator first: it would wait for workers whose agents are gone.
+            if self.head in self.services:
+                self.services[self.head].stop()
+            for running in self._running:
+                running.ask_to_stop()
+            for running in self._running:
                 running.stop()
             wait_until(lambda: not self.processes(), "all processes have ended", GRACE_S)
         finally:

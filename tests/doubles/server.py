@@ -6,7 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from typing import Self
+
+import psutil
 
 from tests.doubles.waiting import wait_until
 
@@ -41,6 +44,16 @@ class ServeProcess:
         found = _ADDRESS.search(self.output)
         assert found, self.output
         return found.group()
+
+    @property
+    def address(self) -> str | None:
+        """Where it listens on loopback, which it prints only when it can answer; None before that,
+        and in the end."""
+        with suppress(psutil.NoSuchProcess):
+            for one in psutil.Process(self.process.pid).net_connections("tcp4"):
+                if one.status == psutil.CONN_LISTEN and one.laddr.ip == "127.0.0.1":
+                    return f"http://127.0.0.1:{one.laddr.port}"
+        return None
 
     def __enter__(self) -> Self:
         wait_until(

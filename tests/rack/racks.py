@@ -15,7 +15,7 @@ NUM_TOKENS = 24
 NUM_HIDDEN_BYTES = 783 * 128 * 4
 # Stage 0 is not beside the coordinator, so that prompts cross the network as well.
 PLACES = ("two=0-2", "three=3-5", "head=6-7")
-FAST_MBIT, SLOW_MBIT = 800, 80
+FAST_MBIT, SLOW_MBIT = 1600, 300
 Answers = Mapping[tuple[int, ...], str]
 
 
@@ -40,13 +40,13 @@ class FoundRack(RackDouble):
         self.tokens = self.admit_all()
         self.ends["head"] = self.network.renumber(self.ends["head"])
         self.keep("two", "agent")
-        self.keep("head", "serve", "/work/main/src/tbcluster/demo/model", *placed())
+        self.keep("head", "serve", *placed())
         self.keep("three", "agent")
         self.await_ready()
 
 
 class ListedRack(RackDouble):
-    """Two switches without multicast, one ten times as fast as the other; nobody was told an
+    """Two switches without multicast, one several times as fast as the other; nobody was told an
     address.
 
     Attributes:
@@ -62,7 +62,7 @@ class ListedRack(RackDouble):
     def serve(self) -> None:
         """Start the coordinator first."""
         self.enroll_all()
-        self.keep("head", "serve", "/work/main/src/tbcluster/demo/model", *placed())
+        self.keep("head", "serve", *placed())
         addresses = [self.slow["head"].ipv4, self.fast["head"].ipv4]
         path = self.home("head").parent / "rack.toml"
         path.write_text(listing(self.nodes, addresses), encoding="utf-8")

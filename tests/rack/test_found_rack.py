@@ -2,15 +2,16 @@
 after a power cut."""
 
 import msgspec
+import pytest
 
 from tbcluster.core import MicroBatch
 from tbcluster.wire.messages import Step, encode_step
 from tests.doubles.capture import Capture
 from tests.doubles.namespaces import needs_namespaces
-from tests.doubles.waiting import wait_until
 from tests.rack.racks import NUM_HIDDEN_BYTES, Answers, FoundRack, check_answers
 
-pytestmark = needs_namespaces
+# One test process makes the racks, where pytest groups tests.
+pytestmark = [needs_namespaces, pytest.mark.xdist_group("rack")]
 
 
 def test_it_answers_as_mlx_lm_does_and_nobody_on_the_cable_can_read_it(
@@ -31,14 +32,7 @@ def test_it_answers_as_mlx_lm_does_and_nobody_on_the_cable_can_read_it(
 
 
 def test_it_serves_again_after_a_power_cut(rack: FoundRack, answers: Answers) -> None:
-    services = rack.services.values()
-    starts = [service.num_starts for service in services]
-    rack.kill_all()
-    wait_until(
-        lambda: all(s.num_starts > n for s, n in zip(services, starts, strict=True)),
-        "everything was started again",
-    )
-    rack.await_ready()
+    rack.cut_power()
     check_answers(rack, answers)
     states = rack.states()
     assert [states[node] for node in rack.nodes] == ["online"] * len(rack.nodes)

@@ -15,7 +15,8 @@ from tests.rack.intruders import (
 )
 from tests.rack.racks import Answers, FoundRack, check_answers
 
-pytestmark = needs_namespaces
+# One test process makes the racks, where pytest groups tests.
+pytestmark = [needs_namespaces, pytest.mark.xdist_group("rack")]
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
+import httpx
 import pytest
 from pydantic import BaseModel
 
@@ -46,7 +47,7 @@ def server() -> Iterator[LocalServer]:
 @pytest.fixture(scope="module")
 def operations(server: LocalServer) -> dict[str, Any]:
     """ "METHOD /path" -> its OpenAPI operation."""
-    paths = server.server.config.app.openapi()["paths"]
+    paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
     return {
         f"{method.upper()} {path}": operation
         for path, methods in paths.items()
@@ -203,7 +204,7 @@ def test_every_error_code_is_listed() -> None:
 
 
 def test_every_metric_is_listed(server: LocalServer) -> None:
-    page = server.server.config.app.state.metrics.exposition().decode()
+    page = httpx.get(f"{server.url}/metrics").text
     kinds = dict(re.findall(r"^# TYPE (\w+) (\w+)$", page, re.MULTILINE))
     listed = {row[0].strip("`"): row[1] for row in rows(sections()["Metrics"])}
     assert listed == {name: kind for name, kind in kinds.items() if not name.endswith("_created")}

@@ -1,6 +1,9 @@
 """The control plane's server and clients, over real sockets."""
 
+import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +12,7 @@ from contextlib import closing
 import pytest
 
 from tbcluster.errors import RackError, TrustError
+from tbcluster.transport import sockets
 from tbcluster.transport.control import MAX_FRAMES, Arrival, ControlClient, ControlServer
 from tbcluster.transport.curve import Guard, new_keys
 from tbcluster.wire.control import CurveKeys, Route
@@ -238,6 +242,35 @@ def test_a_client_does_not_wait_for_its_server() -> None:
             while client.send([b"anyone?"]):
                 continue
             assert client.receive(0.01) is None
+
+
+FROZEN = """
+import sys
+from tbcluster.transport.control import ControlClient
+from tbcluster.wire.control import CurveKeys, Route
+endpoint, server_key, public, secret = sys.argv[1:]
+client = ControlClient(Route(endpoint, server_key), CurveKeys(public, secret), max_message_bytes=99)
+client.send([b"hello"])
+client.receive(None)
+"""
+
+
+def test_a_peer_that_says_nothing_any_more_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "HEARTBEAT_MS", 100)
+    monkeypatch.setattr(sockets, "HEARTBEAT_TIMEOUT_MS", 300)
+    with closing(Post()) as post:
+        keys = post.friends[0]
+        endpoint = f"tcp://127.0.0.1:{post.server.port}"
+        arguments = [endpoint, post.keys.public, keys.public, keys.secret]
+        process = subprocess.Popen([sys.executable, "-c", FROZEN, *arguments])
+        try:
+            peer = post.arrival().peer
+            # As a machine whose cable is pulled: its connection ends in no way that TCP tells of.
+            process.send_signal(signal.SIGSTOP)
+            wait_until(lambda: not post.server.send(peer, [b"?"]), "it is gone")
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize("which", ["server", "client"])

@@ -13,6 +13,7 @@ import zmq
 from tbcluster.errors import StageError, TrustError
 from tbcluster.transport import sockets
 from tbcluster.transport.curve import Guard, new_keys
+from tbcluster.transport.doorkeeper import doorkeeper
 from tbcluster.transport.trains import MARK
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
 from tbcluster.wire.control import CurveKeys, Route
@@ -308,6 +309,18 @@ def test_a_port_in_use_is_a_stage_error_that_names_it() -> None:
     gate = Gate("127.0.0.1")
     with closing(gate.receiver), pytest.raises(StageError, match=f"{gate.receiver.port}.* in use"):
         ZmqReceiver(gate.endpoint, guard=Guard(gate.keys, bool))
+
+
+def test_what_is_closed_leaves_nothing_behind() -> None:
+    keeper = doorkeeper(zmq.Context.instance())
+    before = dict(keeper._guards)
+    gate = Gate("127.0.0.1")
+    assert len(keeper._guards) == len(before) + 1
+    with pytest.raises(StageError, match="in use"):
+        ZmqReceiver(gate.endpoint, guard=Guard(gate.keys, bool))
+    gate.receiver.close()
+    gate.receiver.close()
+    assert keeper._guards == before
 
 
 def test_a_context_ends_with_its_sockets() -> None:

@@ -1,6 +1,7 @@
 """Cutting frames and joining them again."""
 
 import struct
+from array import array
 
 import pytest
 from hypothesis import given
@@ -67,6 +68,11 @@ def test_any_buffer_is_cut_without_a_copy(wrap):
 def test_a_view_of_wider_items_is_cut_by_its_bytes():
     wide = memoryview(bytes(range(64))).cast("Q")
     assert as_bytes(join(list(cut([wide], 7)))) == [bytes(range(64))]
+    empty = memoryview(array("f"))
+    assert as_bytes(cut([empty])) == [b""]
+    assert as_bytes(join(list(cut([empty, wide], 7)))) == [b"", bytes(range(64))]
+    marked = memoryview(MARK + bytes(8)).cast("Q")
+    assert as_bytes(join(as_bytes(cut([marked])))) == [MARK + bytes(8)]
 
 
 MALFORMED = {

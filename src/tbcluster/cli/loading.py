@@ -1,16 +1,14 @@
 """Starting a cluster with something to look at meanwhile."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from tbcluster.cluster.cluster import Cluster
-from tbcluster.cluster.kv_options import KvOptions
-from tbcluster.cluster.layout import PlacedRange
 from tbcluster.cluster.stages import StageStatus
 from tbcluster.cluster.trust.folder import TrustFolder
 
@@ -22,63 +20,71 @@ if TYPE_CHECKING:
 console = Console(stderr=True, highlight=False)
 
 
-@contextmanager
-def running_rack(*, local: bool) -> Iterator["Rack | None"]:
-    """The rack whose head this machine is; None where it belongs to none, or with `local`."""
+def own_rack(*, local: bool) -> "Rack | None":
+    """The rack whose head this machine is, not started; None where it belongs to none, or with
+    `local`."""
     folder = TrustFolder()
     if local or folder.membership() is None:
-        yield None
-        return
+        return None
     from tbcluster.cluster.rack.rack import Rack
 
-    with Rack(folder, on_note=console.print) as rack:
-        yield rack
+    return Rack(folder, on_note=console.print)
 
 
-@contextmanager
-def running_cluster(
-    model: str | None,
-    stages: int | None,
-    kv: KvOptions | None = None,
-    rack: "Rack | None" = None,
-    placed: Sequence[PlacedRange] = (),
-) -> Iterator[Cluster]:
-    """A loaded cluster, with one progress bar per stage while it loads."""
-    bars = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(binary_units=True),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    tasks: dict[int, TaskID] = {}
+class StageBars:
+    """One progress bar for each stage that loads."""
 
-    def show(statuses: list[StageStatus]) -> None:
+    def __init__(self) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[int, TaskID] = {}
+
+    def show(self, statuses: list[StageStatus]) -> None:
+        """How far each stage is."""
         for status in statuses:
-            if status.index not in tasks:
-                where = f"  on {status.node}" if status.node is not None else ""
-                title = f"stage {status.index}  layers {status.layers}{where}"
-                tasks[status.index] = bars.add_task(title, total=None)
-            bars.update(
-                tasks[status.index],
+            self._bars.update(
+                self._task(status),
                 completed=status.loaded_bytes,
                 total=status.total_bytes or None,
             )
 
-    cluster = Cluster(
-        model,
-        stages=stages,
-        kv=kv,
-        rack=rack,
-        placed=placed,
-        on_progress=show,
-        on_note=console.print,
-    )
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def _task(self, status: StageStatus) -> TaskID:
+        if status.index not in self._tasks:
+            where = f"  on {status.node}" if status.node is not None else ""
+            title = f"stage {status.index}  layers {status.layers}{where}"
+            self._tasks[status.index] = self._bars.add_task(title, total=None)
+        return self._tasks[status.index]
+
+
+@contextmanager
+def running_cluster(model: str | None, stages: int | None) -> Iterator[Cluster]:
+    """A loaded cluster on this machine, with progress bars while it loads."""
+    bars = StageBars()
+    cluster = Cluster(model, stages=stages, on_progress=bars.show, on_note=console.print)
+    with started(cluster, bars):
+        yield cluster
+
+
+@contextmanager
+def started(cluster: Cluster, bars: StageBars) -> Iterator[None]:
+    """Load a cluster whose progress goes to these bars; close it in the end."""
     try:
         with bars:
             cluster.start()
-        yield cluster
+        yield
     finally:
         cluster.close()
 

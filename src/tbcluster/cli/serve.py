@@ -8,12 +8,13 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from tbcluster.cli.loading import console, running_cluster, running_rack, stage_table
+from tbcluster.cli.loading import StageBars, console, own_rack, stage_table, started
 from tbcluster.cli.options import (
     Keys,
     KvBits,
@@ -132,18 +133,28 @@ def serve(
     if access_log:
         logging.getLogger("tbcluster.access").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    with serving.listen(host, port) as listener:
+    rack = own_rack(local=local)
+    bars = StageBars()
+    cluster = Cluster(
+        model,
+        stages=stages,
+        kv=kv,
+        rack=rack,
+        placed=placed,
+        on_progress=bars.show,
+        on_note=console.print,
+    )
+    server = serving.Server(cluster, options, on_note=console.print)
+    with serving.listen(host, port) as listener, server.answering(listener):
         if ring is None and not is_loopback(host):
             console.print(
                 f"[yellow]{host} can be reached from other machines and the endpoint asks for no "
                 "key: anyone who can connect can use it[/yellow]"
             )
-        with (
-            running_rack(local=local) as rack,
-            running_cluster(model, stages, kv, rack, placed) as cluster,
-        ):
+        with rack or nullcontext(), started(cluster, bars):
+            server.open()
             announce(cluster, listener, asks_keys=ring is not None)
-            serving.run(cluster, listener, options, on_note=console.print)
+            server.wait()
 
 
 def key_ring(host: str, path: Path | None, *, require_keys: bool, insecure: bool) -> KeyRing | None:

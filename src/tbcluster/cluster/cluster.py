@@ -23,7 +23,7 @@ from tbcluster.cluster.layout import PlacedRange, Spread
 from tbcluster.cluster.parts import FIRST_EPOCH, Parts, assemble
 from tbcluster.cluster.served_model import model_name, open_served_model
 from tbcluster.cluster.stages import Loss, OnProgress
-from tbcluster.cluster.status import ClusterState, ClusterStatus, serving
+from tbcluster.cluster.status import ClusterState, ClusterStatus, loading, serving
 from tbcluster.cluster.watcher import StageWatcher, tell_requests
 from tbcluster.core import LogitRules, Pooling, Request, SamplingParams, TokenId
 from tbcluster.engine.limits import clipped_max_tokens
@@ -86,6 +86,8 @@ class Cluster:
         self._on_progress = on_progress
         self._on_note = on_note
         self._state = ClusterState.STARTING
+        # What it is doing while it starts; None while stages load, who know it better.
+        self._doing: str | None = "opening the model" if rack is None else "bringing up the rack"
         self._failure: TbclusterError | None = None
         self._parts: Parts | None = None
         self._lock = threading.Lock()
@@ -99,6 +101,7 @@ class Cluster:
         atexit.register(self.close)
         try:
             spread = self._await_nodes()
+            self._doing = "opening the model"
             model = open_served_model(self._source, self._num_stages, self._kv, spread)
             for note in model.notes:
                 self._on_note(note)
@@ -107,8 +110,6 @@ class Cluster:
             )
             if self._become(ClusterState.STARTING):
                 self._bring_up(self._parts)
-            if self._rack is not None:
-                self._rack.describe(lambda: serving(self.status()))
             if not self._become(ClusterState.READY):
                 raise ClusterClosedError("the cluster was closed while it was starting")
         except BaseException:
@@ -260,7 +261,12 @@ class Cluster:
             stages=tuple(replace(stage) for stage in parts.stages.statuses) if parts else (),
             num_requests=parts.engine.num_open if parts else 0,
             error=str(self._failure) if self._failure else None,
+            doing=self._words(parts) if self._state is ClusterState.STARTING else None,
         )
+
+    def _words(self, parts: Parts | None) -> str:
+        """What it is doing while it starts."""
+        return self._doing or loading(parts.stages.statuses if parts else ())
 
     @property
     def _running(self) -> Parts:
@@ -273,15 +279,24 @@ class Cluster:
     def _await_nodes(self) -> Spread | None:
         if self._rack is None:
             return None
-        return self._rack.await_spread(self._placed, lambda: self._state is ClusterState.CLOSED)
+        self._doing = "waiting for the nodes"
+        self._rack.describe(lambda: serving(self.status()))
+        return self._rack.await_spread(
+            self._placed, lambda: self._state is ClusterState.CLOSED, on_wait=self._note_waiting
+        )
+
+    def _note_waiting(self, what: str) -> None:
+        self._doing = what
 
     def _bring_up(self, parts: Parts) -> None:
+        self._doing = None
         for stage in range(len(parts.model.ranges)):
             parts.stages.start(stage, FIRST_EPOCH)
         # While the stages load nobody is held up by it.
         parts.model.grammars.open()
         parts.start_thread("engine", parts.engine.run)
         parts.stages.await_ready()
+        self._doing = "checking the output against the unsharded model's"
         parts.parity.run(parts.engine)
         parts.engine.open()
         watcher = StageWatcher(

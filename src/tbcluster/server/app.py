@@ -4,6 +4,7 @@ from importlib.metadata import version
 
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
 from tbcluster.cluster.cluster import Cluster
@@ -19,6 +20,7 @@ from tbcluster.server.ollama import router as ollama
 from tbcluster.server.openai import router as openai
 from tbcluster.server.options import ServerOptions
 from tbcluster.server.responses import router as openai_responses
+from tbcluster.server.starting import NotYet
 
 DESCRIPTION = """\
 A language model, served from several machines as one. Fields that are not served are refused by
@@ -32,10 +34,12 @@ EXPOSED_HEADERS = ["x-request-id", "retry-after"] + [
 ]
 
 
-def create_app(cluster: Cluster, options: ServerOptions | None = None) -> FastAPI:
-    """The HTTP endpoints of a running cluster. `app.state.metrics` counts, `app.state.drain` ends
-    it."""
-    options = options or ServerOptions()
+def create_app(cluster: Cluster, options: ServerOptions, metrics: Metrics, drain: Drain) -> FastAPI:
+    """The HTTP endpoints of a running cluster. `metrics` counts, `drain` ends it.
+
+    Raises:
+        ClusterClosedError: The cluster is not running.
+    """
     app = FastAPIOffline(
         title="tbcluster",
         version=version("tbcluster"),
@@ -43,9 +47,10 @@ def create_app(cluster: Cluster, options: ServerOptions | None = None) -> FastAP
         redoc_url=None,
         responses=responses(),
     )
-    app.state.metrics = Metrics(cluster)
-    app.state.drain = Drain()
+    # The endpoints find it there.
+    app.state.metrics = metrics
     problems.install(app)
+    app.add_api_route("/", status.root, methods=["GET", "HEAD"], include_in_schema=False)
     intake = Intake(cluster)
     app.include_router(openai.make_router(intake))
     app.include_router(openai_responses.make_router(intake))
@@ -54,15 +59,29 @@ def create_app(cluster: Cluster, options: ServerOptions | None = None) -> FastAP
     app.include_router(ollama.make_router(intake))
     app.include_router(text_endpoints.make_router(intake))
     app.include_router(
-        status.make_router(
-            cluster, app.state.metrics, app.state.drain, asks_keys=options.keys is not None
-        )
+        status.make_router(cluster, metrics, drain, asks_keys=options.keys is not None)
     )
-    _guard(app, options)
+    _guard(app, options, metrics, drain)
     return app
 
 
-def _guard(app: FastAPI, options: ServerOptions) -> None:
+def create_starting_app(
+    cluster: Cluster, options: ServerOptions, metrics: Metrics, drain: Drain
+) -> FastAPI:
+    """What stands in for the endpoints until the cluster runs: behind the same guards, it tells how
+    far the cluster is."""
+    app = FastAPI(openapi_url=None)
+    app.include_router(
+        status.make_router(
+            cluster, metrics, drain, asks_keys=options.keys is not None, is_open=False
+        )
+    )
+    app.mount("/", NotYet(cluster))
+    _guard(app, options, metrics, drain)
+    return app
+
+
+def _guard(app: Starlette, options: ServerOptions, metrics: Metrics, drain: Drain) -> None:
     """Put the guards around the application. The last one added is met first."""
     app.add_middleware(
         BodyGuard, max_bytes=options.max_body_bytes, silence_s=options.body_timeout_s
@@ -71,7 +90,7 @@ def _guard(app: FastAPI, options: ServerOptions) -> None:
         app.add_middleware(KeyGuard, keys=options.keys)
     elif options.is_local:
         app.add_middleware(HostGuard)
-    app.add_middleware(DrainGuard, drain=app.state.drain)
+    app.add_middleware(DrainGuard, drain=drain)
     if options.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -80,4 +99,4 @@ def _guard(app: FastAPI, options: ServerOptions) -> None:
             allow_headers=["*"],
             expose_headers=EXPOSED_HEADERS,
         )
-    app.add_middleware(RequestGate, metrics=app.state.metrics, logs_access=options.logs_access)
+    app.add_middleware(RequestGate, metrics=metrics, logs_access=options.logs_access)

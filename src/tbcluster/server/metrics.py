@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import Output
 from tbcluster.engine.statistics import EngineStatistics
+from tbcluster.errors import ClusterClosedError
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 MICROSECONDS = 1e6
@@ -147,8 +148,11 @@ class _EngineCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All of the engine's numbers."""
-        now = self._cluster.statistics()
+        """All of the engine's numbers, once there is one."""
+        try:
+            now = self._cluster.statistics()
+        except ClusterClosedError:
+            return
         for name, words, value in _totals(now):
             counter = CounterMetricFamily(f"tbcluster_{name}", words)
             counter.add_metric([], self._counted(name, "", value))

@@ -4,20 +4,28 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as await_futures
+from contextlib import contextmanager
 
 import uvicorn
 from anyio import to_thread
 
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.errors import ListenError
-from tbcluster.server.app import create_app
+from tbcluster.server.app import create_app, create_starting_app
 from tbcluster.server.connections import MAX_HEAD_BYTES, connection_class, max_connections
+from tbcluster.server.draining import Drain
+from tbcluster.server.metrics import Metrics
 from tbcluster.server.options import ServerOptions
+from tbcluster.server.starting import Front
 
 # Requests that were ended, rather than finished, may still write their last words for so long.
 SHUTDOWN_GRACE_S = 2
 POLL_S = 0.05
+# How long Ctrl-C may stay unnoticed.
+SIGNAL_S = 0.2
 # Parsing and encoding take processors, not patience: more threads would only hold more memory.
 NUM_THREADS = min(8, os.cpu_count() or 1) + 1
 
@@ -42,23 +50,14 @@ def listen(host: str, port: int) -> socket.socket:
         raise ListenError(f"cannot listen on {host}:{port} ({reason}): {advice}") from error
 
 
-def run(
-    cluster: Cluster,
-    listener: socket.socket,
-    options: ServerOptions | None = None,
-    on_note: Callable[[str], None] = lambda _: None,
-) -> None:
-    """Serve until Ctrl-C or SIGTERM; requests that run then may finish, until the next Ctrl-C.
+class Server(uvicorn.Server):
+    """Says that the cluster is starting until `open` is called. Its end lets running requests
+    finish, and ends those that do not with an error of their own before it cuts connections.
 
     Args:
+        cluster: Running, or to be started meanwhile.
         on_note: Called with each line a user should see.
     """
-    Server(cluster, options or ServerOptions(), on_note).run(sockets=[listener])
-
-
-class Server(uvicorn.Server):
-    """Lets running requests finish, and ends those that do not with an error of their own before it
-    cuts connections."""
 
     def __init__(
         self,
@@ -69,10 +68,14 @@ class Server(uvicorn.Server):
         self._cluster = cluster
         self._options = options
         self._on_note = on_note
-        self._app = create_app(cluster, options)
+        self._metrics = Metrics(cluster)
+        self._drain = Drain()
+        self._front = Front(create_starting_app(cluster, options, self._metrics, self._drain))
+        self._is_open = False
+        self._loop: Future[None] = Future()
         super().__init__(
             uvicorn.Config(
-                self._app,
+                self._front,
                 http=connection_class(options, max_connections()),
                 ws="none",
                 log_level="error",
@@ -87,6 +90,30 @@ class Server(uvicorn.Server):
             )
         )
 
+    @contextmanager
+    def answering(self, listener: socket.socket) -> Iterator[None]:
+        """Answer requests in a thread while the block runs; its end cuts them off."""
+        with ThreadPoolExecutor(1, "tbcluster-server") as executor:
+            self._loop = executor.submit(self.run, [listener])
+            try:
+                yield
+            finally:
+                self.should_exit = self.force_exit = True
+
+    def open(self) -> None:
+        """Let requests through to the cluster, which runs now."""
+        self._front.app = create_app(self._cluster, self._options, self._metrics, self._drain)
+        self._is_open = True
+
+    def wait(self) -> None:
+        """Serve until Ctrl-C or SIGTERM, which are raised again at the end; requests that run then
+        may finish, until the next Ctrl-C. Only the main thread hears of them."""
+        with self.capture_signals():
+            # A signal may come to another thread, which does not wake this one.
+            while not self._loop.done():
+                await_futures([self._loop], SIGNAL_S)
+        self._loop.result()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         to_thread.current_default_thread_limiter().total_tokens = NUM_THREADS
@@ -96,9 +123,10 @@ class Server(uvicorn.Server):
         """Stop accepting, let running requests finish, and end."""
         for server in self.servers:
             server.close()
-        self._app.state.drain.is_draining = True
+        self._drain.is_draining = True
         await self._finish_running()
-        self._cluster.end_requests("the server is shutting down")
+        if self._is_open:
+            self._cluster.end_requests("the server is shutting down")
         # It cuts short the finishing alone: the last words of what was ended still go out.
         self.force_exit = False
         await super().shutdown(sockets)

@@ -7,6 +7,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.status import ClusterState
+from tbcluster.errors import ClusterClosedError
 from tbcluster.server.draining import Drain
 from tbcluster.server.metrics import CONTENT_TYPE, Metrics
 
@@ -15,29 +16,41 @@ _NOT_NOW: dict[int | str, dict[str, Any]] = {
 }
 
 
-def make_router(cluster: Cluster, metrics: Metrics, drain: Drain, *, asks_keys: bool) -> APIRouter:
-    """The endpoints of one cluster."""
+async def root() -> Response:
+    """Ollama's own command line asks here whether anyone is there."""
+    return PlainTextResponse("tbcluster is running; its page is at /docs\n")
+
+
+def make_router(
+    cluster: Cluster, metrics: Metrics, drain: Drain, *, asks_keys: bool, is_open: bool = True
+) -> APIRouter:
+    """The endpoints of one cluster.
+
+    Args:
+        is_open: Whether there are other endpoints; without them nothing is said to be ready.
+    """
     router = APIRouter(tags=["Status"])
 
-    @router.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-    async def root() -> Response:
-        """Ollama's own command line asks here whether anyone is there."""
-        return PlainTextResponse("tbcluster is running; its page is at /docs\n")
+    def word() -> str:
+        state = cluster.status().state
+        if state is ClusterState.READY:
+            return "ok" if is_open else ClusterState.STARTING.value
+        return state.value
 
     @router.get("/health", responses=_NOT_NOW)
     async def health(http: Request) -> JSONResponse:
         """Whether the model is loaded and well, and the state of each stage. Where keys are asked
         for, a request without one learns the status alone."""
-        word = _word(cluster)
-        is_stranger = asks_keys and http.state.caller is None
-        body = {"status": word} if is_stranger else health_body(cluster)
-        return JSONResponse(body, 200 if word == "ok" else 503)
+        body: dict[str, Any] = {"status": word()}
+        if not asks_keys or http.state.caller is not None:
+            body |= health_facts(cluster)
+        return JSONResponse(body, 200 if body["status"] == "ok" else 503)
 
     @router.get("/ready", responses=_NOT_NOW)
     async def ready() -> JSONResponse:
         """Whether new requests are answered now."""
-        word = "draining" if drain.is_draining else _word(cluster)
-        return JSONResponse({"status": word}, 200 if word == "ok" else 503)
+        now = "draining" if drain.is_draining else word()
+        return JSONResponse({"status": now}, 200 if now == "ok" else 503)
 
     @router.get(
         "/metrics",
@@ -51,11 +64,11 @@ def make_router(cluster: Cluster, metrics: Metrics, drain: Drain, *, asks_keys: 
     return router
 
 
-def health_body(cluster: Cluster) -> dict[str, Any]:
-    """Whether requests are answered now, and the state of each stage."""
+def health_facts(cluster: Cluster) -> dict[str, Any]:
+    """What the cluster is doing, and the state of each stage."""
     status = cluster.status()
     return {
-        "status": _word(cluster),
+        "doing": status.doing,
         "model": status.model,
         "num_requests": status.num_requests,
         "error": status.error,
@@ -74,14 +87,12 @@ def health_body(cluster: Cluster) -> dict[str, Any]:
     }
 
 
-def _word(cluster: Cluster) -> str:
-    state = cluster.status().state
-    return "ok" if state is ClusterState.READY else state.value
-
-
-def _kv_body(cluster: Cluster) -> dict[str, Any]:
-    """What the KV caches hold, and may hold, on each stage."""
-    statistics = cluster.statistics()
+def _kv_body(cluster: Cluster) -> dict[str, Any] | None:
+    """What the KV caches hold, and may hold, on each stage; None while there are no stages."""
+    try:
+        statistics = cluster.statistics()
+    except ClusterClosedError:
+        return None
     return {
         "used_bytes": statistics.kv_used_bytes,
         "budget_bytes": statistics.kv_budget_bytes,

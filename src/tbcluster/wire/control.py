@@ -57,13 +57,14 @@ class StageSpec(msgspec.Struct, frozen=True):
     it, and others whenever they change.
 
     Attributes:
-        model: A folder, or a Hugging Face id; empty for the bundled model.
+        model: A folder, or a Hugging Face id. To an agent empty for the bundled model, whose
+            folder it fills in.
         inbound: Endpoint to bind; steps come in here. The port of a tcp one may be `*`: which one
             it was is in `Bound`.
         run_dir: Folder of the sockets, removed by a worker whose parent has died.
         kv_bits: 8 or 4 for quantized KV caches, None for plain ones.
         saved_folder: Where this stage keeps prefixes on disk; None for nowhere.
-        keys: This node's own, for connections that leave the machine: its agent fills them in.
+        keys: This node's own, for connections that leave the machine; its agent fills them in.
         senders: Public keys that may connect to `inbound`; with `keys`.
     """
 

@@ -184,6 +184,13 @@ class Measure(msgspec.Struct, frozen=True, tag="measure"):
     peer_id: str
 
 
+class Watch(msgspec.Struct, frozen=True, tag="watch"):
+    """These paths to a peer were measured before: say when one of them stops answering."""
+
+    peer_id: str
+    paths: tuple[PathMeasurement, ...]
+
+
 class RackAnswer(msgspec.Struct, frozen=True, tag="rack-answer"):
     """What `AskRack` asked for."""
 
@@ -211,6 +218,7 @@ FromCoordinator = (
     | StopWorker
     | Inspect
     | Measure
+    | Watch
     | RackAnswer
 )
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tbcluster.cluster.agent.lock import AgentLock
+from tbcluster.cluster.agent.lock import AgentLock, runs_agent
 from tbcluster.errors import RackError
 
 HOLDER = """
@@ -33,10 +33,13 @@ def hold(folder: Path, run_dir: Path) -> "subprocess.Popen[bytes]":
 
 def test_a_second_agent_is_told_who_runs(tmp_path: Path) -> None:
     folder = tmp_path / "state"
+    assert not runs_agent(folder)
     with hold(folder, tmp_path / "run") as holder:
+        assert runs_agent(folder)
         with pytest.raises(RackError, match=f"runs already, process {holder.pid}, .*TBCLUSTER_HOM"):
             AgentLock(folder)
         holder.kill()
+    assert not runs_agent(folder)
     AgentLock(folder).release()
 
 

@@ -17,6 +17,7 @@ from tbcluster.cluster.agent.errands import Errand
 from tbcluster.cluster.agent.outbox import OfWorker
 from tbcluster.cluster.agent.workers import Workers, find_locally
 from tbcluster.core import StageRange
+from tbcluster.demo import MODEL_PATH
 from tbcluster.transport.curve import new_keys
 from tbcluster.wire.control import Ready, Route, Routed, Routes, StageSpec, encode_line
 from tbcluster.wire.rack import WorkerEnded, WorkerSaid, WorkerStarted
@@ -260,7 +261,7 @@ def test_a_model_is_found_by_its_path_then_by_its_name(
     models = tmp_path / "models"
     (models / "tiny").mkdir(parents=True)
     elsewhere = tmp_path / "elsewhere" / "tiny"
-    assert find_locally("", models) == ""
+    assert find_locally("", models) == str(MODEL_PATH)
     assert find_locally("org/tiny", models) == str(models / "tiny")
     assert find_locally(str(elsewhere), models) == str(models / "tiny")
     elsewhere.mkdir(parents=True)

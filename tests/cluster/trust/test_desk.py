@@ -7,6 +7,7 @@ from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 
@@ -106,7 +107,9 @@ def test_strangers_change_nothing(head: TrustedHead) -> None:
             assert say(head, garbage, wait_s=SILENCE_S) is None
         two_frames = [request(token.secret), b""]
         assert say(head, two_frames, wait_s=SILENCE_S) is None
-        assert say(head, [request(token.secret) + bytes(5000)], wait_s=SILENCE_S) is None
+        fields = msgspec.msgpack.decode(request(token.secret))
+        too_long = msgspec.msgpack.encode({**fields, "more": "x" * MAX_JOIN_BYTES})
+        assert say(head, [too_long], wait_s=SILENCE_S) is None
         assert content(head) == before
         assert isinstance(say(head, [request(token.secret)]), Joined)
 

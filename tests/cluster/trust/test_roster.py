@@ -53,6 +53,9 @@ def test_the_same_machine_gets_the_same_answer() -> None:
     again, member = admit(roster, "secret", "mini", NOW + 60, wanted="other")
     assert again is roster
     assert member.name == "mini"
+    more = admit(invited(roster, "next", NOW, VALID_S), "next", "studio")[0]
+    with pytest.raises(JoinError, match="another machine already"):
+        admit(more, "secret", "studio")
 
 
 @pytest.mark.parametrize("secret", ["", "Secret", "secret ", "other", "\ud800"])

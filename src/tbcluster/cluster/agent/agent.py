@@ -38,6 +38,7 @@ from tbcluster.cluster.places import make_run_dir
 from tbcluster.cluster.rack_file import RackFile
 from tbcluster.cluster.trust import Membership, TrustFolder
 from tbcluster.errors import RackError, TrustError, WireError
+from tbcluster.hardware.interfaces import local_interfaces
 from tbcluster.machine import Machine
 from tbcluster.transport.control import ControlClient
 from tbcluster.wire.control import Route
@@ -58,6 +59,7 @@ from tbcluster.wire.rack import (
     RouteWorker,
     StartWorker,
     StopWorker,
+    Watch,
     Welcome,
     decode_from_coordinator,
     encode_message,
@@ -67,6 +69,8 @@ from tbcluster.wire.tensors import Buffer
 logger = logging.getLogger(__name__)
 
 INSPECT_EVERY_S = 600.0
+# Cables come and go: the list of interfaces takes a millisecond, all else seconds on a Mac.
+GLANCE_EVERY_S = 5.0
 
 
 class Agent:
@@ -102,6 +106,8 @@ class Agent:
         self._is_lan_blocked = False
         self._is_stopping = False
         self._inspect_at = 0.0
+        self._glance_at = 0.0
+        self._interfaces = local_interfaces()
         post = self._mailbox.post
         listed = rack_file.head_addresses() if rack_file is not None else ()
         self._searcher = Searcher(
@@ -145,6 +151,8 @@ class Agent:
         elif got is not None:
             got()
         now = time.monotonic()
+        if now >= self._glance_at:
+            self._glance()
         if now >= self._inspect_at:
             self._inspect()
         # A Hello says what the machine is.
@@ -152,9 +160,8 @@ class Agent:
             self._perform(self._connection.passed(now))
 
     def _next_at(self) -> float:
-        if self._machine is None:
-            return self._inspect_at
-        return min(self._inspect_at, self._connection.next_at())
+        own = min(self._inspect_at, self._glance_at)
+        return own if self._machine is None else min(own, self._connection.next_at())
 
     def _close(self) -> None:
         self._workers.close()
@@ -273,6 +280,8 @@ class Agent:
             case Measure(peer_id=peer_id):
                 local = self._machine.interfaces if self._machine is not None else ()
                 self._neighbours.measure(peer_id, local)
+            case Watch(peer_id=peer_id, paths=paths):
+                self._neighbours.watch(peer_id, paths)
             case Welcome() | Refused() | RackAnswer():
                 pass  # said to others, or before
 
@@ -281,6 +290,14 @@ class Agent:
     def _inspect(self) -> None:
         self._inspect_at = time.monotonic() + INSPECT_EVERY_S
         self._inspector.look()
+
+    def _glance(self) -> None:
+        """Look at the machine anew if its interfaces are others than before."""
+        self._glance_at = time.monotonic() + GLANCE_EVERY_S
+        interfaces = local_interfaces()
+        if interfaces != self._interfaces:
+            self._interfaces = interfaces
+            self._inspect()
 
     def _described(self, machine: Machine) -> Machine:
         return replace(machine, is_lan_blocked=self._is_lan_blocked)

@@ -58,6 +58,10 @@ class Neighbours:
         """Measure every path to a peer; `say` gets a `Measured`."""
         self._errands.do(lambda: self._measure(peer_id, local))
 
+    def watch(self, peer_id: str, paths: tuple[PathMeasurement, ...]) -> None:
+        """Watch paths that were measured before."""
+        self._errands.do(lambda: self._watch(peer_id, paths))
+
     def seen(self) -> tuple[PathsSeen, ...]:
         """What was said last of the paths that have changed since they were measured."""
         return tuple(self._seen.copy().values())
@@ -74,12 +78,18 @@ class Neighbours:
         try:
             if peer is not None:
                 paths = self._prober.measure(peer, local)
-                self._measured[peer_id] = paths
-                self._seen.pop(peer_id, None)
-                self._watcher.watch(peer, paths)
         except (TbclusterError, OSError) as error:
             logger.warning("cannot measure the paths to %s: %s", peer_id, error)
+        # First: what is seen of the paths from now on must not be taken for older news.
         self._say(Measured(peer_id, paths))
+        self._watch(peer_id, paths)
+
+    def _watch(self, peer_id: str, paths: tuple[PathMeasurement, ...]) -> None:
+        peer = self._peers.get(peer_id)
+        if peer is not None:
+            self._measured[peer_id] = paths
+            self._seen.pop(peer_id, None)
+            self._watcher.watch(peer, paths)
 
     def _forget(self, peer_id: str) -> None:
         if peer_id not in self._peers:
@@ -88,9 +98,14 @@ class Neighbours:
             self._watcher.forget(peer_id)
 
     def _follow(self, peer: Peer) -> None:
-        """Its agent was started again and listens elsewhere."""
-        if peer.node_id in self._measured:
-            self._watcher.watch(peer, self._measured[peer.node_id])
+        """Its agent was started again and listens elsewhere. Its paths count as alive until they
+        are seen to be dead."""
+        paths = self._measured.get(peer.node_id)
+        if paths is not None:
+            self._seen.pop(peer.node_id, None)
+            self._watcher.watch(peer, paths)
+            addresses = tuple(measured.path.address for measured in paths)
+            self._say(PathsSeen(peer.node_id, addresses, ()))
 
     def _path_changed(self, peer_id: str, alive: tuple[str, ...], dead: tuple[str, ...]) -> None:
         for address in dead:

@@ -43,7 +43,7 @@ class Conversation:
 
     def greet(self) -> bool:
         """Whether the other end answers, with the right key."""
-        give_up = time.perf_counter() + GREET_S
+        give_up = min(time.perf_counter() + GREET_S, self._deadline)
         while time.perf_counter() < give_up:
             self._ask()
             if self._is_answered(GREET_EVERY_S):
@@ -52,7 +52,7 @@ class Conversation:
 
     def round_trip_us(self) -> float | None:
         """Median round trip of a small message; None if none is answered."""
-        give_up = time.perf_counter() + PINGS_S
+        give_up = min(time.perf_counter() + PINGS_S, self._deadline)
         taken: list[float] = []
         while len(taken) < NUM_PINGS and time.perf_counter() < give_up:
             start = time.perf_counter()
@@ -88,7 +88,7 @@ class Conversation:
         train = [bytes(MAX_PART_BYTES)] * num_parts
         start = end = time.perf_counter()
         num_answered = 0
-        while num_answered < MAX_LARGE and _since(start) < LOAD_S:
+        while num_answered < MAX_LARGE and _since(start) < LOAD_S and self._left_s() > 0:
             self._ask(train)
             if not self._is_answered(self._left_s()):
                 break
@@ -110,7 +110,7 @@ class Conversation:
         self._client.send([ANSWER, str(self._num_asked).encode(), *load])
 
     def _is_answered(self, timeout_s: float) -> bool:
-        """Whether the latest question is answered in time."""
+        """Whether the latest question is answered in so many seconds, and before the deadline."""
         give_up = time.perf_counter() + min(timeout_s, self._left_s())
         return any(token == self._num_asked for token in self._answers(give_up))
 
@@ -120,7 +120,8 @@ class Conversation:
 
     def _next_answer(self, timeout_s: float) -> int | None:
         """The number of the question that the next answer is for; 0 if it is for none of these."""
-        frames = self._client.receive(max(0.0, timeout_s))
+        # An end to listening even if the other side never stops talking.
+        frames = self._client.receive(timeout_s) if timeout_s > 0 else None
         if frames is None:
             return None
         token = bytes(frames[0])

@@ -46,7 +46,7 @@ def ask_rack(
     """
     head = head_of(folder)
     try:
-        with Rack(folder) as rack:
+        with Rack(folder, port_patience_s=0.0) as rack:
             rack.plane.wait_for(_all_there, wait_s)
             return rack.view(inspects=inspects, measures=measures)
     except PortInUseError:

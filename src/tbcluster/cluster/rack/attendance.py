@@ -4,15 +4,28 @@ A node is online from its `Hello` until nothing was heard of it for a lease. Its
 when it says so, when it comes back as another incarnation, and when its lease has run out.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import assert_never
 
 import msgspec
 
+from tbcluster.cluster.rack.actions import (
+    Action,
+    Asked,
+    LinkNews,
+    Looked,
+    MakeSpec,
+    NodeDown,
+    NodeReconnected,
+    NodeUp,
+    Send,
+    Told,
+    WorkerNews,
+)
 from tbcluster.cluster.trust.roster import Member
 from tbcluster.machine import Machine, NodeState, NodeView
-from tbcluster.wire.control import Report, Routes, StageSpec
+from tbcluster.wire.control import Report, Routed, Routes
 from tbcluster.wire.rack import (
     RACK_PROTOCOL,
     AgentBeat,
@@ -43,70 +56,19 @@ LEASE_S = 3.0
 # A worker that its agent does not name so long after it was to be started was never heard of.
 START_GRACE_S = 5.0
 
-MakeSpec = Callable[[Hello], StageSpec]
 
+@dataclass(slots=True)
+class _Worker:
+    # None once its agent has named it.
+    asked_at: float | None
+    # What it was told last and has not done yet, and over which connection.
+    order: RouteWorker | StopWorker | None = None
+    told_over: bytes = b""
 
-@dataclass(frozen=True, slots=True)
-class Send:
-    """A message to whoever is behind this connection."""
-
-    peer: bytes
-    message: FromCoordinator
-
-
-@dataclass(frozen=True, slots=True)
-class NodeUp:
-    """A node can be used."""
-
-    node_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class NodeDown:
-    """A node cannot be used any more."""
-
-    node_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerNews:
-    """What a worker said; a text says how it ended."""
-
-    worker_id: str
-    news: Report | WorkerStarted | str
-
-
-@dataclass(frozen=True, slots=True)
-class LinkNews:
-    """What a node found out about its ways to another."""
-
-    source: str
-    news: Measured | PathsSeen
-
-
-@dataclass(frozen=True, slots=True)
-class Looked:
-    """A node has looked at its machine anew."""
-
-    node_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A command on the head node wants an answer."""
-
-    peer: bytes
-    question: AskRack
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """A line for the log."""
-
-    text: str
-
-
-Action = Send | NodeUp | NodeDown | WorkerNews | LinkNews | Looked | Asked | Told
+    def has_said(self, report: Report) -> None:
+        order = self.order
+        if isinstance(order, RouteWorker) and report == Routed(order.routes.serial):
+            self.order = None
 
 
 @dataclass(slots=True)
@@ -118,8 +80,9 @@ class _Node:
     heard_at: float | None = None
     clock_offset_s: float | None = None
     refused_because: str | None = None
-    # Worker -> when it was to be started, or None once its agent has named it.
-    workers: dict[str, float | None] = field(default_factory=dict)
+    workers: dict[str, _Worker] = field(default_factory=dict)
+    # Serial of what was heard last of its workers.
+    heard_serial: int = 0
     waiting: dict[str, MakeSpec] = field(default_factory=dict)
 
 
@@ -187,10 +150,7 @@ class Attendance:
             node = self._nodes.setdefault(member.node_id, _new_node(member))
             node.member = member
             if member.is_revoked and node.state is not NodeState.REVOKED:
-                if node.peer:
-                    actions.append(Send(node.peer, Refused("this node was revoked")))
-                actions += self._lose(node, "was revoked")
-                node.state = NodeState.REVOKED
+                actions += self._revoke(node)
         return actions
 
     # What is asked of them
@@ -200,21 +160,23 @@ class Attendance:
     ) -> list[Action]:
         """Start a worker, or do so when the node comes back."""
         node = self._nodes[node_id]
+        if node.state is NodeState.REVOKED:
+            return _ended([worker_id], node, "was revoked")
         if node.state is not NodeState.ONLINE or node.hello is None:
             node.waiting[worker_id] = make_spec
             return []
-        node.workers[worker_id] = now
+        node.workers[worker_id] = _Worker(now)
         return [Send(node.peer, StartWorker(worker_id, make_spec(node.hello)))]
 
     def route_worker(self, node_id: str, worker_id: str, routes: Routes) -> list[Action]:
         """Tell a worker where its messages go."""
-        return self._tell(node_id, worker_id, RouteWorker(worker_id, routes))
+        return self._order(node_id, RouteWorker(worker_id, routes))
 
     def stop_worker(self, node_id: str, worker_id: str) -> list[Action]:
         """End a worker, or forget that it was to be started."""
         if self._nodes[node_id].waiting.pop(worker_id, None) is not None:
             return [WorkerNews(worker_id, "was not needed any more")]
-        return self._tell(node_id, worker_id, StopWorker(worker_id))
+        return self._order(node_id, StopWorker(worker_id))
 
     def inspect_all(self) -> list[Action]:
         """Have all nodes look at their machines anew."""
@@ -264,8 +226,9 @@ class Attendance:
             return self._refuse(node, peer, versions)
         actions: list[Action] = []
         if node.hello is not None and node.hello.incarnation != hello.incarnation:
-            actions += self._drop_workers(node, "ended with the agent of its node")
-        was_online = node.state is NodeState.ONLINE
+            actions += self._lose(node, "was started again")
+            node.heard_serial = 0
+        was_online, is_elsewhere = node.state is NodeState.ONLINE, node.peer != peer
         node.state, node.peer, node.hello = NodeState.ONLINE, peer, hello
         node.refused_because = None
         me = self._coordinator
@@ -274,8 +237,10 @@ class Attendance:
         actions += self._introduce()
         if not was_online:
             actions += [NodeUp(node.member.node_id), Told(f"{node.member.name} is online")]
+        elif is_elsewhere:
+            actions.append(NodeReconnected(node.member.node_id))
         for worker_id, make_spec in node.waiting.items():
-            node.workers[worker_id] = node.heard_at
+            node.workers[worker_id] = _Worker(node.heard_at)
             actions.append(Send(peer, StartWorker(worker_id, make_spec(hello))))
         node.waiting.clear()
         return actions
@@ -297,14 +262,10 @@ class Attendance:
         match message:
             case AgentBeat():
                 node.clock_offset_s = message.time - wall
-                return [Send(node.peer, CoordinatorBeat()), *self._reconcile(node, message, now)]
-            case WorkerSaid(worker_id=worker_id, report=report):
-                return [WorkerNews(worker_id, report)] if worker_id in node.workers else []
-            case WorkerStarted(worker_id=worker_id):
-                return [WorkerNews(worker_id, message)] if worker_id in node.workers else []
-            case WorkerEnded(worker_id=worker_id, what=what):
-                was_known = node.workers.pop(worker_id, ()) != ()
-                return [WorkerNews(worker_id, what)] if was_known else []
+                answer = Send(node.peer, CoordinatorBeat(node.heard_serial))
+                return [answer, *self._reconcile(node, message, now)]
+            case WorkerSaid() | WorkerStarted() | WorkerEnded():
+                return self._hear_of_worker(node, message)
             case Inspected(machine=machine):
                 return self._inspected(node, machine)
             case Measured() | PathsSeen():
@@ -314,15 +275,41 @@ class Attendance:
             case _:
                 assert_never(message)
 
+    def _hear_of_worker(
+        self, node: _Node, message: WorkerSaid | WorkerStarted | WorkerEnded
+    ) -> list[Action]:
+        # What is not the next was heard before, or is said again after what was missed before it.
+        if message.serial != node.heard_serial + 1:
+            return []
+        node.heard_serial += 1
+        worker_id = message.worker_id
+        worker = node.workers.get(worker_id)
+        if worker is None:
+            return []
+        match message:
+            case WorkerSaid(report=report):
+                worker.has_said(report)
+                return [WorkerNews(worker_id, report)]
+            case WorkerStarted():
+                return [WorkerNews(worker_id, message)]
+            case WorkerEnded(what=what):
+                del node.workers[worker_id]
+                return [WorkerNews(worker_id, what)]
+
     def _reconcile(self, node: _Node, beat: AgentBeat, now: float) -> list[Action]:
         """What the agent runs, beside what it is to run."""
         actions: list[Action] = []
         for worker_id in beat.workers:
-            if worker_id in node.workers:
-                node.workers[worker_id] = None
-            else:
+            worker = node.workers.get(worker_id)
+            if worker is None:
                 actions.append(Send(node.peer, StopWorker(worker_id)))
-        for worker_id, asked_at in list(node.workers.items()):
+                continue
+            worker.asked_at = None
+            if worker.order is not None and worker.told_over != node.peer:
+                # It may have been lost with the connection.
+                actions += self._tell(node, worker, worker.order)
+        for worker_id, worker in list(node.workers.items()):
+            asked_at = worker.asked_at
             is_due = asked_at is None or now - asked_at > START_GRACE_S
             if is_due and worker_id not in beat.workers:
                 del node.workers[worker_id]
@@ -342,14 +329,18 @@ class Attendance:
         if node.state is not NodeState.ONLINE:
             return []
         node.state = NodeState.OFFLINE
-        actions = self._drop_workers(node, f"is on {node.member.name}, which {why}")
+        actions = _ended(node.workers, node, why)
+        node.workers.clear()
         actions += [NodeDown(node.member.node_id), Told(f"{node.member.name} {why}")]
         return [*actions, *self._introduce()]
 
-    def _drop_workers(self, node: _Node, what: str) -> list[Action]:
-        gone: list[Action] = [WorkerNews(worker_id, what) for worker_id in node.workers]
-        node.workers.clear()
-        return gone
+    def _revoke(self, node: _Node) -> list[Action]:
+        why = "was revoked"
+        actions: list[Action] = [Send(node.peer, Refused(f"this node {why}"))] if node.peer else []
+        actions += [*self._lose(node, why), *_ended(node.waiting, node, why)]
+        node.waiting.clear()
+        node.state = NodeState.REVOKED
+        return actions
 
     def _introduce(self) -> list[Action]:
         """Tell every node who else is there."""
@@ -359,12 +350,21 @@ class Attendance:
             for node in online
         ]
 
-    def _tell(self, node_id: str, worker_id: str, message: FromCoordinator) -> list[Action]:
+    def _order(self, node_id: str, order: RouteWorker | StopWorker) -> list[Action]:
         node = self._nodes[node_id]
-        return [Send(node.peer, message)] if worker_id in node.workers else []
+        worker = node.workers.get(order.worker_id)
+        # What is to end needs no routes.
+        if worker is None or isinstance(worker.order, StopWorker):
+            return []
+        return self._tell(node, worker, order)
+
+    def _tell(self, node: _Node, worker: _Worker, order: RouteWorker | StopWorker) -> list[Action]:
+        worker.order, worker.told_over = order, node.peer
+        return [Send(node.peer, order)]
 
     def _online(self) -> list[_Node]:
-        return [node for node in self._nodes.values() if node.state is NodeState.ONLINE]
+        # A copy: other threads look while members come.
+        return [node for node in list(self._nodes.values()) if node.state is NodeState.ONLINE]
 
     def _by_key(self, key: str) -> _Node | None:
         found = (node for node in self._nodes.values() if node.member.public_key == key)
@@ -373,6 +373,11 @@ class Attendance:
 
 def _new_node(member: Member) -> _Node:
     return _Node(member, NodeState.REVOKED if member.is_revoked else NodeState.OFFLINE)
+
+
+def _ended(workers: Iterable[str], node: _Node, why: str) -> list[Action]:
+    what = f"is on {node.member.name}, which {why}"
+    return [WorkerNews(worker_id, what) for worker_id in workers]
 
 
 def _peer(node: _Node) -> Peer:

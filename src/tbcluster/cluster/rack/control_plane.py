@@ -12,20 +12,20 @@ from functools import partial
 from importlib.metadata import version
 from typing import assert_never
 
-from tbcluster.cluster.rack.attendance import (
+from tbcluster.cluster.rack.actions import (
     Action,
     Asked,
-    Attendance,
-    Coordinator,
     LinkNews,
     Looked,
     MakeSpec,
     NodeDown,
+    NodeReconnected,
     NodeUp,
     Send,
     Told,
     WorkerNews,
 )
+from tbcluster.cluster.rack.attendance import Attendance, Coordinator
 from tbcluster.cluster.rack.link_book import LinkBook, MeasureQueue, Pair, fingerprint
 from tbcluster.cluster.rack.questions import Answer, Questions
 from tbcluster.cluster.trust.identity import HeadIdentity
@@ -43,6 +43,7 @@ from tbcluster.wire.rack import (
     Measured,
     PathsSeen,
     RackAnswer,
+    Watch,
     WorkerStarted,
     decode_from_agent,
     decode_hello_versions,
@@ -101,7 +102,7 @@ class ControlPlane:
         self._is_closed = False
         guard = Guard(head.keys, self._may_connect)
         self._server = ControlServer(
-            f"tcp://[::]:{head.control_port}", guard, max_message_bytes=MAX_MESSAGE_BYTES
+            f"tcp://*:{head.control_port}", guard, max_message_bytes=MAX_MESSAGE_BYTES
         )
         self._thread = threading.Thread(target=self._run, name="tbcluster-control", daemon=True)
         self._thread.start()
@@ -142,6 +143,10 @@ class ControlPlane:
     def hello(self, node_id: str) -> Hello | None:
         """What a node said of itself, if it is online."""
         return self._attendance.hello(node_id)
+
+    def is_revoked(self, node_id: str) -> bool:
+        """Whether a node may not take part any more."""
+        return any(one.is_revoked for one in self._ring.members() if one.node_id == node_id)
 
     def best_path(self, source: str, target: str) -> PathMeasurement:
         """Raises: NoPathError when no address of the target answers now."""
@@ -212,15 +217,16 @@ class ControlPlane:
 
     def _turn(self) -> None:
         arrival = self._server.receive(TICK_S)
-        if arrival is not None:
-            self._perform(self._understood(arrival))
-        while not self._inbox.empty():
-            self._inbox.get()()
-        now = time.monotonic()
+        # First: the sender may have joined while nothing was heard.
         members = self._ring.members()
         if members != self._members:
             self._members = members
             self._perform(self._attendance.follow(members))
+        while not self._inbox.empty():
+            self._inbox.get()()
+        if arrival is not None:
+            self._perform(self._understood(arrival))
+        now = time.monotonic()
         self._perform(self._attendance.tick(now))
         for source, target in self._measuring.next(now):
             self._perform(self._attendance.send_to(source, Measure(target)))
@@ -254,7 +260,10 @@ class ControlPlane:
                 case WorkerNews(worker_id=worker_id, news=news):
                     self._pass_on(worker_id, news)
                 case NodeUp(node_id=node_id):
+                    self._watch_links_of(node_id)
                     self._measure_links_of(node_id)
+                case NodeReconnected(node_id=node_id):
+                    self._measuring.again(node_id)
                 case NodeDown(node_id=node_id):
                     self._measuring.drop(node_id)
                     self._questions.looked(node_id)
@@ -293,13 +302,26 @@ class ControlPlane:
 
     def _measure_links_of(self, node_id: str, *, anew: bool = False) -> None:
         """Have those measured that are not known as they are now, or `anew` all."""
-        for other in self._attendance.online():
-            for pair in ((node_id, other), (other, node_id)) if other != node_id else ():
-                ends = self._ends(pair)
-                if ends is None:
-                    continue
-                if anew or not self._links.is_measured(pair, fingerprint(*ends), time.time()):
-                    self._measuring.add(pair)
+        for pair in self._pairs_of(node_id):
+            if anew or not self._is_measured(pair):
+                self._measuring.add(pair)
+
+    def _watch_links_of(self, node_id: str) -> None:
+        """Have those watched that are known: neither end remembers them once the other was gone."""
+        for pair in self._pairs_of(node_id):
+            if self._is_measured(pair):
+                source, target = pair
+                watch = Watch(target, self._links.begin_watch(pair))
+                self._perform(self._attendance.send_to(source, watch))
+
+    def _pairs_of(self, node_id: str) -> list[Pair]:
+        """A node and each other one that is online, both ways."""
+        others = [other for other in self._attendance.online() if other != node_id]
+        return [pair for other in others for pair in ((node_id, other), (other, node_id))]
+
+    def _is_measured(self, pair: Pair) -> bool:
+        ends = self._ends(pair)
+        return ends is not None and self._links.is_measured(pair, fingerprint(*ends), time.time())
 
     def _ends(self, pair: Pair) -> tuple[Interfaces, Interfaces] | None:
         """The interfaces of both, if both are online."""

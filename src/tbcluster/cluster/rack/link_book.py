@@ -36,6 +36,11 @@ class LinkBook:
         self._links[pair] = SavedLink(*pair, fingerprint, paths)
         self._dead[pair] = frozenset()
 
+    def begin_watch(self, pair: Pair) -> tuple[PathMeasurement, ...]:
+        """What is known of a link, for it to be watched from now on: all of it counts as alive."""
+        self._dead[pair] = frozenset()
+        return self._links[pair].paths
+
     def note_dead(self, pair: Pair, dead: Iterable[str]) -> None:
         """These addresses do not answer now."""
         self._dead[pair] = frozenset(dead)
@@ -126,6 +131,13 @@ class MeasureQueue:
     def done(self, pair: Pair) -> None:
         """The answer has come."""
         self._running.pop(pair, None)
+
+    def again(self, node_id: str) -> None:
+        """A node may not have been told to measure, or its answer be lost."""
+        lost = [pair for pair in self._running if pair[0] == node_id]
+        for pair in lost:
+            del self._running[pair]
+        self._wanted = {**dict.fromkeys(lost), **self._wanted}
 
     def drop(self, node_id: str) -> None:
         """A node is gone, and what was to be measured with it."""

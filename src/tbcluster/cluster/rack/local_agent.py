@@ -22,32 +22,41 @@ class LocalAgent:
     def __init__(self, folder: TrustFolder) -> None:
         self._folder = folder
         self._is_closed = threading.Event()
+        # Held while one is started: it is started before `close` or not at all.
+        self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._thread = threading.Thread(target=self._keep, name="tbcluster-agent", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """End it, if it is ours."""
-        self._is_closed.set()
-        process = self._process
+        with self._lock:
+            self._is_closed.set()
+            process = self._process
         if process is not None and process.stdin is not None:
             process.stdin.close()
+            self._thread.join(STOP_GRACE_S)
+            process.kill()
         self._thread.join()
 
     def _keep(self) -> None:
         while not self._is_closed.is_set():
-            if not runs_agent(self._folder.path):
-                self._run_one()
+            process = None if runs_agent(self._folder.path) else self._start()
+            if process is not None:
+                status = process.wait()
+                if not self._is_closed.is_set():
+                    logger.warning("the agent on this machine ended with status %d", status)
             self._is_closed.wait(RESTART_S)
 
-    def _run_one(self) -> None:
-        self._process = process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "tbcluster", "agent", "--follow-parent"],
-            stdin=subprocess.PIPE,
-            env={**os.environ, "TBCLUSTER_HOME": str(self._folder.path)},
-            # A group of its own: a terminal's Ctrl-C goes to the parent alone, which decides.
-            process_group=0,
-        )
-        status = process.wait()
-        if not self._is_closed.is_set():
-            logger.warning("the agent on this machine ended with status %d", status)
+    def _start(self) -> subprocess.Popen[bytes] | None:
+        with self._lock:
+            if self._is_closed.is_set():
+                return None
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "tbcluster", "agent", "--follow-parent"],
+                stdin=subprocess.PIPE,
+                env={**os.environ, "TBCLUSTER_HOME": str(self._folder.path)},
+                # A group of its own: a terminal's Ctrl-C goes to the parent alone, which decides.
+                process_group=0,
+            )
+            return self._process

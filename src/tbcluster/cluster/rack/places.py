@@ -13,12 +13,12 @@ from tbcluster.cluster.places import COORDINATOR, OnExit, OnReport, make_run_dir
 from tbcluster.cluster.rack.control_plane import ControlPlane
 from tbcluster.cluster.trust.identity import HeadIdentity
 from tbcluster.cluster.trust.roster import Member
-from tbcluster.errors import NoPathError
+from tbcluster.errors import NoPathError, StageError
 from tbcluster.transport.curve import Guard
 from tbcluster.wire.control import CurveKeys, Report, Route, Routes, StageSpec
 from tbcluster.wire.rack import Hello, WorkerStarted
 
-ANY_PORT = "tcp://[::]:*"
+ANY_PORT = "tcp://*:*"
 LOOPBACK = "127.0.0.1"
 # A node that is there ends its workers at once.
 STOP_GRACE_S = 5.0
@@ -109,6 +109,11 @@ class RackPlaces:
 
     def launch(self, spec: StageSpec, on_report: OnReport, on_exit: OnExit) -> RemoteWorker:
         node_id = self._nodes[spec.index]
+        if self._plane.is_revoked(node_id):
+            raise StageError(
+                f"stage {spec.index} was on {self.name(spec.index)}, which was revoked: start "
+                "tbcluster again to place it elsewhere"
+            )
         worker = RemoteWorker(self._plane, node_id, on_report, on_exit)
 
         def make_spec(hello: Hello) -> StageSpec:

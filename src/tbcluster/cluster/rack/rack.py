@@ -46,6 +46,8 @@ class Rack:
 
     Args:
         folder: Where this machine's keys are kept; None for the usual place.
+        port_patience_s: How long to wait for the control port, which a command that looks at the
+            rack may hold for a moment.
         on_note: Called with each line a user should see.
 
     Raises (from `start` or on entering):
@@ -57,8 +59,10 @@ class Rack:
         self,
         folder: TrustFolder | None = None,
         *,
+        port_patience_s: float = 15.0,
         on_note: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._port_patience_s = port_patience_s
         self._folder = folder or TrustFolder()
         self._on_note = on_note
         self._cleanup = ExitStack()
@@ -74,7 +78,7 @@ class Rack:
         ring = MemberRing(file)
         links = _Links(PrivateFile(self._folder.path / "links.json", TrustError))
         with ExitStack() as cleanup:
-            self._plane = _control_plane(head, ring, links)
+            self._plane = self._open_control_plane(head, ring, links)
             cleanup.callback(self._plane.close)
             desk = JoinDesk(head, file)
             desk.start()
@@ -103,13 +107,17 @@ class Rack:
         return self._plane
 
     def await_spread(
-        self, placed: Sequence[PlacedRange], gives_up: Callable[[], bool] = lambda: False
+        self,
+        placed: Sequence[PlacedRange],
+        gives_up: Callable[[], bool] = lambda: False,
+        on_wait: Callable[[str], None] = lambda _: None,
     ) -> Spread:
         """Wait until every node that stages go to is online, and the links between them are known.
 
         Args:
             placed: Stages that are placed by hand; with none of them all nodes are waited for.
             gives_up: Asked now and then whether to stop waiting.
+            on_wait: Told now and then what is waited for, in words.
 
         Raises:
             UnknownNodeError: A stage is placed on something else than a node.
@@ -117,6 +125,9 @@ class Rack:
         """
         wanted = [place.node for place in placed]
         self._check_names(wanted)
+        if wanted:
+            # The coordinator's own ways are those of its node.
+            wanted += [member.name for member in self._members() if member.is_head]
         said = ""
         patient_until = time.monotonic() + PATIENCE_S
         while not self.plane.wait_for(lambda nodes: not _missing(nodes, wanted), LOOK_S):
@@ -124,6 +135,7 @@ class Rack:
                 raise ClusterClosedError("the cluster was closed while it waited for its nodes")
             missing = _missing(self.plane.nodes(), wanted)
             line = f"waiting for {', '.join(missing)}" if missing else "measuring the links"
+            on_wait(line)
             if line != said and time.monotonic() > patient_until:
                 self._on_note(line)
                 said = line
@@ -151,6 +163,17 @@ class Rack:
             measures: Whether the links are measured anew.
         """
         return self.plane.ask(AskRack(inspects, measures))
+
+    def _open_control_plane(
+        self, head: HeadIdentity, ring: MemberRing, links: "_Links"
+    ) -> ControlPlane:
+        give_up = time.monotonic() + self._port_patience_s
+        while True:
+            try:
+                return _control_plane(head, ring, links)
+            except PortInUseError:
+                if time.monotonic() > give_up or self._is_closed.wait(LOOK_S):
+                    raise
 
     def _members(self) -> list[Member]:
         known = MemberFile(self._folder).nodes()
