@@ -238,7 +238,7 @@ class LinkView:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The model that a rack serves, and how that goes in words, such as "loading" or "ready".
+    """The model that a rack serves, and how that goes, such as "starting: ..." or "ready".
 
     Attributes:
         stages: Lines such as "0: layers 0-15" by the name of their node.
@@ -255,7 +255,7 @@ class RackView:
 
     Attributes:
         serving: The model that is served, if any.
-        serving_state: In words, such as "waiting for mini2", "loading" or "ready".
+        serving_state: In words, such as "starting: waiting for mini2" or "ready".
     """
 
     cluster_id: str

@@ -133,8 +133,12 @@ def test_a_node_that_is_away_keeps_the_rack_from_serving(tmp_path: Path) -> None
     done = run("doctor", "--no-measure", env={"TBCLUSTER_HOME": str(tmp_path)})
     assert done.returncode == 1
     assert "offline" in done.stdout
-    assert "on mini2 (state):\n  sudo tbcluster service install" in done.stdout
-    assert "it cannot serve" in done.stdout
+    assert "on mini2 (state):\n  tbcluster service install" in done.stdout
+    assert "the rack cannot serve" in done.stdout
+    # Of the node that is there alone, too: the exit code is the rack's.
+    here = run("doctor", "--no-measure", "--node", "mini1", env={"TBCLUSTER_HOME": str(tmp_path)})
+    assert here.returncode == 1
+    assert "failures: 0; the rack cannot serve" in here.stdout
 
 
 def test_nodes_are_renamed_and_revoked(tmp_path: Path) -> None:

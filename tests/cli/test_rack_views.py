@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from tbcluster.cli import doctor, links, nodes, status
 from tbcluster.cli.rack import find_node, plain
 from tbcluster.cluster.doctor.check import check_rack
-from tbcluster.cluster.doctor.finding import Finding, failed, ok, warning
+from tbcluster.cluster.doctor.finding import Finding, can_serve, failed, ok, warning
 from tbcluster.cluster.doctor.rack_map import RackMap
 from tbcluster.errors import UnknownNodeError
 from tbcluster.machine import NodeState
@@ -155,7 +155,7 @@ def test_links_hold_a_long_address_at_80_columns() -> None:
 
 def shown(findings: list[Finding], *, all_checks: bool = False) -> str:
     screen = Console(file=io.StringIO(), width=80, highlight=False)
-    doctor.show(findings, screen, all_checks)
+    doctor.show(findings, screen, all_checks, serves=can_serve(findings))
     assert isinstance(screen.file, io.StringIO)
     return screen.file.getvalue()
 
@@ -172,7 +172,7 @@ def test_the_doctor_shows_what_is_wrong_and_each_command_once() -> None:
     assert "on mini1 (sleep, power-loss):\n  sudo pmset -a sleep 0\n" in text
     assert "on the head node (nodes):\n  tbcluster agent\n" in text
     assert text.count("pmset") == 1
-    assert "ok: 1, warnings: 2, failures: 1; it cannot serve" in text
+    assert "ok: 1, warnings: 2, failures: 1; the rack cannot serve" in text
     assert "plenty" in shown(findings, all_checks=True)
 
 
@@ -184,7 +184,7 @@ def test_commands_are_not_broken_into_lines() -> None:
 
 def test_a_healthy_rack_is_one_line() -> None:
     assert shown([ok("state", "mini1", "online")]) == (
-        "ok: 1, warnings: 0, failures: 0; nothing keeps it from serving\n"
+        "ok: 1, warnings: 0, failures: 0; nothing keeps the rack from serving\n"
     )
 
 

@@ -141,6 +141,12 @@ def test_installed_shown_and_removed(
     assert not list(recorded.units.iterdir())
 
 
+def test_whoever_has_shown_and_asked_already_hears_nothing(recorded: Recorded) -> None:
+    said, error = recorded.say("install", "--yes", "--quiet")
+    assert (said, error) == ("", None)
+    assert len(list(recorded.units.iterdir())) == 1
+
+
 def test_a_service_that_ended_is_told(recorded: Recorded) -> None:
     recorded.say("install", "--yes")
     recorded.answer = Ran(0, "MainPID=0\nExecMainStatus=3\nExecMainExitTimestampMonotonic=5\n")

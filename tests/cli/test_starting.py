@@ -112,6 +112,33 @@ def test_a_start_that_fails_ends_the_server(head: TrustedHead) -> None:
     assert "Traceback" not in server.output
 
 
+SWALLOWS = """
+import os, signal
+from tbcluster.cli.serve import end_on_signals
+from tbcluster.cluster.cluster import Cluster
+from tbcluster.server.options import ServerOptions
+from tbcluster.server.serving import Server, listen
+
+server = Server(Cluster(stages=1), ServerOptions())
+end_on_signals(server)
+with listen("127.0.0.1", 0) as listener, server.answering(listener):
+    try:
+        os.kill(os.getpid(), signal.{number.name})
+    except BaseException:
+        print("swallowed")
+    server.wait()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_not_forgotten_where_a_library_swallows_it(number: signal.Signals) -> None:
+    command = [sys.executable, "-c", SWALLOWS.format(number=number)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "swallowed\n"
+    # Ctrl-C's own status is given by the entry point.
+    assert done.returncode == (143 if number is signal.SIGTERM else -signal.SIGINT)
+
+
 def children(server: ServeProcess) -> list[int]:
     return [child.pid for child in psutil.Process(server.process.pid).children(recursive=True)]
 

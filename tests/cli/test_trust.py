@@ -13,10 +13,16 @@ from typing import Any
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from tbcluster.cli.invite import duration_s, lifetime
-from tbcluster.cluster.trust import JoinToken, MemberFile, TrustFolder
+from tbcluster.cli.main import app
+from tbcluster.cluster.service import SYSTEMD_RUNS, Services
+from tbcluster.cluster.service.caller import Caller
+from tbcluster.cluster.service.systemd import Systemd
+from tbcluster.cluster.trust import JoinToken, MemberFile, Membership, TrustFolder
 from tests.cli.test_commands import run
+from tests.doubles.service_runner import RecordingRunner
 from tests.doubles.trusted import free_control_port
 from tests.doubles.waiting import wait_until
 
@@ -173,10 +179,41 @@ def test_what_is_no_token_is_named(tmp_path: Path, text: str) -> None:
     assert not (tmp_path / "node").exists()
 
 
+@pytest.mark.skipif(SYSTEMD_RUNS.is_dir(), reason="systemd runs here, and would be used")
+def test_no_token_is_used_where_no_service_can_be(tmp_path: Path, made: dict[str, Any]) -> None:
+    done = on(tmp_path / "node", "join", made["token"], "--service", "--timeout", "0")
+    assert done.returncode == 1
+    # Before the head node was looked for.
+    assert "systemd does not run here" in done.stderr
+    assert not (tmp_path / "node").exists()
+
+
+def test_a_node_gets_its_service_from_the_same_command(
+    tmp_path: Path, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = JoinToken.decode(made["token"])
+    membership = Membership(token.cluster_id, "lab", "mini", token.server_key, (), token.port)
+    TrustFolder(tmp_path).join(membership)
+    runner = RecordingRunner()
+    caller = Caller("ada", tmp_path, False, tmp_path, tmp_path)
+    services = Services(
+        Systemd(tmp_path), caller, runner, is_managed=True, program=("/tb",), folder=tmp_path
+    )
+    monkeypatch.setattr("tbcluster.cluster.service.this_machine", lambda folder: services)
+    arguments = ["join", made["token"], "--service"]
+    done = CliRunner().invoke(app, arguments, env={"TBCLUSTER_HOME": str(tmp_path)})
+    assert done.exception is None
+    # Shown first, then sudo asks.
+    assert "ExecStart=" in done.stdout
+    (asked,) = runner.in_terminal
+    assert asked == ("sudo", "/tb", "service", "install", "--yes", "--quiet", "agent")
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="sudo runs as root")
-def test_keys_do_not_become_roots(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["init", "agent"])
+def test_keys_do_not_become_roots(tmp_path: Path, command: str) -> None:
     env = {"SUDO_UID": "501", "SUDO_USER": "alice", "TBCLUSTER_HOME": "", "HOME": str(tmp_path)}
-    done = run("init", env=env)
+    done = run(command, env=env)
     assert done.returncode == 1
     assert "without sudo" in done.stderr
     assert "alice" in done.stderr

@@ -309,6 +309,13 @@ def test_a_cut_way_is_told_at_once_and_mended_by_another(bench: Bench) -> None:
         assert way.endpoint.startswith("inproc://slow")
 
 
+def test_a_lost_step_is_a_loss_though_the_way_is_open(bench: Bench) -> None:
+    bench.make_ready()
+    bench.set.lose_step(7)
+    assert bench.losses == [PathLost("step 7 was lost between two stages")]
+    assert bench.set.next_news() == bench.losses[0]
+
+
 def test_where_no_way_is_open_one_is_waited_for(bench: Bench) -> None:
     bench.make_ready()
     bench.places.change()

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tbcluster.cluster.stages import StageStatus
-from tbcluster.cluster.status import ClusterState, ClusterStatus, serving
+from tbcluster.cluster.stages import StageState, StageStatus
+from tbcluster.cluster.status import ClusterState, ClusterStatus, loading, serving
 from tbcluster.core import StageRange
 from tbcluster.machine import Serving
 
@@ -40,6 +40,22 @@ def test_the_stages_of_each_node_have_a_line() -> None:
 )
 def test_how_it_goes_in_words(state: ClusterState, error: str | None, expected: str) -> None:
     assert serving(status(state=state, error=error)).state == expected
+
+
+def test_what_it_does_while_it_starts_is_said() -> None:
+    doing = status(state=ClusterState.STARTING, doing="waiting for mini2")
+    assert serving(doing).state == "starting: waiting for mini2"
+
+
+def test_how_far_the_stages_are() -> None:
+    stages = (
+        StageStatus(0, StageRange(0, 2), StageState.READY, node="mini1"),
+        StageStatus(1, StageRange(2, 3), node="mini2"),
+        StageStatus(2, StageRange(3, 4), node="mini3", loaded_bytes=599, total_bytes=1000),
+        StageStatus(3, StageRange(4, 5), loaded_bytes=1000, total_bytes=1000),
+    )
+    assert loading(stages) == "loading stage 1 on mini2, stage 2 on mini3: 59 %, stage 3: 100 %"
+    assert loading(stages[:1]) == loading(()) == "connecting the stages"
 
 
 def test_before_there_are_stages() -> None:

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from tbcluster.core import MicroBatch, SampledToken, VisitTiming
-from tbcluster.engine.pipeline import Pipeline
+from tbcluster.engine.pipeline import QUIET_S, Pipeline
 from tbcluster.transport.memory import MemoryChannel
 from tbcluster.wire.messages import Result, Step, decode_step, encode_result, encode_step
 from tbcluster.wire.operations import DropCache, NewCache
@@ -143,3 +143,87 @@ def test_a_wake_ends_the_wait(bench: Bench) -> None:
     bench.pipeline.wake()
     waiting.join(DEADLINE_S)
     assert results == [None]
+
+
+class OrderedBench(Bench):
+    """A pipeline whose results have to come in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: list[int] = []
+        self.pipeline = Pipeline(
+            self.to_stages,
+            self.from_stages,
+            epoch=3,
+            clock=lambda: self.now,
+            on_gap=self.lost.append,
+        )
+
+
+def test_a_step_that_never_came_spoils_what_comes_after_it() -> None:
+    bench = OrderedBench()
+    first, second, third = (bench.pipeline.submit(BATCH) for _ in range(3))
+    bench.answer(Result(3, first))
+    assert bench.pipeline.collect(0) is not None
+    bench.answer(Result(3, third))
+    assert bench.pipeline.collect(0) is None
+    assert bench.lost == [second]
+    bench.answer(Result(3, bench.pipeline.submit(BATCH)))
+    assert bench.pipeline.collect(0) is None
+    assert bench.lost == [second], "once in each epoch"
+
+
+def test_a_new_epoch_counts_again_after_a_lost_step() -> None:
+    bench = OrderedBench()
+    bench.pipeline.submit(BATCH)
+    bench.answer(Result(3, bench.pipeline.submit(BATCH)))
+    assert bench.pipeline.collect(0) is None
+    bench.pipeline.begin_epoch(4)
+    again = bench.pipeline.submit(BATCH)
+    bench.answer(Result(4, again))
+    result = bench.pipeline.collect(0)
+    assert result is not None
+    assert result.step_id == again
+    assert len(bench.lost) == 1
+
+
+def test_what_is_quiet_for_long_is_asked_for() -> None:
+    bench = OrderedBench()
+    lost = bench.pipeline.submit(BATCH)
+    bench.sent()
+    bench.now += QUIET_S * 0.9
+    assert bench.pipeline.collect(0) is None
+    assert bench.sent() == []
+    bench.now += QUIET_S * 0.2
+    assert bench.pipeline.collect(0) is None
+    (empty,) = bench.sent()
+    assert empty.micro_batch is None
+    assert empty.operations == ()
+    bench.answer(Result(3, empty.step_id))
+    assert bench.pipeline.collect(0) is None
+    assert bench.lost == [lost]
+
+
+def test_a_slow_step_is_not_taken_for_lost() -> None:
+    bench = OrderedBench()
+    slow = bench.pipeline.submit(BATCH)
+    for _ in range(3):
+        bench.now += QUIET_S * 1.1
+        assert bench.pipeline.collect(0) is None
+    for step in bench.sent():
+        bench.answer(Result(3, step.step_id))
+    results = [bench.pipeline.collect(0) for _ in range(4)]
+    assert [result and result.step_id for result in results] == [slow, slow + 1, slow + 2, slow + 3]
+    assert bench.lost == []
+
+
+def test_nobody_is_asked_where_nothing_is_on_its_way(bench: Bench) -> None:
+    ordered = OrderedBench()
+    ordered.now += QUIET_S * 5
+    assert ordered.pipeline.collect(0) is None
+    assert ordered.sent() == []
+    bench.pipeline.submit(BATCH)
+    bench.sent()
+    bench.now += QUIET_S * 5
+    assert bench.pipeline.collect(0) is None
+    assert bench.sent() == [], "one machine loses nothing"

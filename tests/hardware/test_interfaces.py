@@ -1,7 +1,9 @@
 """Network interfaces as Linux's own files tell them, and by name alone."""
 
+import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,6 +79,16 @@ def test_a_bridges_members_are_told(tmp_path: Path) -> None:
     assert found[here].members == ("veth1", "veth2")
     found = {interface.name: interface for interface in local_interfaces("darwin", tmp_path)}
     assert found[here].members == ()
+
+
+def test_an_address_that_is_none_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def record(address: str, netmask: str | None) -> SimpleNamespace:
+        return SimpleNamespace(family=socket.AF_INET6, address=address, netmask=netmask)
+
+    records = [record("fe80::1%lo", "ffff::%lo"), record("fd00::1", "?"), record("", None)]
+    here = local_interfaces()[0].name
+    monkeypatch.setattr("psutil.net_if_addrs", lambda: {here: records})
+    assert local_interfaces()[0].addresses == (Address("fe80::1", 16),)
 
 
 def test_this_machine() -> None:

@@ -13,7 +13,13 @@ import pytest
 
 from tbcluster.errors import RackError, TrustError
 from tbcluster.transport import sockets
-from tbcluster.transport.control import MAX_FRAMES, Arrival, ControlClient, ControlServer
+from tbcluster.transport.control import (
+    MAX_DROPS_AT_ONCE,
+    MAX_FRAMES,
+    Arrival,
+    ControlClient,
+    ControlServer,
+)
 from tbcluster.transport.curve import Guard, new_keys
 from tbcluster.wire.control import CurveKeys, Route
 from tests.doubles.waiting import DEADLINE_S, wait_until
@@ -153,6 +159,35 @@ def test_who_is_revoked_is_not_heard_any_more(post: Post) -> None:
     assert post.arrival().key == post.friends[1].public
     assert post.server.send(peer, [b"you are revoked"])
     assert answer(revoked) == [b"you are revoked"]
+
+
+def test_who_is_revoked_cannot_hold_up_those_who_wait(post: Post) -> None:
+    revoked, other = (post.client(keys) for keys in post.friends)
+    revoked.send([b"hello"])
+    post.arrival()
+    for _ in range(9 * MAX_DROPS_AT_ONCE):
+        revoked.send([b"nonsense"])
+    wait_until(lambda: bool(post.server.receive(0)), "they have begun to come")
+    post.allowed.discard(post.friends[0].public)
+    post.asked.clear()
+    assert post.server.receive(0) is None
+    assert len(post.asked) <= MAX_DROPS_AT_ONCE
+    other.send([b"hello"])
+    assert post.arrival().key == post.friends[1].public
+
+
+def test_what_is_looked_at_and_dropped_does_not_prolong_the_wait(post: Post) -> None:
+    post.client().send([b"hello"])
+    give_up = time.monotonic() + DEADLINE_S
+    looks: list[float] = []
+
+    def look() -> None:
+        looks.append(time.monotonic())
+        assert looks[-1] < give_up, "it looks for ever"
+
+    wait_until(lambda: post.server._end.socket.poll(0) != 0, "a message is there")
+    assert post.server._end.receive(look, 0.05) is None
+    assert len(looks) > 1
 
 
 def test_messages_come_in_order_both_ways(post: Post) -> None:

@@ -6,10 +6,15 @@ from typing import Annotated
 
 import typer
 
+from tbcluster.cli.state import own_folder
+from tbcluster.cli.terminal import log_to_terminal
 from tbcluster.cluster.agent.agent import Agent
 from tbcluster.cluster.agent.ending import call_when_told_to_end
 from tbcluster.cluster.rack_file import read_rack_file
-from tbcluster.cluster.trust import TrustFolder
+from tbcluster.hardware.open_files import raise_open_files
+
+# Several sockets for each path that is watched, and pipes of the workers.
+WANTED_FILES = 4096
 
 
 def agent(
@@ -37,13 +42,12 @@ def agent(
 ) -> None:
     """Belong to the rack: report this machine, and run stages when the head node says so."""
     # A service's log is all that there is to read: each event is a line with its time.
-    logging.basicConfig(
-        format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING, force=True
-    )
+    log_to_terminal("%(asctime)s %(levelname)s %(message)s")
     if not follow_parent:
         logging.getLogger("tbcluster").setLevel(logging.INFO)
+    raise_open_files(WANTED_FILES)
     running = Agent(
-        TrustFolder(),
+        own_folder(),
         rack_file=read_rack_file(rack) if rack is not None else None,
         models=models.expanduser().absolute() if models is not None else None,
     )

@@ -48,14 +48,15 @@ def doctor(
     """
     rack = rack_to_check(measure)
     findings = check_rack(rack)
+    serves = can_serve(findings)
     if node is not None:
         name = find_node(rack, node).name
         findings = [finding for finding in findings if finding.node == name]
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        show(findings, output(), all_checks)
-    raise typer.Exit(0 if can_serve(findings) else 1)
+        show(findings, output(), all_checks, serves=serves)
+    raise typer.Exit(0 if serves else 1)
 
 
 def rack_to_check(measures: bool) -> RackView:
@@ -79,7 +80,7 @@ def this_machine_alone(folder: TrustFolder) -> RackView:
     return RackView("", "", version("tbcluster"), nodes=(me,))
 
 
-def show(findings: list[Finding], screen: Console, all_checks: bool) -> None:
+def show(findings: list[Finding], screen: Console, all_checks: bool, *, serves: bool) -> None:
     """What needs a look as a table, then the commands, then how it stands."""
     shown = [f for f in findings if all_checks or f.fix or f.status is not Status.OK]
     if shown:
@@ -90,7 +91,7 @@ def show(findings: list[Finding], screen: Console, all_checks: bool) -> None:
         screen.print(Text.assemble("  ", plain(fix)), soft_wrap=True)
     if shown:
         screen.print()
-    screen.print(verdict(findings), soft_wrap=True)
+    screen.print(verdict(findings, serves=serves), soft_wrap=True)
 
 
 def _fixes(findings: Iterable[Finding]) -> list[tuple[tuple[str | None, str], str]]:
@@ -117,10 +118,10 @@ def finding_table(findings: list[Finding]) -> Table:
     return made
 
 
-def verdict(findings: list[Finding]) -> str:
-    """How many of which, and whether the rack can serve."""
+def verdict(findings: list[Finding], *, serves: bool) -> str:
+    """How many of which, and whether the rack can serve, whichever of them are shown."""
     counts = {status: sum(f.status is status for f in findings) for status in Status}
-    ending = "nothing keeps it from serving" if can_serve(findings) else "it cannot serve"
+    ending = "nothing keeps the rack from serving" if serves else "the rack cannot serve"
     return (
         f"ok: {counts[Status.OK]}, warnings: {counts[Status.WARNING]}, "
         f"failures: {counts[Status.FAILED]}; {ending}"

@@ -1,6 +1,8 @@
 """`tbcluster join`: have this machine admitted to a cluster."""
 
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,6 +11,7 @@ from tbcluster.cli.loading import console
 from tbcluster.cli.service import report
 from tbcluster.cli.state import own_folder
 from tbcluster.cluster import service
+from tbcluster.cluster.service import ServiceKind
 from tbcluster.cluster.trust import JoinToken, Membership, TrustFolder, join_cluster
 from tbcluster.cluster.trust.join_token import MAX_CHARACTERS
 from tbcluster.cluster.trust.names import host_name
@@ -51,22 +54,37 @@ def join(
         token = sys.stdin.read(2 * MAX_CHARACTERS)
     wanted = JoinToken.decode(token)
     folder = own_folder()
-    # Shown later, but what cannot be installed is found before the token is used.
-    shown = service.rendered("agent", folder=folder.path) if installs else None
+    install_service = _service_installer(folder.path) if installs else None
     if force or new_keys or not _is_member(folder, wanted):
         if new_keys:
             folder.renew_node()
         _join(wanted, folder, name or host_name(), timeout)
-    if shown is not None:
-        typer.echo(shown)
-        report(service.install("agent", folder=folder.path))
+    if install_service is not None:
+        install_service()
     else:
         console.print(
-            "Next: `tbcluster agent`, or `sudo tbcluster service install` to have it run from now "
+            "Next: `tbcluster agent`, or `tbcluster service install` to have it run from now "
             "on and after every start of the machine.",
             soft_wrap=True,
             markup=False,
         )
+
+
+def _service_installer(folder: Path) -> Callable[[], None]:
+    """Shows the agent's service and installs it; sudo asks for the password.
+
+    Raises:
+        ServiceError: There can be no service, which is found here, before the token is used.
+    """
+    services = service.this_machine(folder)
+    services.require_manager()
+    agent = services.service(ServiceKind.AGENT)
+
+    def install() -> None:
+        typer.echo(services.shown_install(agent))
+        report(services.install_through_sudo(agent))
+
+    return install
 
 
 def _join(token: JoinToken, folder: TrustFolder, name: str, timeout_s: float) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
+from rich.text import Text
 
+from tbcluster.cli.state import own_folder
+from tbcluster.cli.terminal import harmless
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.stages import StageStatus
-from tbcluster.cluster.trust.folder import TrustFolder
 
 if TYPE_CHECKING:
     # One machine alone needs none of it, and it takes its time to import.
@@ -20,15 +22,22 @@ if TYPE_CHECKING:
 console = Console(stderr=True, highlight=False)
 
 
+def say(line: str) -> None:
+    """A line that a user should see, as it is: what others named may look like markup."""
+    console.print(Text(harmless(line)))
+
+
 def own_rack(*, local: bool) -> "Rack | None":
     """The rack whose head this machine is, not started; None where it belongs to none, or with
     `local`."""
-    folder = TrustFolder()
-    if local or folder.membership() is None:
+    if local:
+        return None
+    folder = own_folder()
+    if folder.membership() is None:
         return None
     from tbcluster.cluster.rack.rack import Rack
 
-    return Rack(folder, on_note=console.print)
+    return Rack(folder, on_note=say)
 
 
 class StageBars:
@@ -73,7 +82,7 @@ class StageBars:
 def running_cluster(model: str | None, stages: int | None) -> Iterator[Cluster]:
     """A loaded cluster on this machine, with progress bars while it loads."""
     bars = StageBars()
-    cluster = Cluster(model, stages=stages, on_progress=bars.show, on_note=console.print)
+    cluster = Cluster(model, stages=stages, on_progress=bars.show, on_note=say)
     with started(cluster, bars):
         yield cluster
 
@@ -101,6 +110,7 @@ def stage_table(cluster: Cluster) -> Table:
         table.add_column("node")
     for status in cluster.status().stages:
         memory = f"{status.memory_bytes / 2**20:,.1f} MiB"
-        row = (str(status.index), str(status.layers), memory, status.backend)
-        table.add_row(*row, *([status.node or ""] if is_rack else []))
+        row = [str(status.index), str(status.layers), memory, harmless(status.backend)]
+        row += [harmless(status.node or "")] if is_rack else []
+        table.add_row(*map(Text, row))
     return table

@@ -22,6 +22,7 @@ from tbcluster.cli import (
     service,
     status,
 )
+from tbcluster.cli.terminal import harmless, log_to_terminal
 from tbcluster.errors import TbclusterError
 
 app = typer.Typer(
@@ -67,7 +68,7 @@ def options(
 
 def run() -> None:
     """Run the command line: an error is a sentence on standard error, not a traceback."""
-    logging.basicConfig(format="tbcluster: %(message)s", level=logging.WARNING)
+    log_to_terminal("tbcluster: %(message)s")
     # It warns of long prompts, which are refused in words of our own.
     logging.getLogger("transformers").setLevel(logging.ERROR)
     # It warns, at length, of each network that goes away.
@@ -75,5 +76,6 @@ def run() -> None:
     try:
         app()
     except TbclusterError as error:
-        typer.secho(f"tbcluster: {error}", fg=typer.colors.RED, err=True)
+        said = harmless(str(error), keeps="\n")
+        typer.secho(f"tbcluster: {said}", fg=typer.colors.RED, err=True)
         sys.exit(1)

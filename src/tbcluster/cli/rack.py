@@ -10,6 +10,7 @@ from rich.text import Text
 
 from tbcluster.cli.loading import console
 from tbcluster.cli.state import own_folder
+from tbcluster.cli.terminal import harmless
 from tbcluster.cluster.doctor import amounts
 from tbcluster.cluster.doctor.rack_map import KIND_NAMES, RackMap
 from tbcluster.cluster.rack.ask import ask_rack
@@ -72,7 +73,7 @@ def find_node(rack: RackView, wanted: str) -> NodeView:
 
 def plain(text: str) -> Text:
     """Text that another machine sent: neither markup nor control characters act on a terminal."""
-    return Text("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text))
+    return Text(harmless(text))
 
 
 def lines(*texts: str) -> Text:

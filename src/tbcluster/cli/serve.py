@@ -10,11 +10,12 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from tbcluster.cli.loading import StageBars, console, own_rack, stage_table, started
+from tbcluster.cli.loading import StageBars, console, own_rack, say, stage_table, started
 from tbcluster.cli.options import (
     Keys,
     KvBits,
@@ -33,6 +34,9 @@ from tbcluster.cluster.layout import parse_place
 from tbcluster.errors import ListenError
 from tbcluster.hardware.allocator import share_arenas
 from tbcluster.server.keys import KeyFile, KeyRing
+
+if TYPE_CHECKING:
+    from tbcluster.server.serving import Server
 
 DEFAULT_PORT = 8080
 DEFAULT_BODY_BYTES = 32 << 20
@@ -132,7 +136,6 @@ def serve(
     )
     if access_log:
         logging.getLogger("tbcluster.access").setLevel(logging.INFO)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     rack = own_rack(local=local)
     bars = StageBars()
     cluster = Cluster(
@@ -142,9 +145,10 @@ def serve(
         rack=rack,
         placed=placed,
         on_progress=bars.show,
-        on_note=console.print,
+        on_note=say,
     )
-    server = serving.Server(cluster, options, on_note=console.print)
+    server = serving.Server(cluster, options, on_note=say)
+    end_on_signals(server)
     with serving.listen(host, port) as listener, server.answering(listener):
         if ring is None and not is_loopback(host):
             console.print(
@@ -155,6 +159,20 @@ def serve(
             server.open()
             announce(cluster, listener, asks_keys=ring is not None)
             server.wait()
+
+
+def end_on_signals(server: "Server") -> None:
+    """Let Ctrl-C and SIGTERM end what the main thread does, and the server."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        # Libraries may swallow what is raised in them; the server does not forget.
+        server.handle_exit(number, frame)
+        if number == signal.SIGTERM:
+            sys.exit(TERMINATED)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
 
 
 def key_ring(host: str, path: Path | None, *, require_keys: bool, insecure: bool) -> KeyRing | None:

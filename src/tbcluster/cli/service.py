@@ -42,6 +42,9 @@ def install(
     ] = None,
     prints: Print = False,
     yes: Yes = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", hidden=True, help="Who calls it shows and says all that.")
+    ] = False,
 ) -> None:
     """Install and start a service: a LaunchDaemon on macOS, a systemd unit on Linux.
 
@@ -52,12 +55,16 @@ def install(
     wanted = services.service(
         kind, arguments or (), **({"drain_s": options["drain"]} if "drain" in options else {})
     )
-    typer.echo(services.shown_install(wanted))
+    if not quiet:
+        typer.echo(services.shown_install(wanted))
     if prints:
         return
     services.require_root(wanted)
     agree("Install it?", yes=yes)
-    report(services.install(wanted))
+    state = services.install(wanted)
+    if quiet:
+        return
+    report(state)
     if TrustFolder(services.caller.state_folder).membership() is None:
         console.print(
             "This machine is no node of a cluster yet, the service waits for that: run "

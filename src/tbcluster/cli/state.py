@@ -17,7 +17,7 @@ def own_folder() -> TrustFolder:
     if by_sudo and not os.environ.get("TBCLUSTER_HOME"):
         user = os.environ.get("SUDO_USER", "the user")
         raise TrustError(
-            f"run this without sudo: the keys that it makes have to belong to {user}, and not to "
-            "root. Where root shall have them, say in which folder with TBCLUSTER_HOME"
+            f"run this without sudo: a node's keys have to belong to {user}, and not to root. "
+            "Where root shall have them, say in which folder with TBCLUSTER_HOME"
         )
     return TrustFolder()

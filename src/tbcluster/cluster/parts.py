@@ -80,7 +80,9 @@ def assemble(
         cleanup.callback(stages.close)
         parity = ParityCheck(model, stages.is_broken)
         cleanup.callback(parity.close)
-        pipeline = Pipeline(sender, receiver, FIRST_EPOCH)
+        is_ordered = model.nodes is not None and model.facts.num_visits == 1
+        on_gap = stages.lose_step if is_ordered else None
+        pipeline = Pipeline(sender, receiver, FIRST_EPOCH, on_gap=on_gap)
         caches = new_caches(model)
         disk = open_prefix_disk(model, caches)
         if disk is not None:

@@ -75,7 +75,7 @@ class Places(Protocol):
             on_exit: Called once with how it ended, in words.
 
         Raises:
-            StageError: It cannot be started.
+            StageError, RackError: It cannot be started.
         """
         ...
 
@@ -99,7 +99,7 @@ class Places(Protocol):
         ...
 
     def close(self) -> None:
-        """Remove what was made for the sockets."""
+        """Call nobody any more, and remove what was made for the sockets."""
         ...
 
 

@@ -11,6 +11,7 @@ from tbcluster.core import CacheFacts, Pooling, StageRange
 from tbcluster.demo import MODEL_PATH
 from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.engine.limits import Limits
+from tbcluster.errors import PlanError
 from tbcluster.model.device import Device, current_device, memory_limit_bytes
 from tbcluster.model.facts import InspectedModel, ModelFacts
 from tbcluster.model.grammar import Grammars
@@ -73,6 +74,11 @@ def open_served_model(
         ModelError: It cannot be found, read or run.
         PlanError: It cannot be cut into so many stages, or has too little KV memory.
     """
+    if spread is not None and kv.prefix_folder is not None:
+        raise PlanError(
+            f"prefixes in {kv.prefix_folder}: on a rack they are kept in memory alone; leave out "
+            "--prefix-folder, or serve on this machine with --local"
+        )
     device = current_device()
     folder = find_model(str(source or MODEL_PATH))
     inspected = InspectedModel(folder, device)

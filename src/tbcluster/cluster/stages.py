@@ -273,6 +273,10 @@ class StageSet:
         workers = list(self._workers.items())
         return [stage for stage, (worker_id, _) in workers if worker_id in self._ended]
 
+    def lose_step(self, step_id: int) -> None:
+        """A step did not arrive, though its way is open again by now. Thread-safe."""
+        self._lose(PathLost(f"step {step_id} was lost between two stages"))
+
     def is_broken(self) -> bool:
         """Whether a worker has ended or a way was cut, and that is not mended. Thread-safe."""
         return bool(self.dead_stages()) or self._cut_hop() is not None
@@ -297,7 +301,9 @@ class StageSet:
         if hop is None:
             self._events.put(_WaysChanged())
             return
-        lost = PathLost(f"the way from {_place(hop[0])} to {_place(hop[1])} is cut")
+        self._lose(PathLost(f"the way from {_place(hop[0])} to {_place(hop[1])} is cut"))
+
+    def _lose(self, lost: PathLost) -> None:
         self._on_loss(lost)
         self._events.put(lost)
 

@@ -60,6 +60,8 @@ class StageWatcher:
                 timeout_s = BETTER_WAY_S if self._stages.is_better_way() else None
         except TbclusterError as error:
             self._on_failure(error)
+            # What nobody will use takes memory, and listens.
+            self._stages.close()
         except Exception as error:  # the top loop: requests must not wait for it for ever
             logger.exception("watching the stages failed")
             self._on_failure(StageError(f"watching the stages failed: {error}"))

@@ -17,6 +17,10 @@ from tbcluster.wire.operations import CacheOperation
 
 logger = logging.getLogger(__name__)
 
+# After so long without a result, with steps on their way, an empty one is sent after them: should
+# they be lost, its result says so.
+QUIET_S = 3.0
+
 
 @dataclass(frozen=True, slots=True)
 class _InFlight:
@@ -30,6 +34,10 @@ class Pipeline:
     Args:
         sender: To stage 0.
         receiver: From the last stage.
+        on_gap: Called, once in each epoch, with the number of a step that was lost: one connection
+            replaced another on the way, and what was in between is nowhere. No result counts
+            from then on until the next epoch, since it may lack that step. None where nothing is
+            lost that way (one machine), or results need not come in order (looped models).
     """
 
     def __init__(
@@ -38,6 +46,7 @@ class Pipeline:
         receiver: Receiver,
         epoch: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        on_gap: Callable[[int], None] | None = None,
     ) -> None:
         self._sender = sender
         self._receiver = receiver
@@ -45,6 +54,9 @@ class Pipeline:
         self._epoch = epoch
         self._next_step_id = 0
         self._in_flight: dict[int, _InFlight] = {}
+        self._on_gap = on_gap
+        self._has_gap = False
+        self._moved_at = clock()
         self.num_dropped_messages = 0
 
     def submit(
@@ -59,10 +71,13 @@ class Pipeline:
         return step_id
 
     def collect(self, timeout_s: float | None) -> StepResult | None:
-        """The next result, or None when the time is up or someone called `wake`."""
-        frames = self._receiver.receive(timeout_s)
+        """The next result, or None when the time is up, someone called `wake`, or it has been quiet
+        for long."""
+        frames = self._receiver.receive(self._patience_s(timeout_s))
         if frames is None:
+            self._provoke()
             return None
+        self._moved_at = self._clock()
         try:
             result = decode_result(frames)
         except WireError as error:
@@ -70,6 +85,11 @@ class Pipeline:
             return None
         if result.epoch != self._epoch or result.step_id not in self._in_flight:
             self._drop(f"step {result.step_id} of epoch {result.epoch} is not in flight")
+            return None
+        if self._on_gap is not None and (oldest := next(iter(self._in_flight))) != result.step_id:
+            self._lose(oldest)
+        if self._has_gap:
+            self._drop(f"step {result.step_id} comes after one that was lost")
             return None
         return self._complete(result)
 
@@ -85,6 +105,26 @@ class Pipeline:
         """Forget everything in flight; stages drop their caches when they see the new number."""
         self.forget()
         self._epoch = epoch
+        self._has_gap = False
+        self._moved_at = self._clock()
+
+    def _patience_s(self, timeout_s: float | None) -> float | None:
+        if self._on_gap is None or not self._in_flight:
+            return timeout_s
+        return QUIET_S if timeout_s is None else min(timeout_s, QUIET_S)
+
+    def _provoke(self) -> None:
+        """Send an empty step after those that are on their way, if nothing has moved for long."""
+        is_waiting = self._on_gap is not None and self._in_flight
+        if is_waiting and self._clock() - self._moved_at >= QUIET_S:
+            self._moved_at = self._clock()
+            self.submit(None)
+
+    def _lose(self, step_id: int) -> None:
+        if not self._has_gap and self._on_gap is not None:
+            self._has_gap = True
+            logger.warning("step %d was lost on its way", step_id)
+            self._on_gap(step_id)
 
     def _complete(self, result: Result) -> StepResult:
         was = self._in_flight.pop(result.step_id)

@@ -3,6 +3,7 @@
 import socket
 import sys
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Protocol
@@ -86,11 +87,15 @@ def _addresses(records: Iterable[_Snicaddr]) -> tuple[Address, ...]:
     found = []
     for record in records:
         if record.family in (socket.AF_INET, socket.AF_INET6):
-            ip = ip_address(record.address.partition("%")[0])
-            mask = ip_address(record.netmask) if record.netmask else None
-            length = int(mask).bit_count() if mask else ip.max_prefixlen
-            found.append(Address(str(ip), length))
+            with suppress(ValueError):  # a tunnel may have anything there
+                found.append(_address(record.address, record.netmask))
     return tuple(found)
+
+
+def _address(text: str, netmask: str | None) -> Address:
+    ip = ip_address(text.partition("%")[0])
+    mask = ip_address(netmask.partition("%")[0]) if netmask else None
+    return Address(str(ip), int(mask).bit_count() if mask else ip.max_prefixlen)
 
 
 def _members(folder: Path) -> tuple[str, ...]:

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-import resource
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from tbcluster.hardware.open_files import raise_open_files
 from tbcluster.server.guards import new_request_id
 from tbcluster.server.options import ServerOptions
 from tbcluster.server.problems import Dialect, Refusal, body_of
@@ -22,14 +22,10 @@ MAX_HEAD_BYTES = 64 * 1024
 
 def max_connections() -> int:
     """How many connections the process has file descriptors for, after raising its own limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + OTHER_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY:
+    limit = raise_open_files(MAX_CONNECTIONS + OTHER_DESCRIPTORS)
+    if limit is None:
         return MAX_CONNECTIONS
-    return max(1, min(MAX_CONNECTIONS, soft - OTHER_DESCRIPTORS))
+    return max(1, min(MAX_CONNECTIONS, limit - OTHER_DESCRIPTORS))
 
 
 def connection_class(options: ServerOptions, limit: int) -> type["Connection"]:

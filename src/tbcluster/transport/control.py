@@ -27,6 +27,8 @@ from tbcluster.wire.tensors import Buffer
 # Messages on their way to one peer, or from it.
 MAX_QUEUED = 1000
 MAX_FRAMES = 1024
+# So many messages of those who are not allowed any more do not hold up whoever waits.
+MAX_DROPS_AT_ONCE = 100
 
 
 class Arrival(NamedTuple):
@@ -104,7 +106,10 @@ class ControlServer:
         self._end.close()
 
     def _look(self) -> Arrival | None:
-        while (taken := self._take()) is not None:
+        for _ in range(MAX_DROPS_AT_ONCE):
+            taken = self._take()
+            if taken is None:
+                return None
             peer, frames = taken
             key = _key_of(frames[0]) if frames else None
             if key is not None and self._guard.allows(key):

@@ -62,7 +62,8 @@ class WakeableSocket:
                 os.read(self._wake_out, 4096)
             if self.socket in ready:
                 message = look()
-            if self._wake_out in ready or not ready:
+            is_late = give_up is not None and time.monotonic() >= give_up
+            if self._wake_out in ready or not ready or is_late:
                 return message
         return message
 

@@ -224,12 +224,16 @@ FromCoordinator = (
 
 
 class JoinRequest(msgspec.Struct, frozen=True, tag="join"):
-    """A machine asks to become a node. The key it will have is the one of its connection."""
+    """A machine asks to become a node. The key it will have is the one of its connection. No text
+    of this object shows the secret."""
 
     secret: str
     name: str
     protocol: int
     tbcluster_version: str
+
+    def __repr__(self) -> str:
+        return f"JoinRequest({self.name!r})"
 
 
 class Joined(msgspec.Struct, frozen=True, tag="joined"):

@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,11 +19,14 @@ from tbcluster.cluster.links.prober import Prober
 from tbcluster.cluster.trust import TrustFolder
 from tbcluster.core import StageRange
 from tbcluster.machine import InterfaceKind
-from tbcluster.transport.curve import new_keys
+from tbcluster.transport.control import ControlServer
+from tbcluster.transport.curve import Guard, new_keys
 from tbcluster.wire.control import Bound, Failed, Loading, Ready, Route, Routed, Routes, StageSpec
 from tbcluster.wire.rack import (
+    MAX_MESSAGE_BYTES,
     RACK_PROTOCOL,
     AgentBeat,
+    FromAgent,
     Hello,
     Inspect,
     Inspected,
@@ -35,11 +39,12 @@ from tbcluster.wire.rack import (
     StopWorker,
     WorkerEnded,
     WorkerStarted,
+    decode_from_agent,
 )
 from tests.doubles.agent import CLUSTER_KEYS, AgentProcess, joined_folder
 from tests.doubles.coordinator import CoordinatorDouble
 from tests.doubles.processes import is_alive, worker_pids
-from tests.doubles.waiting import wait_until
+from tests.doubles.waiting import DEADLINE_S, wait_until
 
 SPEC = StageSpec(0, 2, "", StageRange(0, 1), 1, "tcp://127.0.0.1:*", "")
 
@@ -89,6 +94,10 @@ class RunningAgent:
     def __init__(self, path: Path) -> None:
         self._agent = Agent(TrustFolder(path))
         self._thread = threading.Thread(target=self._agent.run)
+
+    def say_of_worker(self, news: WorkerEnded) -> None:
+        """As if this had happened to one of its workers."""
+        self._agent._mailbox.post(lambda: self._agent._say_of_worker(news))
 
     def __enter__(self) -> None:
         self._thread.start()
@@ -285,6 +294,29 @@ def test_a_refusal_is_logged_once_and_asked_again(
             coordinator.hear(AgentBeat)
     errors = [record.message for record in caplog.records if record.levelname == "ERROR"]
     assert errors == [f"refused: {refusal}"]
+
+
+def test_nothing_is_said_of_workers_before_a_welcome(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who listens may be another coordinator, for which the numbers begin anew."""
+    monkeypatch.setattr(connection, "GREETING_S", 0.5)
+    guard = Guard(CLUSTER_KEYS, {joined_folder(tmp_path).node().keys.public}.__contains__)
+    with closing(
+        ControlServer("tcp://127.0.0.1:*", guard, max_message_bytes=MAX_MESSAGE_BYTES)
+    ) as silent:
+
+        def next_message() -> FromAgent:
+            arrival = silent.receive(DEADLINE_S)
+            assert arrival is not None, "nothing came"
+            return decode_from_agent(arrival.frames[0])
+
+        joined_folder(tmp_path, f"127.0.0.1:{silent.port}")
+        running = RunningAgent(tmp_path)
+        with running:
+            assert isinstance(next_message(), Hello)
+            running.say_of_worker(WorkerEnded("a", "was lost"))
+            assert isinstance(next_message(), Hello)
 
 
 def test_workers_end_when_nobody_comes_back(

@@ -99,7 +99,7 @@ def findings_of(
             {"is_lan_blocked": True},
             Status.WARNING,
             "Local Network privacy",
-            "sudo tbcluster service install",
+            "tbcluster service install",
         ),
         ("probe", {}, Status.OK, "everything", None),
         ("probe", {"probe_errors": ("pmset: absent",)}, Status.WARNING, "pmset: absent", None),

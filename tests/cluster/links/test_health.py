@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from tbcluster.cluster.links.health import (
     DEAD_AFTER_S,
+    FIRST_ANSWER_S,
     NUM_ANSWERS_TO_LIVE,
     PING_DEAD_EVERY_S,
     PING_EVERY_S,
@@ -101,8 +102,24 @@ def test_a_dead_path_gets_new_connections_until_it_answers() -> None:
     assert not health.wants_connection(RECONNECT_EVERY_S * 3)
 
 
-def test_an_alive_path_keeps_its_connection() -> None:
-    assert not PathHealth(0).wants_connection(1000)
+def test_an_alive_path_keeps_a_connection_that_has_answered() -> None:
+    health = PathHealth(0)
+    health.pinged(0)
+    health.answered(0.1)
+    assert not health.wants_connection(1000)
+
+
+def test_a_connection_that_never_answered_is_tried_anew_before_its_path_counts_as_dead() -> None:
+    health = PathHealth(0)
+    health.pinged(0)
+    assert not health.wants_connection(FIRST_ANSWER_S * 0.9)
+    assert health.wants_connection(FIRST_ANSWER_S)
+    health.connected(FIRST_ANSWER_S)
+    assert health.wants_ping(FIRST_ANSWER_S)
+    assert not health.wants_connection(FIRST_ANSWER_S * 1.5)
+    assert FIRST_ANSWER_S * 2 < DEAD_AFTER_S
+    health.pass_time(DEAD_AFTER_S + 0.1)
+    assert not health.is_alive
 
 
 @given(st.lists(st.integers(1, 40), min_size=2, max_size=12))

@@ -15,6 +15,7 @@ from tests.doubles.agent import joined_folder
 from tests.doubles.control_planes import RackOfScripts
 from tests.doubles.nodes import VERSION
 from tests.doubles.trusted import TrustedHead, listens
+from tests.doubles.waiting import wait_until
 
 
 def test_the_coordinator_that_runs_is_asked(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_where_none_runs_this_process_is_one_for_a_moment(tmp_path: Path) -> Non
     assert node.machine is not None
     assert node.machine.memory_bytes > 0
     assert view.serving is None
-    assert not listens(head.head.control_port)
+    wait_until(lambda: not listens(head.head.control_port), "the port is free again")
     assert not runs_agent(head.folder.path)
 
 
@@ -51,9 +52,9 @@ def test_whoever_else_has_the_port_is_not_waited_for_long(
     monkeypatch.setattr(ask, "ANSWER_S", 0.3)
     head = TrustedHead(tmp_path)
     port = head.head.control_port
-    with socket.create_server(("127.0.0.1", port)):
-        with pytest.raises(RackError, match=f"port {port} is taken and does not answer"):
-            ask_rack(head.folder)
+    taken = pytest.raises(RackError, match=f"port {port} is taken and does not answer")
+    with socket.create_server(("127.0.0.1", port)), taken:
+        ask_rack(head.folder)
     assert not runs_agent(head.folder.path)
 
 
@@ -66,6 +67,11 @@ def test_a_coordinator_of_another_cluster_does_not_answer(
         mine.init("mine", "head", other.head.control_port)
         with pytest.raises(RackError, match="does not answer as this cluster's coordinator"):
             ask_rack(mine)
+
+
+def test_an_answer_of_another_version_says_so() -> None:
+    with pytest.raises(RackError, match=r"is of another version of tbcluster: start it again"):
+        ask._understood(b"\xc1")
 
 
 def test_only_the_head_node_asks(tmp_path: Path) -> None:

@@ -71,6 +71,18 @@ def test_one_is_started_once_no_other_runs_and_ends_with_it(
     assert not runs_agent(folder.path)
 
 
+def test_one_that_cannot_be_started_is_tried_again(
+    folder: TrustFolder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(local_agent, "RESTART_S", 0.02)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "executable", str(folder.path / "nothing"))
+        agent = LocalAgent(folder)
+        wait_until(lambda: "no agent can be started" in caplog.text, "it has failed")
+    with closing(agent):
+        wait_until(lambda: runs_agent(folder.path), "it has started one")
+
+
 def test_what_is_closed_at_once_leaves_nothing(folder: TrustFolder) -> None:
     LocalAgent(folder).close()
     assert not agents_of(os.getpid())

@@ -1,18 +1,21 @@
 """Where stages are, and how their messages reach each other, on a rack of scripted agents."""
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tbcluster.cluster.discovery.addresses import join_port
 from tbcluster.cluster.places import COORDINATOR
-from tbcluster.cluster.rack.places import ANY_PORT, RackPlaces
+from tbcluster.cluster.rack.places import ANY_PORT, STOP_GRACE_S, RackPlaces
 from tbcluster.errors import NoPathError, StageError
 from tbcluster.machine import PathMeasurement
 from tbcluster.transport.zeromq import ZmqReceiver
 from tbcluster.wire.control import Bound, Ready, Report, Route, Routes, StageSpec
 from tbcluster.wire.rack import (
+    CoordinatorBeat,
     FromAgent,
     FromCoordinator,
     Measure,
@@ -181,12 +184,31 @@ def test_a_way_is_open_until_its_address_dies(bench: Bench) -> None:
         places.route(0, 1, 5001)
 
 
+@pytest.mark.parametrize("address", ["a]b:c", "fe80::1%]:x", ":", ""])
+def test_an_address_that_is_none_stops_nobody(bench: Bench, address: str) -> None:
+    bench.bring_up("one", "two")
+    two = bench.rack.id("two")
+    bench.agents["one"].say(Measured(two, (measurement(address),)))
+    places = bench.places("one", "two")
+    way = Route(f"tcp://{join_port(address, 5001)}", bench.key("two"))
+    wait_until(lambda: places.route(0, 1, 5001) == way, "it is known")
+    assert places.is_open(0, 1, way)
+    bench.agents["one"].say(PathsSeen(two, (), (address,)))
+    wait_until(lambda: not places.is_open(0, 1, way), "the way is closed")
+
+
 def test_whoever_follows_hears_of_changes(bench: Bench) -> None:
     bench.bring_up("head", "one")
     places, changes = bench.places("head", "one"), list[str]()
     places.follow(lambda: changes.append("changed"))
     bench.agents["head"].say(PathsSeen(bench.rack.id("one"), (), ()))
     wait_until(lambda: changes == ["changed"], "it is told")
+    places.close()
+    bench.agents["head"].say(PathsSeen(bench.rack.id("one"), (), ()))
+    bench.agents["head"].hear(
+        CoordinatorBeat, len(bench.agents["head"].all_of(CoordinatorBeat)) + 2
+    )
+    assert changes == ["changed"]
 
 
 # Who may connect
@@ -265,7 +287,9 @@ def test_a_worker_is_heard_and_told(bench: Bench) -> None:
     worker.ask_to_stop()
     agent.hear(StopWorker)
     agent.say(WorkerEnded(worker.worker_id, "was told to end", 4))
+    start = time.monotonic()
     worker.join()
+    assert time.monotonic() - start < STOP_GRACE_S
     assert ends == ["was told to end"]
 
 

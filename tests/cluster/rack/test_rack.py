@@ -1,20 +1,30 @@
-"""The rack as the coordinator uses it, with this machine's own agent and others that are scripts."""
+"""The rack as the coordinator uses it: this machine's own agent, and others that are scripts."""
 
 import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tbcluster.cluster.agent.lock import runs_agent
+from tbcluster.cluster.agent.lock import AgentLock, runs_agent
 from tbcluster.cluster.layout import PlacedRange, Site
 from tbcluster.cluster.rack import rack as rack_module
+from tbcluster.cluster.rack.control_plane import ControlPlane
+from tbcluster.cluster.rack.link_book import LinkBook
 from tbcluster.cluster.rack.rack import Rack, head_of
-from tbcluster.cluster.trust import TrustFolder
+from tbcluster.cluster.trust import MemberRing, TrustFolder
 from tbcluster.core import StageRange
-from tbcluster.errors import ClusterClosedError, PortInUseError, RackError, UnknownNodeError
+from tbcluster.errors import (
+    ClusterClosedError,
+    PortInUseError,
+    RackError,
+    TrustError,
+    UnknownNodeError,
+)
+from tbcluster.hardware.private_file import PrivateFile
 from tbcluster.machine import NodeState, NodeView, Serving
 from tbcluster.transport.curve import new_keys
 from tbcluster.wire.control import CurveKeys
@@ -72,7 +82,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     with made.rack:
         assert made.rack.plane.wait_for(made.is_up("head"), 60.0), "its own agent is there"
         yield made
-    assert not listens(made.trusted.head.control_port)
+    wait_until(lambda: not listens(made.trusted.head.control_port), "the port is free")
     assert not runs_agent(made.trusted.folder.path)
 
 
@@ -80,6 +90,15 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rack_module, "PATIENCE_S", 0.0)
     monkeypatch.setattr(rack_module, "LOOK_S", 0.02)
+
+
+@pytest.fixture
+def head(tmp_path: Path) -> Iterator[TrustedHead]:
+    """Where an agent seems to run already, so that no rack starts one."""
+    made = TrustedHead(tmp_path)
+    lock = AgentLock(made.folder.path)
+    yield made
+    lock.release()
 
 
 def placed(name: str) -> PlacedRange:
@@ -142,7 +161,14 @@ def test_a_place_on_something_else_than_a_node(bench: Bench) -> None:
         bench.rack.await_spread([placed("one"), placed("mini9")])
 
 
-def test_the_head_node_comes_first_and_the_others_by_name(bench: Bench) -> None:
+def test_the_head_node_comes_first_and_the_others_by_name_and_none_that_was_revoked(
+    bench: Bench,
+) -> None:
+    members = bench.trusted.members
+    members.admit(members.invite(60.0), new_keys().public, "gone")
+    members.revoke("gone")
+    with pytest.raises(UnknownNodeError, match="no node 'gone'"):
+        bench.rack.await_spread([placed("gone")])
     with bench.nodes("two", "one"):
         spread = bench.rack.await_spread([])
         assert [site.name for site in spread.sites] == ["head", "one", "two"]
@@ -156,14 +182,9 @@ def test_the_head_node_comes_first_and_the_others_by_name(bench: Bench) -> None:
         places.close()
 
 
-def test_a_node_that_was_revoked_is_not_waited_for(bench: Bench) -> None:
-    members, keys = bench.trusted.members, new_keys()
-    members.admit(members.invite(60.0), keys.public, "gone")
-    members.revoke("gone")
-    with pytest.raises(UnknownNodeError, match="no node 'gone'"):
-        bench.rack.await_spread([placed("gone")])
-    with bench.nodes("two", "one"):
-        assert len(bench.rack.await_spread([]).sites) == 3
+def test_places_on_something_else_than_a_node(bench: Bench) -> None:
+    with pytest.raises(UnknownNodeError, match="no node 'mini9'"):
+        bench.rack.places(["head", "mini9"], is_looped=False)
 
 
 # One coordinator
@@ -177,27 +198,34 @@ def test_there_is_one_coordinator(bench: Bench) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_port_that_is_taken_for_a_moment_is_waited_for(tmp_path: Path) -> None:
-    made = TrustedHead(tmp_path)
-    ring = rack_module.MemberRing(made.members)
-    first = rack_module.ControlPlane(made.head, ring, rack_module.LinkBook())
-    rack = Rack(made.folder)
+def test_a_port_that_is_taken_for_a_moment_is_waited_for(
+    head: TrustedHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attempts: list[object] = []
+    attempt = rack_module._control_plane
+
+    def count(*arguments: Any) -> ControlPlane:
+        attempts.append(arguments)
+        return attempt(*arguments)
+
+    monkeypatch.setattr(rack_module, "_control_plane", count)
+    first = ControlPlane(head.head, MemberRing(head.members), LinkBook())
+    rack = Rack(head.folder)
     starting = threading.Thread(target=rack.start)
     starting.start()
+    wait_until(lambda: len(attempts) > 1, "it has failed once")
     first.close()
     starting.join()
     try:
-        assert rack.view().cluster_id == made.head.cluster_id
+        assert rack.view().cluster_id == head.head.cluster_id
     finally:
         rack.close()
 
 
 @pytest.mark.usefixtures("impatient")
-def test_whoever_waits_for_a_port_can_stop(tmp_path: Path) -> None:
-    made = TrustedHead(tmp_path)
-    ring = rack_module.MemberRing(made.members)
-    first = rack_module.ControlPlane(made.head, ring, rack_module.LinkBook())
-    rack = Rack(made.folder)
+def test_whoever_waits_for_a_port_can_stop(head: TrustedHead) -> None:
+    first = ControlPlane(head.head, MemberRing(head.members), LinkBook())
+    rack = Rack(head.folder)
     failures: list[BaseException] = []
 
     def start() -> None:
@@ -214,10 +242,26 @@ def test_whoever_waits_for_a_port_can_stop(tmp_path: Path) -> None:
     assert len(failures) == 1
 
 
-def test_whoever_waits_for_nodes_learns_that_it_was_closed(tmp_path: Path) -> None:
-    made = TrustedHead(tmp_path)
-    made.members.admit(made.members.invite(60.0), new_keys().public, "one")
-    rack = Rack(made.folder).start()
+def test_what_is_closed_before_it_has_started_leaves_nothing(head: TrustedHead) -> None:
+    rack = Rack(head.folder)
+    rack.close()
+    with pytest.raises(ClusterClosedError, match="while it was starting"):
+        rack.start()
+    wait_until(lambda: not listens(head.head.control_port), "the port is free")
+
+
+def test_links_that_cannot_be_kept_end_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    links = rack_module._Links(PrivateFile(tmp_path / "file" / "links.json", TrustError))
+    links.save(b"[]")
+    assert "the links will be measured anew" in caplog.text
+
+
+def test_whoever_waits_for_nodes_learns_that_it_was_closed(head: TrustedHead) -> None:
+    head.members.admit(head.members.invite(60.0), new_keys().public, "one")
+    rack = Rack(head.folder).start()
     failures: list[BaseException] = []
     is_waiting = threading.Event()
 
@@ -240,19 +284,18 @@ def test_what_is_served_is_told_to_those_who_ask(bench: Bench) -> None:
     view = bench.rack.view()
     assert (view.serving, view.serving_state) == ("/model", "ready")
     assert {node.name: node.stages for node in view.nodes}["head"] == ("0: layers 0-3",)
-    wait_until(lambda: bench.rack.view().nodes[0].machine is not None, "it is described")
+    assert view.nodes[0].machine is not None
 
 
 # Links from one run to the next
 
 
 def test_links_that_cannot_be_read_are_measured_anew(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    head: TrustedHead, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = TrustedHead(tmp_path)
-    file = made.folder.path / "links.json"
+    file = head.folder.path / "links.json"
     file.write_text("garbage")
     file.chmod(0o600)
-    with Rack(made.folder) as rack:
+    with Rack(head.folder) as rack:
         assert rack.view().links == ()
     assert "the links are measured anew" in caplog.text

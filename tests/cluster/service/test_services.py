@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tbcluster.cluster.service import ServiceKind, rendered
+from tbcluster.cluster.service import ServiceKind
 from tbcluster.cluster.service.caller import Caller
 from tbcluster.cluster.service.definition import ServiceManager
 from tbcluster.cluster.service.launchd import Launchd
@@ -146,10 +146,12 @@ def test_sudo_is_asked_in_the_terminal(tmp_path: Path) -> None:
     mac = services(Launchd(tmp_path), runner, replace(ADA, is_root=False))
     agent = mac.service(ServiceKind.AGENT, ["--models", "x"])
     mac.install_through_sudo(agent)
-    wanted = ("sudo", *PROGRAM, "service", "install", "--yes", "agent", "--models", "x")
-    assert runner.in_terminal == [wanted]
+    install, agreed = ("sudo", *PROGRAM, "service", "install"), ("--yes", "--quiet")
+    assert runner.in_terminal == [(*install, *agreed, "agent", "--models", "x")]
     runner.terminal_status = 1
-    with pytest.raises(ServiceError, match=r"not installed: run\n  sudo .* --yes agent"):
+    with pytest.raises(
+        ServiceError, match=r"not installed: run\n  sudo .* install agent --models x"
+    ):
         mac.install_through_sudo(agent)
     assert not list(tmp_path.iterdir())
     root = services(Launchd(tmp_path), RecordingRunner(FakeLaunchd()))
@@ -181,10 +183,3 @@ def test_a_failed_start_is_told(tmp_path: Path) -> None:
     linux = services(Systemd(tmp_path), RecordingRunner(answer))
     with pytest.raises(ServiceError, match=r"systemctl restart .*\(exit 1\): Unit is masked\."):
         linux.install(linux.service(ServiceKind.AGENT))
-
-
-def test_rendered_for_this_machine(tmp_path: Path) -> None:
-    text = rendered("agent", ["--models", "m"], folder=tmp_path)
-    assert str(tmp_path) in text
-    assert "--models" in text
-    assert "Then, as root:" in text

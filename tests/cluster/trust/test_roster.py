@@ -1,5 +1,6 @@
 """Who is admitted: pure."""
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -160,6 +161,9 @@ def test_what_contradicts_itself_is_refused() -> None:
     member = head().members[0]
     with pytest.raises(ValueError, match="same name"):
         Roster((member, Member(id_of(key("x")), "head", key("x"), JOINED)))
+    for members in ((), (member, msgspec.structs.replace(with_node("x").members[1], is_head=True))):
+        with pytest.raises(ValueError, match="exactly one node is the head"):
+            Roster(members)
     with pytest.raises(ValueError, match="is not the id"):
         Member("0" * 16, "a", key("a"), JOINED)
 

@@ -20,6 +20,7 @@ from tbcluster.cluster.agent.connection import (
     Connect,
     Connection,
     Disconnect,
+    LinkState,
     Note,
     Obey,
     Resend,
@@ -184,7 +185,10 @@ class Agent:
         self._perform(self._connection.found(time.monotonic(), addresses))
 
     def _say_of_worker(self, news: OfWorker) -> None:
-        self._say(self._outbox.add(news))
+        message = self._outbox.add(news)
+        # Who has not welcomed this agent yet may be another coordinator, which counts from 1.
+        if self._connection.state is LinkState.CONNECTED:
+            self._say(message)
 
     # What the state machine asks for
 

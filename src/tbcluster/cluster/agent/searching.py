@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 CLOSE_S = 5.0
 LAN_BLOCKED = (
     "macOS seems to keep this process from the local network (Local Network privacy): run the "
-    "agent as a daemon with `sudo tbcluster service install`, or allow it in System Settings > "
+    "agent as a daemon with `tbcluster service install`, or allow it in System Settings > "
     "Privacy & Security > Local Network"
 )
 

@@ -70,7 +70,7 @@ def _absence(node: NodeView) -> tuple[str, str]:
     sleeps = node.machine.sleep_minutes if node.machine is not None else None
     asleep = f"; it is set to sleep after {sleeps} idle minutes" if sleeps else ""
     detail = f"offline: {since}{asleep}"
-    return detail, "sudo tbcluster service install (or, until it is closed: tbcluster agent)"
+    return detail, "tbcluster service install (or, until it is closed: tbcluster agent)"
 
 
 def check_clock(rack: RackMap, node: NodeView, machine: Machine) -> Iterator[Finding]:

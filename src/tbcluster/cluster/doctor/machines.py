@@ -116,7 +116,7 @@ def check_local_network(rack: RackMap, node: NodeView, machine: Machine) -> Iter
         node.name,
         "macOS keeps the agent from the local network (Local Network privacy); a LaunchDaemon is "
         "exempt",
-        "sudo tbcluster service install",
+        "tbcluster service install",
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from tbcluster.cluster.doctor.cables import Cable, End, find_cables, find_loops
 from tbcluster.cluster.doctor.finding import Finding, failed, ok, warning
 from tbcluster.cluster.doctor.rack_map import RackMap
+from tbcluster.cluster.doctor.versions import UPDATE
 from tbcluster.machine import Machine, NodeView, RdmaState
 
 TB5 = 5
@@ -108,15 +109,14 @@ def check_rdma(rack: RackMap, node: NodeView, machine: Machine) -> Iterator[Find
     version = _macos_version(machine)
     if version is None or not any((p.generation or 0) >= TB5 for p in machine.thunderbolt):
         return
-    update = "sudo softwareupdate --install --all --restart"
     if version < RDMA_SINCE:
-        yield ok("rdma", node.name, f"{machine.system} has none: it came with 26.2", update)
+        yield ok("rdma", node.name, f"{machine.system} has none: it came with 26.2", UPDATE)
     elif machine.rdma.state is RdmaState.ENABLED and version == RDMA_SINCE:
         yield warning(
             "rdma",
             node.name,
             "enabled on macOS 26.2, where damaged data has been reported; 26.3 is safer",
-            update,
+            UPDATE,
         )
     elif machine.rdma.state is RdmaState.DISABLED and _has_rdma_peer(rack, node, machine):
         yield ok("rdma", node.name, "disabled here, enabled on other nodes", RDMA_RECOVERY)

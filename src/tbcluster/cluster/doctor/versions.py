@@ -8,6 +8,7 @@ from tbcluster.cluster.doctor.finding import Finding, failed, ok, warning
 from tbcluster.cluster.doctor.rack_map import RackMap
 from tbcluster.machine import NodeView
 
+UPDATE = "sudo softwareupdate --install --all --restart (the Mac restarts)"
 # "25D125": the year's release, a letter for each update of it, and a count.
 BUILD = re.compile(r"(\d{1,9})([A-Z])(\d{1,9})(.*)")
 
@@ -78,7 +79,7 @@ def check_os_builds(rack: RackMap) -> Iterator[Finding]:
             node.name,
             f"{machine.system} ({machine.os_build}), while {newest_node.name} runs "
             f"{newest.system} ({build}): drivers differ",
-            "sudo softwareupdate --install --all --restart",
+            UPDATE,
         )
     if not others:
         yield ok("os-build", None, f"all Macs run {newest.system} ({build})")

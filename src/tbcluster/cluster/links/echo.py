@@ -18,8 +18,8 @@ from tbcluster.wire.control import CurveKeys
 ANSWER: Final = b"answer"
 SWALLOW: Final = b"swallow"
 MAX_TOKEN_BYTES = 64
-# Both families; the second where IPv6 is off.
-ENDPOINTS = ("tcp://[::]:*", "tcp://0.0.0.0:*")
+# IPv6 and IPv4; IPv4 alone where the other is off.
+ENDPOINT = "tcp://*:*"
 MAX_MESSAGE_BYTES = LARGE_BYTES + 4096
 
 
@@ -72,12 +72,7 @@ class EchoServer:
 
 
 def _bind(guard: Guard, context: Context | None) -> ControlServer:
-    refusals = []
-    for endpoint in ENDPOINTS:
-        try:
-            return ControlServer(
-                endpoint, guard, max_message_bytes=MAX_MESSAGE_BYTES, context=context
-            )
-        except RackError as error:
-            refusals.append(str(error))
-    raise RackError(f"no port for other nodes' measurements: {'; '.join(refusals)}")
+    try:
+        return ControlServer(ENDPOINT, guard, max_message_bytes=MAX_MESSAGE_BYTES, context=context)
+    except RackError as error:
+        raise RackError(f"no port for other nodes' measurements: {error}") from error

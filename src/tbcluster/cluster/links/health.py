@@ -11,6 +11,9 @@ PING_EVERY_S = 1.0
 PING_DEAD_EVERY_S = 0.5
 # TCP waits ever longer between its attempts; a new connection begins with the shortest wait.
 RECONNECT_EVERY_S = 2.0
+# A connection that its other end turned away, since it had not heard of this node yet, is not tried
+# again for three seconds: by then the path would count as dead.
+FIRST_ANSWER_S = 0.8
 
 
 class PathHealth:
@@ -29,10 +32,12 @@ class PathHealth:
         self._num_answers = 0
         self._counted_at = now
         self._connected_at = now
+        self._has_answered = False
 
     def answered(self, now: float) -> None:
         """An answer came. Several at once count as one: they waited in a queue."""
         self._waiting_since = None
+        self._has_answered = True
         if self.is_alive or (self._num_answers and now - self._counted_at < PING_DEAD_EVERY_S / 2):
             return
         self._counted_at = now
@@ -57,11 +62,15 @@ class PathHealth:
             self._waiting_since = now
 
     def wants_connection(self, now: float) -> bool:
-        """Whether a new connection is worth a try: it is dead, and the present one is no better."""
-        is_silent = not self.is_alive and not self._num_answers
-        return is_silent and now - self._connected_at >= RECONNECT_EVERY_S
+        """Whether a new connection is worth a try: it is dead, and the present one is no better;
+        or the present one never gave an answer."""
+        age_s = now - self._connected_at
+        if self.is_alive:
+            return not self._has_answered and age_s >= FIRST_ANSWER_S
+        return not self._num_answers and age_s >= RECONNECT_EVERY_S
 
     def connected(self, now: float) -> None:
         """A new connection was begun; it is pinged at once."""
         self._connected_at = now
+        self._has_answered = False
         self._pinged_at = None

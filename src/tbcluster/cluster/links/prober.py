@@ -1,5 +1,6 @@
 """Measures every way to another node."""
 
+import ipaddress
 import logging
 import time
 from collections.abc import Sequence
@@ -29,34 +30,23 @@ class Prober:
     def measure(self, peer: Peer, local: Sequence[Interface]) -> tuple[PathMeasurement, ...]:
         """The paths to a peer, best first; none if it answers on no address.
 
-        Where several addresses lead from one interface to the same one there, the one that answers
-        soonest stands for them. Takes up to 1.5 s to find out which addresses answer, and up to 2 s
-        for each path.
+        Where several addresses lead from one interface to the same one there, the one that is
+        likeliest to stay stands for them. Takes up to 1.5 s to find out which addresses answer,
+        and up to 2 s for each path.
         """
         paths = answering(candidates(local, peer.interfaces), peer.probe_port, local)
         found = [self._measure_one(peer, same) for same in _by_interfaces(paths)]
         return best_first(filter(None, found), local, peer.interfaces)
 
     def _measure_one(self, peer: Peer, paths: Sequence[Path]) -> PathMeasurement | None:
-        """What several addresses of one path come to: the first, from the quickest on, that gets
-        large messages across; else whichever answers."""
+        """What several addresses of one path come to: the first that gets large messages across;
+        else whichever answers."""
         measured: PathMeasurement | None = None
-        for path in self._quickest_first(peer, paths):
+        for path in sorted(paths, key=lambda path: steadiness(path.address)):
             measured = self._measure_path(peer, path) or measured
             if measured is not None and measured.large_gbps:
                 break
         return measured
-
-    def _quickest_first(self, peer: Peer, paths: Sequence[Path]) -> list[Path]:
-        if len(paths) == 1:
-            return list(paths)
-        round_trips = {path: self._round_trip_us(peer, path) for path in paths}
-        answered = {path: taken for path, taken in round_trips.items() if taken is not None}
-        return sorted(answered, key=answered.__getitem__)
-
-    def _round_trip_us(self, peer: Peer, path: Path) -> float | None:
-        with self._talk_to(peer, path) as conversation:
-            return conversation.round_trip_us() if conversation.greet() else None
 
     def _measure_path(self, peer: Peer, path: Path) -> PathMeasurement | None:
         with self._talk_to(peer, path) as conversation:
@@ -78,6 +68,16 @@ class Prober:
 def endpoint_of(address: str, port: int) -> str:
     """Where ZeroMQ connects to; `address` may be IPv4, or IPv6 with or without a scope."""
     return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
+
+
+def steadiness(address: str) -> tuple[int, str]:
+    """The order of addresses that lead the same way. It does not depend on what was measured, so
+    that connections need not move from one to the other; temporary IPv6 addresses come late, and
+    169.254/16 last, which several interfaces may have at once."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if ip.version == 4:
+        return (3 if ip.is_link_local else 0), address
+    return (1 if ip.is_link_local else 2), address
 
 
 def _by_interfaces(paths: Sequence[Path]) -> list[list[Path]]:

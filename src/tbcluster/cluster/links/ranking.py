@@ -52,10 +52,11 @@ def best_first(
     return tuple(ordered)
 
 
-def _by_cost(path: PathMeasurement) -> tuple[float, float, str, str, str]:
+def _by_cost(path: PathMeasurement) -> tuple[float, float, float, float, str, str, str]:
     way = path.path
     ends = (way.address, way.interface, way.remote_interface)
-    return (token_cost_us(path), path.round_trip_us, *ends)
+    figures = (path.round_trip_us, path.small_gbps, path.large_gbps)
+    return (token_cost_us(path), *figures, *ends)
 
 
 def _time_us(num_bytes: int, gbps: float) -> float:

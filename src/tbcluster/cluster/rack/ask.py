@@ -5,17 +5,19 @@ import time
 from tbcluster.cluster.rack.rack import Rack, head_of
 from tbcluster.cluster.trust.folder import TrustFolder
 from tbcluster.cluster.trust.identity import HeadIdentity
-from tbcluster.errors import PortInUseError, RackError
+from tbcluster.errors import PortInUseError, RackError, WireError
 from tbcluster.machine import NodeState, NodeView, RackView
 from tbcluster.transport.control import ControlClient
 from tbcluster.wire.control import Route
 from tbcluster.wire.rack import (
     MAX_MESSAGE_BYTES,
     AskRack,
+    FromCoordinator,
     RackAnswer,
     decode_from_coordinator,
     encode_message,
 )
+from tbcluster.wire.tensors import Buffer
 
 # Agents that were left alone look for a coordinator every two seconds or so.
 GATHER_S = 6.0
@@ -70,7 +72,7 @@ def _ask_running(head: HeadIdentity, question: AskRack) -> RackView:
         give_up = time.monotonic() + (ANSWER_S if is_quick else THOROUGH_ANSWER_S)
         while (left := give_up - time.monotonic()) > 0:
             frames = client.receive(left)
-            answer = decode_from_coordinator(frames[0]) if frames else None
+            answer = _understood(frames[0]) if frames else None
             if isinstance(answer, RackAnswer):
                 return answer.rack
     finally:
@@ -78,3 +80,13 @@ def _ask_running(head: HeadIdentity, question: AskRack) -> RackView:
     raise RackError(
         f"port {port} is taken and does not answer as this cluster's coordinator: end what uses it"
     )
+
+
+def _understood(frame: Buffer) -> FromCoordinator:
+    try:
+        return decode_from_coordinator(frame)
+    except WireError as error:
+        raise RackError(
+            "the coordinator that runs here is of another version of tbcluster: start it again "
+            f"with this one ({error})"
+        ) from error

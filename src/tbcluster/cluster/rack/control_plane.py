@@ -34,6 +34,7 @@ from tbcluster.errors import RackError, WireError
 from tbcluster.machine import Interface, NodeView, PathMeasurement, RackView, Serving
 from tbcluster.transport.control import Arrival, ControlServer
 from tbcluster.transport.curve import Guard
+from tbcluster.transport.drops import Drops
 from tbcluster.wire.control import Report, Routes
 from tbcluster.wire.rack import (
     MAX_MESSAGE_BYTES,
@@ -95,6 +96,7 @@ class ControlPlane:
         self._measuring = MeasureQueue()
         self._workers: dict[str, OnWorkerNews] = {}
         self._questions = Questions()
+        self._drops = Drops("the control plane")
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._watchers: list[Callable[[], None]] = []
         self.describe: Callable[[], Serving | None] = lambda: None
@@ -118,10 +120,17 @@ class ControlPlane:
         self, node_id: str, worker_id: str, make_spec: MakeSpec, on_news: OnWorkerNews
     ) -> None:
         """Start a worker, or do so when its node is there. `on_news` hears what it says, last a
-        text with how it ended."""
+        text with how it ended.
+
+        Raises:
+            RackError: The control plane was closed.
+        """
+        # First: who is on this list when the thread ends is told by it.
+        self._workers[worker_id] = on_news
+        if self._is_closed:
+            raise RackError("the control plane was closed")
 
         def start() -> None:
-            self._workers[worker_id] = on_news
             self._perform(
                 self._attendance.start_worker(node_id, worker_id, make_spec, time.monotonic())
             )
@@ -139,6 +148,10 @@ class ControlPlane:
     def follow(self, on_change: Callable[[], None]) -> None:
         """Have `on_change` called in this object's thread whenever ways open or close."""
         self._post(lambda: self._watchers.append(on_change))
+
+    def unfollow(self, on_change: Callable[[], None]) -> None:
+        """Do not call it any more."""
+        self._post(lambda: self._watchers.remove(on_change))
 
     def hello(self, node_id: str) -> Hello | None:
         """What a node said of itself, if it is online."""
@@ -212,8 +225,9 @@ class ControlPlane:
             self._is_closed = True
         finally:
             self._server.close()
-            with self._changed:
-                self._changed.notify_all()
+            self._notify()
+            for on_news in list(self._workers.values()):
+                on_news("is out of reach: the control plane was closed")
 
     def _turn(self) -> None:
         arrival = self._server.receive(TICK_S)
@@ -248,7 +262,7 @@ class ControlPlane:
         """Another version's greeting is answered with both versions; the rest is dropped."""
         versions = decode_hello_versions(frame)
         if versions is None:
-            logger.warning("dropped a message: %s", error)
+            self._drops.count(error)
             return []
         return self._attendance.refuse(arrival.key, arrival.peer, versions)
 
@@ -289,6 +303,8 @@ class ControlPlane:
 
     def _note_link(self, source: str, news: Measured | PathsSeen) -> None:
         pair = (source, news.peer_id)
+        if all(member.node_id != news.peer_id for member in self._members):
+            return
         if isinstance(news, PathsSeen):
             self._links.note_dead(pair, news.dead)
         else:

@@ -69,8 +69,10 @@ class LinkBook:
         raise NoPathError("no address answers")
 
     def is_alive(self, pair: Pair, address: str) -> bool:
-        """Whether an address is not known to be dead."""
-        return address not in self._dead.get(pair, frozenset())
+        """Whether an address was measured last time, and is not known to be dead since."""
+        link = self._links.get(pair)
+        known = {path.path.address for path in link.paths} if link is not None else set()
+        return address in known - self._dead.get(pair, frozenset())
 
     def views(self) -> tuple[LinkView, ...]:
         """All links, for people and programs."""

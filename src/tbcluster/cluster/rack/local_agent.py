@@ -52,11 +52,15 @@ class LocalAgent:
         with self._lock:
             if self._is_closed.is_set():
                 return None
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "tbcluster", "agent", "--follow-parent"],
-                stdin=subprocess.PIPE,
-                env={**os.environ, "TBCLUSTER_HOME": str(self._folder.path)},
-                # A group of its own: a terminal's Ctrl-C goes to the parent alone, which decides.
-                process_group=0,
-            )
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", "tbcluster", "agent", "--follow-parent"],
+                    stdin=subprocess.PIPE,
+                    env={**os.environ, "TBCLUSTER_HOME": str(self._folder.path)},
+                    # A group of its own: a terminal's Ctrl-C goes to the parent, which decides.
+                    process_group=0,
+                )
+            except OSError as error:
+                logger.warning("no agent can be started on this machine: %s", error)
+                return None
             return self._process

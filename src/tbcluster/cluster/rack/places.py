@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from tbcluster.cluster.discovery.addresses import join_port, split_port
+from tbcluster.cluster.discovery.addresses import join_port
 from tbcluster.cluster.places import COORDINATOR, OnExit, OnReport, make_run_dir
 from tbcluster.cluster.rack.control_plane import ControlPlane
 from tbcluster.cluster.trust.identity import HeadIdentity
@@ -85,6 +85,7 @@ class RackPlaces:
         self._run_dir = make_run_dir()
         # Endpoints that do not leave their machine, by stage.
         self._local: dict[int, str] = {}
+        self._followers: list[Callable[[], None]] = []
         last_hello = plane.hello(self._nodes[-1])
         if self._is_beside_coordinator(self._nodes[-1], last_hello):
             self._local[COORDINATOR] = f"ipc://{self._run_dir}/results"
@@ -140,13 +141,19 @@ class RackPlaces:
         here, there = self._node(source), self._node(target)
         if here == there or target in self._local:
             return True
-        address, _ = split_port(route.endpoint.removeprefix("tcp://"), 0)
+        # The inverse of `join_port`, whatever a node says that its addresses are.
+        host = route.endpoint.removeprefix("tcp://").rpartition(":")[0]
+        address = host.removeprefix("[").removesuffix("]")
         return self._plane.is_alive(here, there, address)
 
     def follow(self, on_change: Callable[[], None]) -> None:
+        self._followers.append(on_change)
         self._plane.follow(on_change)
 
     def close(self) -> None:
+        for on_change in self._followers:
+            self._plane.unfollow(on_change)
+        self._followers.clear()
         shutil.rmtree(self._run_dir, ignore_errors=True)
 
     def _placed(self, spec: StageSpec, hello: Hello, worker_id: str) -> StageSpec:

@@ -53,6 +53,7 @@ class Rack:
     Raises (from `start` or on entering):
         RackError: This machine is no head node, or a coordinator runs here already.
         TrustError: The folder's files cannot be used.
+        ClusterClosedError: `close` was called meanwhile.
     """
 
     def __init__(
@@ -86,6 +87,10 @@ class Rack:
             cleanup.callback(Announcer(head.cluster_id, head.control_port).close)
             cleanup.callback(LocalAgent(self._folder).close)
             self._cleanup = cleanup.pop_all()
+        if self._is_closed.is_set():
+            # `close` may have come too early to find anything.
+            self._cleanup.close()
+            raise ClusterClosedError("the rack was closed while it was starting")
         return self
 
     def close(self) -> None:
@@ -130,7 +135,7 @@ class Rack:
             wanted += [member.name for member in self._members() if member.is_head]
         said = ""
         patient_until = time.monotonic() + PATIENCE_S
-        while not self.plane.wait_for(lambda nodes: not _missing(nodes, wanted), LOOK_S):
+        while not self._are_there(wanted):
             if self._is_closed.is_set() or gives_up():
                 raise ClusterClosedError("the cluster was closed while it waited for its nodes")
             missing = _missing(self.plane.nodes(), wanted)
@@ -139,13 +144,23 @@ class Rack:
             if line != said and time.monotonic() > patient_until:
                 self._on_note(line)
                 said = line
-        there = [node for node in self.plane.nodes() if node.state is NodeState.ONLINE]
+        there = [
+            node
+            for node in self.plane.nodes()
+            # One that is wanted was there, and is waited for should it have gone since.
+            if node.state is NodeState.ONLINE or node.name in wanted
+        ]
         return Spread(tuple(map(_site, _head_first(there))), tuple(placed))
 
     def places(self, names: Sequence[str], *, is_looped: bool) -> RackPlaces:
-        """Places for stages on these nodes."""
+        """Places for stages on these nodes.
+
+        Raises:
+            UnknownNodeError: One of them was renamed or revoked meanwhile.
+        """
         if self._head is None:
             raise RackError("the rack is not running: use `with` or call `start` first")
+        self._check_names(names)
         members = {member.node_id: member for member in self._members()}
         ids = {member.name: member.node_id for member in members.values()}
         nodes = [ids[name] for name in names]
@@ -178,6 +193,15 @@ class Rack:
     def _members(self) -> list[Member]:
         known = MemberFile(self._folder).nodes()
         return [member for member in known if not member.is_revoked]
+
+    def _are_there(self, wanted: Sequence[str]) -> bool:
+        try:
+            return self.plane.wait_for(lambda nodes: not _missing(nodes, wanted), LOOK_S)
+        except RackError:
+            # Closing the control plane wakes those who wait for it.
+            if self._is_closed.is_set():
+                return False
+            raise
 
     def _check_names(self, wanted: Sequence[str]) -> None:
         names = [member.name for member in self._members()]
@@ -216,7 +240,7 @@ def _control_plane(head: HeadIdentity, ring: MemberRing, links: "_Links") -> Con
             raise
         raise PortInUseError(
             f"port {head.control_port} is in use: a coordinator of {head.cluster_name} runs here "
-            "already; end it first"
+            "already, or another program; end it first"
         ) from error
 
 
@@ -235,8 +259,12 @@ class _Links:
             return []
 
     def save(self, content: bytes) -> None:
-        with self._file.locked():
-            self._file.replace(content)
+        try:
+            with self._file.locked():
+                self._file.replace(content)
+        except TrustError as error:
+            # A full disk ends no coordinator.
+            logger.warning("%s: the links will be measured anew the next time", error)
 
 
 def _missing(nodes: Sequence[NodeView], wanted: Sequence[str]) -> list[str]:

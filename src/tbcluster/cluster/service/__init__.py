@@ -2,7 +2,6 @@
 running. The file and the commands are shown first; nothing else on the machine changes."""
 
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from tbcluster.cluster.service.services import Services
 from tbcluster.cluster.service.systemd import Systemd
 from tbcluster.errors import ServiceError
 
-__all__ = ["ServiceKind", "ServiceState", "Services", "install", "rendered", "this_machine"]
+__all__ = ["ServiceKind", "ServiceState", "Services", "this_machine"]
 
 # systemd makes this folder where it is in charge.
 SYSTEMD_RUNS = Path("/run/systemd/system")
@@ -47,24 +46,3 @@ def this_machine(folder: Path | None = None) -> Services:
         program=running_program(),
         folder=Path.cwd(),
     )
-
-
-def rendered(kind: str, arguments: Sequence[str] = (), *, folder: Path) -> str:
-    """The file and the commands of `install`, to be shown before.
-
-    Raises:
-        ServiceError: A path or argument cannot be part of a service.
-    """
-    services = this_machine(folder)
-    return services.shown_install(services.service(ServiceKind(kind), arguments))
-
-
-def install(kind: str, arguments: Sequence[str] = (), *, folder: Path) -> ServiceState:
-    """Install `tbcluster agent` or `tbcluster serve` as a service with the state in `folder`, and
-    start it. Without root, sudo asks for the password in the terminal.
-
-    Raises:
-        ServiceError: It cannot be installed; says what to do.
-    """
-    services = this_machine(folder)
-    return services.install_through_sudo(services.service(ServiceKind(kind), arguments))

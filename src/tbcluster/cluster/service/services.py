@@ -100,12 +100,11 @@ class Services:
         """
         if self.caller.is_root:
             return self.install(service)
-        self._require_manager()
-        command = self._install_line(service, is_agreed=True)
-        if self._runner.run_in_terminal(command) != 0:
+        self.require_manager()
+        if self._runner.run_in_terminal(self._install_line(service, is_agreed=True)) != 0:
+            line = shlex.join(self._install_line(service))
             raise ServiceError(
-                f"the service is not installed: run\n  {shlex.join(command)}\nas a user who may "
-                "use sudo"
+                f"the service is not installed: run\n  {line}\nas a user who may use sudo"
             )
         return self.state(service.kind)
 
@@ -125,7 +124,7 @@ class Services:
         Raises:
             ServiceError: There is no service manager, or it cannot be asked.
         """
-        self._require_manager()
+        self.require_manager()
         ran = self._runner.run(self._manager.question(kind))
         seen = self._manager.answer(ran.output) if ran.status == 0 else LastSeen()
         path = self._manager.path(kind)
@@ -140,16 +139,18 @@ class Services:
         )
 
     def _install_line(self, service: Service, *, is_agreed: bool = False) -> tuple[str, ...]:
-        """What the caller has to type; sudo drops their environment."""
+        """What the caller has to type; sudo drops their environment. Once they have agreed to what
+        they were shown, it is not shown again."""
         folder = self.caller.state_folder
         is_default = folder == self.caller.default_folder
         environment = () if is_default else ("env", f"TBCLUSTER_HOME={folder}")
-        options = ("--yes",) if is_agreed else ()
+        options = ("--yes", "--quiet") if is_agreed else ()
         arguments = service.program[len(self._program) + 1 :]
         command = (*self._program, "service", "install", *options, str(service.kind), *arguments)
         return ("sudo", *environment, *command)
 
-    def _require_manager(self) -> None:
+    def require_manager(self) -> None:
+        """Raises: ServiceError where nothing can be installed; says what to do instead."""
         if not self._is_managed:
             raise ServiceError(
                 f"{self._manager.name} does not run here: start `tbcluster agent` or `tbcluster "
@@ -159,7 +160,7 @@ class Services:
     def require_root(self, wanted: Service | ServiceKind) -> None:
         """Raises: ServiceError unless this process may install `wanted`, or remove it if that is
         a kind; says what to type."""
-        self._require_manager()
+        self.require_manager()
         if not self.caller.is_root:
             line = (
                 self._install_line(wanted)

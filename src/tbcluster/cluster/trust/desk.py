@@ -91,18 +91,13 @@ class JoinDesk:
     def _open(self) -> ControlServer | None:
         port = self._head.control_port + 1
         guard = Guard(self._head.keys, lambda public_key: True)
-        reason = ""
-        # Both families; the second where IPv6 is off.
-        for host in ("[::]", "0.0.0.0"):  # noqa: S104
-            try:
-                server = ControlServer(
-                    f"tcp://{host}:{port}", guard, max_message_bytes=MAX_JOIN_BYTES
-                )
-            except RackError as error:
-                reason = str(error)
-            else:
-                self._trouble = ""
-                return server
+        try:
+            server = ControlServer(f"tcp://*:{port}", guard, max_message_bytes=MAX_JOIN_BYTES)
+        except RackError as error:
+            reason = str(error)
+        else:
+            self._trouble = ""
+            return server
         self._complain(
             f"machines cannot join by way of this process: {reason}. Another tbcluster on this "
             "machine may be admitting them"

@@ -72,6 +72,8 @@ class Roster(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         for unique in ("name", "node_id"):
             if len({getattr(member, unique) for member in self.members}) < len(self.members):
                 raise ValueError(f"two nodes have the same {unique}")
+        if sum(member.is_head for member in self.members) != 1:
+            raise ValueError("not exactly one node is the head")
 
     def find(self, name: str) -> Member:
         """The node of this name or id.
