@@ -16,6 +16,9 @@ TokenId = int
 # Most prompt tokens in one micro-batch: mlx-lm's own step.
 MAX_CHUNK_TOKENS = 2048
 
+# Most tokens of an answer, unless a request says otherwise.
+DEFAULT_MAX_TOKENS = 256
+
 # Longest serialized grammar: some hundred tools with their schemas.
 MAX_GRAMMAR_CHARS = 1 << 17
 

@@ -7,11 +7,18 @@ from typing import Any, TypedDict
 
 from tbcluster.answers.protected import encode_chat
 from tbcluster.cluster.cluster import Cluster
-from tbcluster.core import LogitRules, Output, Request, SampledToken, SamplingParams, TokenId
+from tbcluster.core import (
+    DEFAULT_MAX_TOKENS,
+    LogitRules,
+    Output,
+    Request,
+    SampledToken,
+    SamplingParams,
+    TokenId,
+)
 from tbcluster.engine.limits import MAX_SEED
 from tbcluster.errors import RequestError
 
-DEFAULT_MAX_TOKENS = 256
 # mlx-lm's own default.
 REPETITION_CONTEXT = 20
 

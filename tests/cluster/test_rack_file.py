@@ -191,11 +191,12 @@ def racks(draw: st.DrawFn) -> dict[str, Any]:
 def as_toml(rack: dict[str, Any]) -> str:
     """JSON's texts, numbers and lists are TOML's too, but for the delete character."""
 
+    def text(value: Any) -> str:
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
     def lines(table: dict[str, Any]) -> str:
         return "".join(
-            f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
-            for key, value in table.items()
-            if value is not None
+            f"{key} = {text(value)}\n" for key, value in table.items() if value is not None
         )
 
     top = {key: value for key, value in rack.items() if key not in ("nodes", "links")}

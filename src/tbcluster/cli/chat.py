@@ -1,13 +1,16 @@
 """`tbcluster chat`: a conversation in the terminal."""
 
+from typing import TYPE_CHECKING
+
 import typer
 
-from tbcluster.api import stream_generate
 from tbcluster.cli.loading import console, running_cluster
 from tbcluster.cli.options import MaxTokens, Model, Seed, Stages, System, Temperature, TopP
-from tbcluster.cluster.cluster import Cluster
 from tbcluster.errors import RequestError, TbclusterError
-from tbcluster.generation import chat_prompt
+
+if TYPE_CHECKING:
+    # It takes a second to import, which commands that load no model should not wait for.
+    from tbcluster.cluster.cluster import Cluster
 
 DEFAULT_CHAT_TOKENS = 1024
 HELP = "/new starts over, /quit ends; Ctrl-C stops an answer, and at the prompt it ends"
@@ -62,7 +65,7 @@ def ask() -> str | None:
 
 
 def reply(
-    cluster: Cluster,
+    cluster: "Cluster",
     turns: list[dict[str, str]],
     *,
     max_tokens: int,
@@ -72,6 +75,9 @@ def reply(
 ) -> str | None:
     """Stream one answer to the terminal and return it: what has come so far after Ctrl-C, None
     after an error."""
+    from tbcluster.api import stream_generate
+    from tbcluster.generation import chat_prompt
+
     answer = ""
     try:
         prompt = chat_prompt(cluster.tokenizer, turns)

@@ -1,11 +1,10 @@
 """`tbcluster generate`: one prompt, one answer."""
 
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tbcluster.api import stream_generate
 from tbcluster.cli.loading import console, running_cluster
 from tbcluster.cli.options import (
     MaxTokens,
@@ -18,10 +17,12 @@ from tbcluster.cli.options import (
     TopK,
     TopP,
 )
-from tbcluster.cluster.cluster import Cluster
-from tbcluster.core import TokenId
+from tbcluster.core import DEFAULT_MAX_TOKENS, TokenId
 from tbcluster.errors import RequestError
-from tbcluster.generation import DEFAULT_MAX_TOKENS, chat_prompt, encode_prompt
+
+if TYPE_CHECKING:
+    # It takes a second to import, which commands that load no model should not wait for.
+    from tbcluster.cluster.cluster import Cluster
 
 
 def generate(
@@ -42,6 +43,8 @@ def generate(
     ] = False,
 ) -> None:
     """Print a model's answer to a prompt as it is generated."""
+    from tbcluster.api import stream_generate
+
     text = read_prompt() if prompt == "-" else prompt
     with running_cluster(model, stages) as cluster:
         response = None
@@ -73,8 +76,10 @@ def read_prompt() -> str:
     return text
 
 
-def prompt_tokens(cluster: Cluster, text: str, system: str | None, *, raw: bool) -> list[TokenId]:
+def prompt_tokens(cluster: "Cluster", text: str, system: str | None, *, raw: bool) -> list[TokenId]:
     """The prompt as the model's chat template has it, or as it is."""
+    from tbcluster.generation import chat_prompt, encode_prompt
+
     tokenizer = cluster.tokenizer
     if raw or not tokenizer.has_chat_template:
         return encode_prompt(tokenizer, text)

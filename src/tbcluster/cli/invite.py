@@ -94,10 +94,9 @@ def invite(
 def _admit(head: HeadIdentity, members: MemberFile) -> None:
     """Until nobody is awaited any more."""
     known = {member.node_id for member in members.nodes()}
-    desk = JoinDesk(head, members)
-    desk.start()
-    console.print("Waiting for machines to join; Ctrl-C ends that, and the tokens stay valid.")
-    with closing(desk):
+    with closing(JoinDesk(head, members)) as desk:
+        desk.start()
+        console.print("Waiting for machines to join; Ctrl-C ends that, and the tokens stay valid.")
         while True:
             is_last = members.open_invitations() == 0
             for member in members.nodes():

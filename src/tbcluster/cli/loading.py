@@ -11,11 +11,11 @@ from rich.text import Text
 
 from tbcluster.cli.state import own_folder
 from tbcluster.cli.terminal import harmless
-from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.stages import StageStatus
 
 if TYPE_CHECKING:
-    # One machine alone needs none of it, and it takes its time to import.
+    # Both take their time to import, which commands that need them not should not wait for.
+    from tbcluster.cluster.cluster import Cluster
     from tbcluster.cluster.rack.rack import Rack
 
 # Answers go to standard output; everything about them to standard error.
@@ -79,8 +79,10 @@ class StageBars:
 
 
 @contextmanager
-def running_cluster(model: str | None, stages: int | None) -> Iterator[Cluster]:
+def running_cluster(model: str | None, stages: int | None) -> Iterator["Cluster"]:
     """A loaded cluster on this machine, with progress bars while it loads."""
+    from tbcluster.cluster.cluster import Cluster
+
     bars = StageBars()
     cluster = Cluster(model, stages=stages, on_progress=bars.show, on_note=say)
     with started(cluster, bars):
@@ -88,7 +90,7 @@ def running_cluster(model: str | None, stages: int | None) -> Iterator[Cluster]:
 
 
 @contextmanager
-def started(cluster: Cluster, bars: StageBars) -> Iterator[None]:
+def started(cluster: "Cluster", bars: StageBars) -> Iterator[None]:
     """Load a cluster whose progress goes to these bars; close it in the end."""
     try:
         with bars:
@@ -98,7 +100,7 @@ def started(cluster: Cluster, bars: StageBars) -> Iterator[None]:
         cluster.close()
 
 
-def stage_table(cluster: Cluster) -> Table:
+def stage_table(cluster: "Cluster") -> Table:
     """Who runs which layers, with what memory."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage", justify="right")

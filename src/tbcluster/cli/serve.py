@@ -28,7 +28,6 @@ from tbcluster.cli.options import (
     byte_count,
     key_file_path,
 )
-from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.kv_options import DEFAULT_DISK_BYTES, KvOptions
 from tbcluster.cluster.layout import parse_place
 from tbcluster.errors import ListenError
@@ -36,6 +35,7 @@ from tbcluster.hardware.allocator import share_arenas
 from tbcluster.server.keys import KeyFile, KeyRing
 
 if TYPE_CHECKING:
+    from tbcluster.cluster.cluster import Cluster
     from tbcluster.server.serving import Server
 
 DEFAULT_PORT = 8080
@@ -109,6 +109,7 @@ def serve(
     """Serve a model over HTTP until Ctrl-C."""
     share_arenas()
     # The web framework takes half a second to import.
+    from tbcluster.cluster.cluster import Cluster
     from tbcluster.server import serving
     from tbcluster.server.options import ServerOptions
 
@@ -217,7 +218,7 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def kv_line(cluster: Cluster) -> str:
+def kv_line(cluster: "Cluster") -> str:
     """How much the KV caches may take, and what that is good for."""
     budgets = [f"{size / 2**20:,.1f}" for size in cluster.statistics().kv_budget_bytes]
     longest = cluster.longest_sequence
@@ -225,7 +226,7 @@ def kv_line(cluster: Cluster) -> str:
     return f"KV caches may take {', '.join(budgets)} MiB, stage by stage{upto}"
 
 
-def announce(cluster: Cluster, listener: socket.socket, *, asks_keys: bool) -> None:
+def announce(cluster: "Cluster", listener: socket.socket, *, asks_keys: bool) -> None:
     """Say what runs where, and how to try it."""
     host, port = listener.getsockname()[:2]
     is_everywhere = ipaddress.ip_address(host).is_unspecified

@@ -102,7 +102,9 @@ def test_machines_without_a_network_find_each_other_once_they_are_cabled(
     assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
-def test_a_cable_more_is_announced_too(network: Network) -> None:
+def test_a_cable_more_is_announced_too(network: Network, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mdns, "POLL_S", 0.5)
+    monkeypatch.setattr(mdns, "MAX_PAUSE_S", mdns.MIN_PAUSE_S)
     network.add("two-head", "two-mini")
     first, _ = network.cable("two-head", "two-mini")
     announcer, finder = announce(network, "two-head"), Finder(network, "two-mini")

@@ -20,7 +20,9 @@ from tbcluster.wire.rack import (
 from tbcluster.wire.tensors import Buffer
 
 # Agents that were left alone look for a coordinator every two seconds or so.
-GATHER_S = 6.0
+GATHER_S = 5.0
+# The one that is started for the head node looks at its machine first.
+START_S = 15.0
 # A coordinator answers at once, unless it has to look or measure first.
 ANSWER_S = 5.0
 THOROUGH_ANSWER_S = 150.0
@@ -40,7 +42,7 @@ def ask_rack(
     Args:
         inspects: Whether the nodes look at their machines anew.
         measures: Whether the links are measured anew.
-        wait_s: How long nodes are waited for where no coordinator runs.
+        wait_s: How long other nodes are waited for where no coordinator runs.
 
     Raises:
         RackError: This machine is no head node, or the coordinator does not answer.
@@ -50,6 +52,7 @@ def ask_rack(
     try:
         with Rack(folder, port_patience_s=0.0) as rack:
             rack.plane.wait_for(_all_there, wait_s)
+            rack.plane.wait_for(_head_there, START_S)
             return rack.view(inspects=inspects, measures=measures)
     except PortInUseError:
         return _ask_running(head, AskRack(inspects, measures))
@@ -57,6 +60,10 @@ def ask_rack(
 
 def _all_there(nodes: list[NodeView]) -> bool:
     return all(node.state is not NodeState.OFFLINE for node in nodes)
+
+
+def _head_there(nodes: list[NodeView]) -> bool:
+    return all(node.state is not NodeState.OFFLINE for node in nodes if node.is_head)
 
 
 def _ask_running(head: HeadIdentity, question: AskRack) -> RackView:

@@ -65,7 +65,8 @@ class JoinDesk:
     def close(self) -> None:
         """Admit nobody any more. What was answered just before may be lost on its way."""
         self._ends.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
     def _run(self) -> None:
         while not self._ends.is_set():
