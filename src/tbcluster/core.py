@@ -253,7 +253,8 @@ class StageRange:
     end: int
 
     def __str__(self) -> str:
-        return f"[{self.start}, {self.end})"
+        """As people write it, the last layer included: 2-4."""
+        return f"{self.start}-{self.end - 1}"
 
 
 @dataclass(frozen=True, slots=True)

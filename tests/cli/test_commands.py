@@ -205,3 +205,8 @@ def test_version_and_help() -> None:
     text = run("--help").stdout
     for command in ("serve", "generate", "chat", "keys"):
         assert command in text
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+def test_help_says_which_commands_use_one_machine(command: str) -> None:
+    assert "on this machine alone" in " ".join(run(command, "--help").stdout.split())

@@ -84,6 +84,7 @@ def test_only_the_head_node_can_tell(tmp_path: Path, arguments: tuple[str, ...])
 def test_the_doctor_looks_at_this_machine_where_there_is_no_cluster(tmp_path: Path) -> None:
     done = run("doctor", "--json", env={"TBCLUSTER_HOME": str(tmp_path)})
     assert "Checking this machine alone" in done.stderr
+    assert '"nodes"' not in done.stdout
     findings = json.loads(done.stdout)
     assert all(set(entry) == {"name", "node", "status", "detail", "fix"} for entry in findings)
     by_name = {entry["name"]: entry for entry in findings}
@@ -93,6 +94,19 @@ def test_the_doctor_looks_at_this_machine_where_there_is_no_cluster(tmp_path: Pa
     assert done.returncode == (0 if is_well else 1)
     # It looks and changes nothing.
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_doctor_says_how_one_machine_is(tmp_path: Path) -> None:
+    last = invoke(tmp_path, "doctor").stdout.splitlines()[-1]
+    assert "wrong with this machine" in last or "wrong here: " in last
+    assert "rack" not in last
+
+
+def test_layers_are_not_placed_without_a_rack(tmp_path: Path) -> None:
+    error = invoke(tmp_path, "serve", "--place", "mini2=0-5").exception
+    assert isinstance(error, RackError)
+    assert f"there is no cluster in {tmp_path}" in str(error)
+    assert "leave --place out" in str(error)
 
 
 def test_the_doctor_of_one_node(tmp_path: Path) -> None:
@@ -151,10 +165,22 @@ def test_nodes_are_renamed_and_revoked(tmp_path: Path) -> None:
     error = invoke(tmp_path, "nodes", "rename", "mini2", "x").exception
     assert isinstance(error, UnknownNodeError)
     # Without an answer nothing happens.
-    assert invoke(tmp_path, "nodes", "revoke", "big").exit_code == 1
+    unanswered = invoke(tmp_path, "nodes", "revoke", "big")
+    assert "Revoke big?" in unanswered.stderr
+    assert "answer y, or give --yes" in str(unanswered.exception)
     assert [one.is_revoked for one in members.nodes()] == [False, False]
-    assert "big is revoked" in invoke(tmp_path, "nodes", "revoke", "big", "--yes").stderr
+    done = invoke(tmp_path, "nodes", "revoke", "big", "--yes").stderr
+    assert "big is revoked" in done
+    assert "`tbcluster serve` again" in done
+    again = invoke(tmp_path, "nodes", "revoke", "big")
+    assert again.exit_code == 0
+    assert "big was revoked already" in again.stderr
+    assert "Revoke" not in again.stderr
     assert [one.is_revoked for one in members.nodes()] == [False, True]
-    error = invoke(tmp_path, "nodes", "revoke", "mini1", "--yes").exception
-    assert isinstance(error, TrustError)
-    assert "is the head node" in str(error)
+    # What cannot be is said before anything is asked.
+    refused = invoke(tmp_path, "nodes", "revoke", "mini1")
+    assert isinstance(refused.exception, TrustError)
+    assert "is the head node" in str(refused.exception)
+    unknown = invoke(tmp_path, "nodes", "revoke", "nope")
+    assert isinstance(unknown.exception, UnknownNodeError)
+    assert "Revoke" not in refused.stderr + unknown.stderr

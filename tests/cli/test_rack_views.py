@@ -155,7 +155,8 @@ def test_links_hold_a_long_address_at_80_columns() -> None:
 
 def shown(findings: list[Finding], *, all_checks: bool = False) -> str:
     screen = Console(file=io.StringIO(), width=80, highlight=False)
-    doctor.show(findings, screen, all_checks, serves=can_serve(findings))
+    ending = doctor.of_the_rack(serves=can_serve(findings))
+    doctor.show(findings, screen, all_checks, ending)
     assert isinstance(screen.file, io.StringIO)
     return screen.file.getvalue()
 
@@ -186,6 +187,22 @@ def test_a_healthy_rack_is_one_line() -> None:
     assert shown([ok("state", "mini1", "online")]) == (
         "ok: 1, warnings: 0, failures: 0; nothing keeps the rack from serving\n"
     )
+
+
+def test_a_machine_alone_is_judged_by_itself() -> None:
+    alone = replace(rack(node("mini1")), cluster_id="", cluster_name="")
+    findings = check_rack(alone)
+    assert "nodes" not in {finding.name for finding in findings}
+    assert "nodes" in {finding.name for finding in check_rack(rack(node("mini1")))}
+    assert doctor.of_this_machine([ok("disk", "mini1", "plenty")]) == (
+        "nothing is wrong with this machine"
+    )
+    wrong = [
+        failed("compute", "mini1", "MLX does not start"),
+        warning("probe", "mini1", "one"),
+        warning("probe", "mini1", "another"),
+    ]
+    assert doctor.of_this_machine(wrong) == "wrong here: compute, probe"
 
 
 def test_the_doctor_loses_no_name_at_80_columns() -> None:

@@ -11,6 +11,7 @@ from tbcluster.cli.main import app
 from tbcluster.cluster.service import SYSTEMD_RUNS, Services, launchd, systemd
 from tbcluster.cluster.service.caller import Caller
 from tbcluster.cluster.service.performing import Ran
+from tbcluster.cluster.trust import TrustFolder
 from tests.cli.test_commands import run
 from tests.doubles.service_runner import RecordingRunner
 
@@ -30,11 +31,19 @@ def test_print_shows_the_file_and_the_commands_and_does_nothing(tmp_path: Path) 
     assert str(tmp_path) in done.stdout
     assert "agent" in done.stdout
     assert "Then, as root:" in done.stdout
+    assert "belongs to no cluster yet: `tbcluster join TOKEN` first" in done.stderr
     removal = service(tmp_path, "uninstall", "serve", "--print")
     assert removal.returncode == 0, removal.stderr
     assert "rm -f " in removal.stdout
     assert installed() == before
     assert not list(tmp_path.iterdir())
+
+
+def test_the_head_node_needs_no_agents_service(tmp_path: Path) -> None:
+    TrustFolder(tmp_path).init("studio", "mini1")
+    hint = "`tbcluster service install serve MODEL`"
+    assert hint in service(tmp_path, "install", "--print").stderr
+    assert hint not in service(tmp_path, "install", "serve", "--print").stderr
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from tbcluster.cli.invite import duration_s, lifetime
 from tbcluster.cli.main import app
+from tbcluster.cluster.agent.lock import AgentLock
 from tbcluster.cluster.service import SYSTEMD_RUNS, Services
 from tbcluster.cluster.service.caller import Caller
 from tbcluster.cluster.service.systemd import Systemd
@@ -123,6 +124,7 @@ def test_machines_join_while_the_head_node_waits(state: Path, made: dict[str, An
         # The token that `init` made: now nobody is awaited any more.
         other = on(state / "other", "join", made["token"], "--name", "mini")
         assert "mini-2, a node" in other.stderr
+        assert "(mini was taken; `tbcluster nodes rename` on the head node" in other.stderr
         assert process.wait(60) == 0
         assert process.stderr is not None
         said = process.stderr.read()
@@ -153,6 +155,17 @@ def test_a_machine_belongs_to_one_cluster(state: Path, made: dict[str, Any]) -> 
     assert "head node of cluster 'lab'" in head.stderr
 
 
+def test_an_agent_that_runs_has_to_be_started_again(state: Path, made: dict[str, Any]) -> None:
+    enroll(state, made)
+    lock = AgentLock(state / "mini")
+    with inviting(state / "head", "--count", "1") as process:
+        joined = on(state / "mini", "join", line(process), "--new-keys")
+    lock.release()
+    assert joined.returncode == 0, joined.stderr
+    assert "still has the old keys" in joined.stderr
+    assert "Next:" not in joined.stderr
+
+
 def test_tokens_for_several_machines(state: Path, made: dict[str, Any]) -> None:
     head = state / "head"
     many = json.loads(on(head, "invite", "--count", "3", "--json").stdout)
@@ -160,12 +173,32 @@ def test_tokens_for_several_machines(state: Path, made: dict[str, Any]) -> None:
     assert {JoinToken.decode(text).cluster_id for text in many["tokens"]} == {made["cluster_id"]}
     members = MemberFile(TrustFolder(head))
     assert members.open_invitations() == 1 + 3
+    said = on(head, "invite").stderr
+    assert "`tbcluster serve` or `tbcluster invite --wait` has to run while they join" in said
     assert on(head, "invite", "--cancel").returncode == 0
     assert members.open_invitations() == 0
     enroll(state, made)
     elsewhere = on(state / "mini", "invite")
     assert elsewhere.returncode == 1
-    assert "head node" in elsewhere.stderr
+    assert "node 'mini' of 'lab', not its head" in elsewhere.stderr
+
+
+def test_a_revoked_node_comes_back_under_its_name(state: Path, made: dict[str, Any]) -> None:
+    with inviting(state / "head") as process:
+        line(process)
+        joined = on(state / "mini", "join", made["token"], "--name", "kitchen")
+        assert "kitchen, a node" in joined.stderr
+        assert "taken" not in joined.stderr
+        assert on(state / "head", "nodes", "revoke", "kitchen", "--yes").returncode == 0
+        token = on(state / "head", "invite").stdout.strip()
+        again = on(state / "mini", "join", token, "--new-keys")
+        assert "kitchen, a node" in again.stderr
+        # The same keys have the name that they had.
+        token = on(state / "head", "invite").stdout.strip()
+        named = on(state / "mini", "join", token, "--force", "--name", "attic")
+        assert "(the head node knows it by this name; `tbcluster nodes rename`" in named.stderr
+    members = MemberFile(TrustFolder(state / "head")).nodes()
+    assert [one.name for one in members if not one.is_revoked] == ["studio", "kitchen"]
 
 
 def test_waiting_can_be_interrupted(state: Path, made: dict[str, Any]) -> None:

@@ -52,12 +52,20 @@ def test_by_hand_in_any_order() -> None:
 @pytest.mark.parametrize(
     ("places", "message"),
     [
-        ([placed("a", 0, 4), placed("b", 5, 12)], "layer 4 is missing: .* layers 0-11"),
-        ([placed("a", 1, 12)], "layer 0 is missing"),
-        ([placed("a", 0, 6), placed("b", 5, 12)], "overlap"),
-        ([placed("a", 0, 6), placed("b", 6, 11)], "end with layer 10, the model has layers 0-11"),
-        ([placed("a", 0, 6), placed("b", 6, 13)], "end with layer 12, the model has layers 0-11"),
-        ([], "end with layer -1"),
+        ([placed("a", 0, 4), placed("b", 6, 12)], "layers 4-5 are in no stage: .* layers 0-11"),
+        ([placed("a", 1, 12)], "layers 0-0 are in no stage"),
+        (
+            [placed("a", 0, 6), placed("b", 5, 12)],
+            "layers 5-5 are in two stages, 0-5 and 5-11: each layer belongs to one",
+        ),
+        ([placed("a", 0, 12), placed("b", 2, 5)], "layers 2-4 are in two stages, 0-11 and 2-4"),
+        ([placed("a", 0, 6), placed("b", 6, 11)], "layers 11-11 are in no stage"),
+        (
+            [placed("a", 0, 6), placed("b", 6, 13)],
+            "layer 12 does not exist: the model has layers 0-11, and a stage was given 6-12",
+        ),
+        ([placed("a", 0, 12), placed("b", 14, 16)], "layers 14-15 do not exist"),
+        ([], "layers 0-11 are in no stage"),
     ],
 )
 def test_by_hand_each_layer_is_placed_once(places: list[PlacedRange], message: str) -> None:

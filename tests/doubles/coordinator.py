@@ -33,6 +33,7 @@ class CoordinatorDouble:
     Args:
         port: Where to listen, on loopback; 0 for any.
         refusal: What agents are refused for, if they are.
+        node_name: What it calls them.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class CoordinatorDouble:
         port: int = 0,
         incarnation: str = "first",
         refusal: str | None = None,
+        node_name: str = "mini2",
     ) -> None:
         endpoint = f"tcp://127.0.0.1:{port or '*'}"
         guard = Guard(keys, frozenset(allowed).__contains__)
@@ -50,6 +52,7 @@ class CoordinatorDouble:
         self.port = self._server.port
         self.incarnation = incarnation
         self.refusal = refusal
+        self.node_name = node_name
         self.said: list[FromAgent] = []
         self._to_say: list[FromCoordinator] = []
         self._peer = b""
@@ -111,7 +114,7 @@ class CoordinatorDouble:
         match message:
             case Hello():
                 self._peer = peer
-                welcome = Welcome(self.incarnation, "rack", "mini2")
+                welcome = Welcome(self.incarnation, "rack", self.node_name)
                 answer = welcome if self.refusal is None else Refused(self.refusal)
                 self._server.send(peer, [encode_message(answer)])
             case AgentBeat():

@@ -64,3 +64,8 @@ def test_the_rest_is_even_too() -> None:
         StageRange(3, 6),
         StageRange(6, 11),
     ]
+
+
+@pytest.mark.parametrize(("start", "end", "words"), [(2, 5, "2-4"), (0, 1, "0-0")])
+def test_a_range_is_written_as_people_place_it(start: int, end: int, words: str) -> None:
+    assert str(StageRange(start, end)) == words

@@ -215,6 +215,18 @@ def test_who_is_gone_gets_nothing_and_comes_back_as_another_peer(post: Post) -> 
     assert not post.server.send(old, [b"still there?"])
 
 
+def test_what_was_sent_last_is_delivered_within_the_time_for_it(post: Post) -> None:
+    client = post.client()
+    client.send([b"hello"])
+    peer = post.arrival().peer
+    num_messages = 800
+    for _ in range(num_messages):
+        assert post.server.send(peer, [bytes(MAX_BYTES)])
+    post.server.close(linger_s=DEADLINE_S)
+    for _ in range(num_messages):
+        assert answer(client) == [bytes(MAX_BYTES)]
+
+
 def test_a_server_that_comes_back_is_found_again(post: Post) -> None:
     client = post.client()
     client.send([b"first"])

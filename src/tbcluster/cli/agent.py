@@ -13,6 +13,8 @@ from tbcluster.cluster.agent.ending import call_when_told_to_end
 from tbcluster.cluster.rack_file import read_rack_file
 from tbcluster.hardware.open_files import raise_open_files
 
+logger = logging.getLogger(__name__)
+
 # Several sockets for each path that is watched, and pipes of the workers.
 WANTED_FILES = 4096
 
@@ -46,10 +48,15 @@ def agent(
     if not follow_parent:
         logging.getLogger("tbcluster").setLevel(logging.INFO)
     raise_open_files(WANTED_FILES)
+    folder = models.expanduser().absolute() if models is not None else None
+    if folder is not None and not folder.exists():
+        logger.warning(
+            "%s does not exist: models are taken from the Hugging Face cache until it does", folder
+        )
     running = Agent(
         own_folder(),
         rack_file=read_rack_file(rack) if rack is not None else None,
-        models=models.expanduser().absolute() if models is not None else None,
+        models=folder,
     )
     call_when_told_to_end(running.stop, follows_parent=follow_parent)
     running.run()

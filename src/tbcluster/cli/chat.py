@@ -25,7 +25,7 @@ def chat(
     seed: Seed = None,
     system: System = None,
 ) -> None:
-    """Chat with a model; answers stream as they are generated."""
+    """Chat with a model on this machine alone; answers stream as they are generated."""
     opening = [{"role": "system", "content": system}] if system else []
     with running_cluster(model, stages) as cluster:
         if not cluster.tokenizer.has_chat_template:

@@ -19,6 +19,7 @@ from tbcluster.cluster.agent.compute import probe_compute
 from tbcluster.cluster.agent.inspection import model_cache
 from tbcluster.cluster.doctor.check import check_rack
 from tbcluster.cluster.doctor.finding import Finding, Status, can_serve
+from tbcluster.cluster.doctor.rack_map import RackMap
 from tbcluster.cluster.rack.rack import head_of
 from tbcluster.cluster.trust import TrustFolder
 from tbcluster.errors import RackError
@@ -49,13 +50,14 @@ def doctor(
     rack = rack_to_check(measure)
     findings = check_rack(rack)
     serves = can_serve(findings)
+    ending = of_this_machine(findings) if RackMap(rack).is_alone else of_the_rack(serves=serves)
     if node is not None:
         name = find_node(rack, node).name
         findings = [finding for finding in findings if finding.node == name]
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
-        show(findings, output(), all_checks, serves=serves)
+        show(findings, output(), all_checks, ending)
     raise typer.Exit(0 if serves else 1)
 
 
@@ -80,7 +82,7 @@ def this_machine_alone(folder: TrustFolder) -> RackView:
     return RackView("", "", version("tbcluster"), nodes=(me,))
 
 
-def show(findings: list[Finding], screen: Console, all_checks: bool, *, serves: bool) -> None:
+def show(findings: list[Finding], screen: Console, all_checks: bool, ending: str) -> None:
     """What needs a look as a table, then the commands, then how it stands."""
     shown = [f for f in findings if all_checks or f.fix or f.status is not Status.OK]
     if shown:
@@ -91,7 +93,7 @@ def show(findings: list[Finding], screen: Console, all_checks: bool, *, serves: 
         screen.print(Text.assemble("  ", plain(fix)), soft_wrap=True)
     if shown:
         screen.print()
-    screen.print(verdict(findings, serves=serves), soft_wrap=True)
+    screen.print(verdict(findings, ending), soft_wrap=True)
 
 
 def _fixes(findings: Iterable[Finding]) -> list[tuple[tuple[str | None, str], str]]:
@@ -118,10 +120,20 @@ def finding_table(findings: list[Finding]) -> Table:
     return made
 
 
-def verdict(findings: list[Finding], *, serves: bool) -> str:
-    """How many of which, and whether the rack can serve, whichever of them are shown."""
+def of_the_rack(*, serves: bool) -> str:
+    """Whether the rack can serve, whichever findings are shown."""
+    return "nothing keeps the rack from serving" if serves else "the rack cannot serve"
+
+
+def of_this_machine(findings: list[Finding]) -> str:
+    """What is wrong with a machine that is looked at by itself."""
+    wrong = dict.fromkeys(f.name for f in findings if f.status is not Status.OK)
+    return f"wrong here: {', '.join(wrong)}" if wrong else "nothing is wrong with this machine"
+
+
+def verdict(findings: list[Finding], ending: str) -> str:
+    """How many of which are shown, and how it stands."""
     counts = {status: sum(f.status is status for f in findings) for status in Status}
-    ending = "nothing keeps the rack from serving" if serves else "the rack cannot serve"
     return (
         f"ok: {counts[Status.OK]}, warnings: {counts[Status.WARNING]}, "
         f"failures: {counts[Status.FAILED]}; {ending}"

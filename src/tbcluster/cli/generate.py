@@ -42,7 +42,7 @@ def generate(
         bool, typer.Option(help="Use the prompt as it is, without chat template.")
     ] = False,
 ) -> None:
-    """Print a model's answer to a prompt as it is generated."""
+    """Print a model's answer to a prompt as it is generated, on this machine alone."""
     from tbcluster.api import stream_generate
 
     text = read_prompt() if prompt == "-" else prompt

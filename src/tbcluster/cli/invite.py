@@ -12,7 +12,6 @@ from tbcluster.cli.loading import console
 from tbcluster.cli.state import own_folder
 from tbcluster.cluster.trust import HeadIdentity, JoinDesk, MemberFile, invite_node
 from tbcluster.cluster.trust.invitation import DEFAULT_VALID_S
-from tbcluster.errors import TrustError
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 NAMES = {"s": "second", "m": "minute", "h": "hour", "d": "day"}
@@ -20,6 +19,7 @@ MAX_VALID_S = 30 * 86400
 LOOK_S = 0.2
 # The last answer is on its way for that long at most.
 FAREWELL_S = 2.0
+WHILE_THEY_JOIN = "Here, `tbcluster serve` or `tbcluster invite --wait` has to run while they join."
 
 
 def duration_s(text: str | float) -> float:
@@ -62,13 +62,11 @@ def invite(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make a token for each machine that shall join."""
+    # It takes a while to import, which --help should not wait for.
+    from tbcluster.cluster.rack.rack import head_of
+
     folder = own_folder()
-    head = folder.head()
-    if head is None:
-        raise TrustError(
-            f"{folder.path} has no cluster: run this on its head node, or make a cluster with "
-            "`tbcluster init`"
-        )
+    head = head_of(folder)
     members = MemberFile(folder)
     if cancel:
         members.cancel_invitations()
@@ -83,7 +81,8 @@ def invite(
             typer.echo(token.encode())
         console.print(
             f"On each other machine, within {lifetime(valid)}, type `tbcluster join` and a token "
-            "of its own. A token is a secret until it is used.",
+            "of its own. A token is a secret until it is used."
+            + ("" if wait else f" {WHILE_THEY_JOIN}"),
             soft_wrap=True,
             markup=False,
         )

@@ -11,6 +11,7 @@ from tbcluster.cli.loading import console
 from tbcluster.cli.service import report
 from tbcluster.cli.state import own_folder
 from tbcluster.cluster import service
+from tbcluster.cluster.agent.lock import runs_agent
 from tbcluster.cluster.service import ServiceKind
 from tbcluster.cluster.trust import JoinToken, Membership, TrustFolder, join_cluster
 from tbcluster.cluster.trust.join_token import MAX_CHARACTERS
@@ -28,7 +29,9 @@ def join(
     ],
     name: Annotated[
         str | None,
-        typer.Option(help="What this node is called.", show_default="its host name"),
+        typer.Option(
+            help="What this node is called.", show_default="the one it has there, or its host name"
+        ),
     ] = None,
     timeout: Annotated[
         float, typer.Option(min=0, help="Wait so many seconds for the head node.")
@@ -55,12 +58,20 @@ def join(
     wanted = JoinToken.decode(token)
     folder = own_folder()
     install_service = _service_installer(folder.path) if installs else None
-    if force or new_keys or not _is_member(folder, wanted):
+    has_to_join = force or new_keys or not _is_member(folder, wanted)
+    if has_to_join:
         if new_keys:
             folder.renew_node()
-        _join(wanted, folder, name or host_name(), timeout)
+        _join(wanted, folder, name or _usual_name(folder, wanted), timeout)
     if install_service is not None:
         install_service()
+    elif has_to_join and runs_agent(folder.path):
+        console.print(
+            "The agent that runs here still has the old keys: end it and start `tbcluster agent` "
+            "again, or restart its service.",
+            soft_wrap=True,
+            markup=False,
+        )
     else:
         console.print(
             "Next: `tbcluster agent`, or `tbcluster service install` to have it run from now "
@@ -96,10 +107,28 @@ def _join(token: JoinToken, folder: TrustFolder, name: str, timeout_s: float) ->
         on_note=lambda note: console.print(note, soft_wrap=True, markup=False),
     )
     console.print(
-        f"This machine is {_described(membership)}. Its keys are in {folder.path}.",
+        f"This machine is {_described(membership)}{_remark(name, membership.node_name)}. Its keys "
+        f"are in {folder.path}.",
         soft_wrap=True,
         markup=False,
     )
+
+
+def _usual_name(folder: TrustFolder, wanted: JoinToken) -> str:
+    """What this machine is called in that cluster; its host name where it is new there."""
+    known = folder.membership()
+    is_known = known is not None and known.cluster_id == wanted.cluster_id
+    return known.node_name if known is not None and is_known else host_name()
+
+
+def _remark(wanted: str, given: str) -> str:
+    """Why the node is not called what it asked for."""
+    if given == wanted:
+        return ""
+    stem, _, number = given.rpartition("-")
+    is_taken = number.isdigit() and stem != "" and wanted.startswith(stem)
+    why = f"{wanted} was taken" if is_taken else "the head node knows it by this name"
+    return f" ({why}; `tbcluster nodes rename` on the head node changes it)"
 
 
 def _is_member(folder: TrustFolder, wanted: JoinToken) -> bool:

@@ -23,6 +23,7 @@ from tbcluster.cli.state import own_folder
 from tbcluster.cluster.doctor import amounts
 from tbcluster.cluster.rack.rack import head_of
 from tbcluster.cluster.trust import MemberFile
+from tbcluster.errors import RackError
 from tbcluster.machine import Interface, Machine, NodeView, RackView, ThunderboltPort
 
 app = typer.Typer(help="List, show, rename and revoke the rack's nodes.")
@@ -75,10 +76,27 @@ def revoke_node(
 ) -> None:
     """Shut a node out: its keys are refused from now on, and its connections are ended."""
     file = members()
+    if file.revocable(name).is_revoked:
+        console.print(plain(f"{name} was revoked already."))
+        return
     if not yes:
-        typer.confirm(f"Revoke {name}? To come back it has to join anew.", abort=True, err=True)
+        _agree(f"Revoke {name}? To come back it has to join anew.")
     file.revoke(name)
-    console.print(plain(f"{name} is revoked. To wipe its keys, remove its folder there."))
+    console.print(
+        plain(
+            f"{name} is revoked. To wipe its keys, remove its folder there. If a model is being "
+            "served, start `tbcluster serve` again."
+        ),
+        soft_wrap=True,
+    )
+
+
+def _agree(question: str) -> None:
+    """Raises: RackError unless the user says yes."""
+    try:
+        typer.confirm(question, abort=True, err=True)
+    except typer.Abort as error:
+        raise RackError("nothing was changed: answer y, or give --yes") from error
 
 
 def members() -> MemberFile:

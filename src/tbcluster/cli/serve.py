@@ -28,9 +28,10 @@ from tbcluster.cli.options import (
     byte_count,
     key_file_path,
 )
+from tbcluster.cli.state import own_folder
 from tbcluster.cluster.kv_options import DEFAULT_DISK_BYTES, KvOptions
 from tbcluster.cluster.layout import parse_place
-from tbcluster.errors import ListenError
+from tbcluster.errors import ListenError, RackError
 from tbcluster.hardware.allocator import share_arenas
 from tbcluster.server.keys import KeyFile, KeyRing
 
@@ -138,6 +139,11 @@ def serve(
     if access_log:
         logging.getLogger("tbcluster.access").setLevel(logging.INFO)
     rack = own_rack(local=local)
+    if placed and rack is None:
+        raise RackError(
+            "--place names nodes of a rack, and there is no cluster in "
+            f"{own_folder().path}: make one with `tbcluster init`, or leave --place out"
+        )
     bars = StageBars()
     cluster = Cluster(
         model,

@@ -57,6 +57,8 @@ def install(
     )
     if not quiet:
         typer.echo(services.shown_install(wanted))
+        if kind is ServiceKind.AGENT:
+            _advise(TrustFolder(services.caller.state_folder))
     if prints:
         return
     services.require_root(wanted)
@@ -65,10 +67,21 @@ def install(
     if quiet:
         return
     report(state)
-    if TrustFolder(services.caller.state_folder).membership() is None:
+
+
+def _advise(folder: TrustFolder) -> None:
+    """Say where an agent's service has nothing to do."""
+    if folder.head() is not None:
         console.print(
-            "This machine is no node of a cluster yet, the service waits for that: run "
-            "`tbcluster init` or `tbcluster join TOKEN`, as yourself.",
+            "The head node's agent comes with `serve`: `tbcluster service install serve MODEL`.",
+            soft_wrap=True,
+            markup=False,
+        )
+    elif folder.membership() is None:
+        console.print(
+            "This machine belongs to no cluster yet: `tbcluster join TOKEN` first, as yourself. A "
+            "service that is there already waits for that.",
+            soft_wrap=True,
             markup=False,
         )
 

@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -258,7 +257,7 @@ class Cluster:
         return ClusterStatus(
             state=self._state,
             model=self.model_name,
-            stages=tuple(replace(stage) for stage in parts.stages.statuses) if parts else (),
+            stages=parts.stages.snapshot() if parts else (),
             num_requests=parts.engine.num_open if parts else 0,
             error=str(self._failure) if self._failure else None,
             doing=self._words(parts) if self._state is ClusterState.STARTING else None,

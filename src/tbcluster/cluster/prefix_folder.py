@@ -41,7 +41,7 @@ def stage_folders(model: ServedModel) -> list[Path] | None:
 
 def fingerprint(model: ServedModel) -> str:
     """Of everything that must be equal for a saved KV cache to be valid."""
-    ranges = [str(layers) for layers in model.ranges]
+    ranges = [f"[{layers.start}, {layers.end})" for layers in model.ranges]
     parts = [ranges, model.kv.bits, model.device.backend, version("mlx-lm"), version("mlx")]
     digest = blake2b(repr(parts).encode(), digest_size=FINGERPRINT_BYTES)
     for path in sorted(model.folder.path.iterdir()):

@@ -3,7 +3,7 @@
 import logging
 import queue
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -252,6 +252,12 @@ class StageSet:
                     return None
             if news is not None:
                 return news
+
+    def snapshot(self) -> tuple[StageStatus, ...]:
+        """The state of all stages, with the names that their nodes have now."""
+        return tuple(
+            replace(status, node=self._places.name(status.index)) for status in self.statuses
+        )
 
     def is_better_way(self) -> bool:
         """Whether some messages could take a better way than they do."""

@@ -122,13 +122,6 @@ class StageWatcher:
 def tell_requests(engine: Engine, loss: Loss) -> None:
     """End what was running through a stage or a way that is gone; what waits goes on waiting."""
     engine.hold()
-    mending = (
-        "the stage is being started again"
-        if isinstance(loss, StageExited)
-        else "another way is being looked for"
-    )
     engine.fail_running(
-        StageLostError(
-            f"{loss}, so this answer cannot be finished; {mending}: send the request again"
-        )
+        StageLostError(f"{loss}, so this answer cannot be finished: send the request again")
     )

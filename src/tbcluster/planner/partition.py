@@ -50,20 +50,40 @@ def check_ranges(ranges: Sequence[StageRange], num_layers: int, legal_cuts: Sequ
     """Whether stages with these layers, in this order, are the model.
 
     Raises:
-        PlanError: A layer is missing or in two stages, or the model cannot be cut there.
+        PlanError: A layer is missing, unknown or in two stages, or the model cannot be cut there.
     """
-    end = 0
+    last = StageRange(0, 0)
     for layers in ranges:
-        if layers.start != end:
-            what = f"layer {end} is missing" if layers.start > end else "stages overlap"
-            raise PlanError(f"{what}: stages must hold each of layers 0-{num_layers - 1} once")
-        if end and end not in legal_cuts:
+        if layers.end > num_layers:
+            unknown = StageRange(max(layers.start, num_layers), layers.end)
+            raise PlanError(
+                f"{_named(unknown)} not exist: the model has layers 0-{num_layers - 1}, and a "
+                f"stage was given {layers}"
+            )
+        if layers.start < last.end:
+            shared = StageRange(layers.start, min(last.end, layers.end))
+            raise PlanError(
+                f"layers {shared} are in two stages, {last} and {layers}: each layer belongs to one"
+            )
+        _check_gap(last.end, layers.start, num_layers)
+        if last.end and last.end not in legal_cuts:
             legal = ", ".join(map(str, legal_cuts)) or "nowhere"
             raise PlanError(
-                f"this model cannot be cut before layer {end}; it can be cut before: {legal}"
+                f"this model cannot be cut before layer {last.end}; it can be cut before: {legal}"
             )
-        end = layers.end
-    if end != num_layers:
+        last = layers
+    _check_gap(last.end, num_layers, num_layers)
+
+
+def _named(layers: StageRange) -> str:
+    is_one = layers.end - layers.start == 1
+    return f"layer {layers.start} does" if is_one else f"layers {layers} do"
+
+
+def _check_gap(start: int, end: int, num_layers: int) -> None:
+    if start < end:
+        missing = StageRange(start, end)
         raise PlanError(
-            f"the stages end with layer {end - 1}, the model has layers 0-{num_layers - 1}"
+            f"layers {missing} are in no stage: the model has layers 0-{num_layers - 1}; add a "
+            f"stage of {missing}, or widen the one beside them"
         )

@@ -101,9 +101,10 @@ class ControlServer:
         """Make the current (or else the next) `receive` return at once. Thread-safe."""
         self._end.wake()
 
-    def close(self) -> None:
-        """Free the endpoint; what was not received or delivered is gone."""
-        self._end.close()
+    def close(self, linger_s: float = 0.0) -> None:
+        """Free the endpoint; what was not received is gone, and what was not delivered goes so
+        long after the call."""
+        self._end.close(linger_s)
 
     def _look(self) -> Arrival | None:
         for _ in range(MAX_DROPS_AT_ONCE):

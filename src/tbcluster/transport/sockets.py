@@ -77,15 +77,15 @@ class WakeableSocket:
             except BlockingIOError:
                 return  # the pipe is full: a wake is pending already
 
-    def close(self) -> None:
-        """Free the socket; a second time does nothing."""
+    def close(self, linger_s: float = 0.0) -> None:
+        """Free the socket, what was sent after so long at most; a second time does nothing."""
         with self._wake_lock:
             if self._wake_in < 0:
                 return
             os.close(self._wake_in)
             os.close(self._wake_out)
             self._wake_in = -1
-        self.socket.close(linger=0)
+        self.socket.close(linger=round(linger_s * 1000))
         if self._on_close is not None:
             self._on_close()
 

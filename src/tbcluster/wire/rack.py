@@ -132,6 +132,10 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
     reason: str
 
 
+class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):
+    """The coordinator ends. One that is killed says nothing."""
+
+
 class CoordinatorBeat(msgspec.Struct, frozen=True, tag="coordinator-beat"):
     """The coordinator is there, and has heard of the agent's workers up to this serial."""
 
@@ -211,6 +215,7 @@ FromAgent = (
 FromCoordinator = (
     Welcome
     | Refused
+    | Goodbye
     | CoordinatorBeat
     | Peers
     | StartWorker

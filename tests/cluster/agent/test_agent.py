@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tbcluster.cluster.agent import connection
+from tbcluster.cluster.agent import connection, search_notes
 from tbcluster.cluster.agent.agent import Agent
 from tbcluster.cluster.links.echo import EchoServer
 from tbcluster.cluster.links.prober import Prober
@@ -27,6 +27,7 @@ from tbcluster.wire.rack import (
     RACK_PROTOCOL,
     AgentBeat,
     FromAgent,
+    Goodbye,
     Hello,
     Inspect,
     Inspected,
@@ -44,6 +45,7 @@ from tbcluster.wire.rack import (
 from tests.doubles.agent import CLUSTER_KEYS, AgentProcess, joined_folder
 from tests.doubles.coordinator import CoordinatorDouble
 from tests.doubles.processes import is_alive, worker_pids
+from tests.doubles.trusted import free_control_port
 from tests.doubles.waiting import DEADLINE_S, wait_until
 
 SPEC = StageSpec(0, 2, "", StageRange(0, 1), 1, "tcp://127.0.0.1:*", "")
@@ -136,6 +138,13 @@ def remembered(path: Path) -> tuple[str, ...]:
     membership = TrustFolder(path).membership()
     assert membership is not None
     return membership.addresses
+
+
+def name_in(path: Path) -> str:
+    """What the node in this folder is called."""
+    membership = TrustFolder(path).membership()
+    assert membership is not None
+    return membership.node_name
 
 
 def test_it_says_what_the_machine_is_and_that_it_is_there(rack: Rack) -> None:
@@ -335,6 +344,49 @@ def test_workers_end_when_nobody_comes_back(
             wait_until(lambda: not is_alive(pid), "the worker has ended")
             coordinator.is_deaf = False
             assert "the coordinator was away" in coordinator.hear(WorkerEnded).what
+
+
+def test_it_keeps_the_name_that_the_coordinator_says(tmp_path: Path) -> None:
+    key = joined_folder(tmp_path).node().keys.public
+    with CoordinatorDouble(CLUSTER_KEYS, [key], node_name="renamed") as coordinator:
+        joined_folder(tmp_path, f"127.0.0.1:{coordinator.port}")
+        with RunningAgent(tmp_path):
+            wait_until(lambda: name_in(tmp_path) == "renamed", "it is renamed")
+
+
+def test_a_search_in_vain_is_told_and_so_is_a_goodbye(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="tbcluster")
+    monkeypatch.setattr(search_notes, "VAIN_AFTER_S", 0.5)
+    key = joined_folder(tmp_path).node().keys.public
+    port = free_control_port()
+    joined_folder(tmp_path, f"127.0.0.1:{port}", port=port)
+    looking = f"INFO looking for the head node of rack at 127.0.0.1:{port} and by multicast DNS"
+    in_vain = (
+        f"WARNING nothing answers at 127.0.0.1:{port}: is `tbcluster serve` running on the head "
+        f"node, and does a firewall let port {port} pass?"
+    )
+    ended = f"INFO the coordinator at 127.0.0.1:{port} ended"
+
+    def lines(wanted: str) -> int:
+        return [f"{one.levelname} {one.message}" for one in caplog.records].count(wanted)
+
+    with RunningAgent(tmp_path):
+        wait_until(lambda: lines(in_vain) == 1, "it says that nobody is there")
+        assert lines(looking) == 1
+        with CoordinatorDouble(CLUSTER_KEYS, [key], port=port) as coordinator:
+            coordinator.hear(AgentBeat)
+            coordinator.say(Goodbye())
+            wait_until(lambda: lines(ended) == 1, "it says that the coordinator ended")
+            coordinator.hear(Hello, 2)
+            wait_until(lambda: lines(looking) == 2, "it has begun another search")
+
+
+def test_a_folder_of_models_that_is_missing_is_told(tmp_path: Path) -> None:
+    joined_folder(tmp_path / "state")
+    with AgentProcess(tmp_path / "state", "--models", str(tmp_path / "none")) as agent:
+        agent.await_line(f"WARNING {tmp_path}/none does not exist: models are taken from")
 
 
 def test_a_coordinator_that_comes_later_is_found_by_the_rack_file(tmp_path: Path) -> None:

@@ -25,7 +25,14 @@ from tbcluster.cluster.agent.connection import (
     Settle,
     StopWorkers,
 )
-from tbcluster.wire.rack import CoordinatorBeat, FromCoordinator, Inspect, Refused, Welcome
+from tbcluster.wire.rack import (
+    CoordinatorBeat,
+    FromCoordinator,
+    Goodbye,
+    Inspect,
+    Refused,
+    Welcome,
+)
 
 HERE, THERE = "192.0.2.1:1", "192.0.2.2:1"
 WELCOME = Welcome("first", "rack", "mini2")
@@ -145,6 +152,26 @@ def test_a_connection_that_takes_nothing_is_a_loss() -> None:
     assert one.passed(1.0) == [Search()]
 
 
+def test_a_goodbye_is_a_loss_without_a_wait() -> None:
+    one = connected()
+    ended = Note(f"the coordinator at {HERE} ended")
+    assert one.heard(1.0, Goodbye()) == [Disconnect(), ended]
+    assert one.passed(1.0) == []  # its port may still be open
+    assert one.passed(1.0 + FIRST_PAUSE_S) == [Search()]
+    one.found(1.5, [])
+    workers_end = one.passed(1.0 + ABSENCE_S)
+    assert any(isinstance(action, StopWorkers) for action in workers_end)
+
+
+def test_whoever_says_goodbye_before_a_welcome_is_left() -> None:
+    one = connection()
+    one.passed(0.0)
+    one.found(0.0, [HERE])
+    assert Disconnect() in one.heard(0.5, Goodbye())
+    assert one.state is LinkState.SEARCHING
+    assert one.passed(0.5 + ABSENCE_S) == [Search()]  # there are no workers to end
+
+
 def test_the_same_coordinator_is_told_what_it_missed() -> None:
     one = connected()
     one.passed(LOST_AFTER_S)
@@ -213,7 +240,7 @@ def test_a_node_that_is_revoked_while_connected_ends_its_workers() -> None:
     assert any(isinstance(action, StopWorkers) for action in actions)
 
 
-MESSAGES = st.sampled_from([WELCOME, AGAIN, BEAT, Inspect(), Refused("no")])
+MESSAGES = st.sampled_from([WELCOME, AGAIN, BEAT, Goodbye(), Inspect(), Refused("no")])
 EVENTS = st.lists(
     st.tuples(
         st.floats(0, 4),

@@ -24,6 +24,7 @@ from tbcluster.wire.rack import (
     CoordinatorBeat,
     FromAgent,
     FromCoordinator,
+    Goodbye,
     Hello,
     Inspect,
     Inspected,
@@ -450,6 +451,13 @@ def test_a_node_that_goes_away_is_not_waited_for_with_an_answer(rack: RackOfScri
 # The end
 
 
+def test_whoever_is_there_is_told_goodbye(rack: RackOfScripts) -> None:
+    agents = [rack.bring_up("one"), rack.bring_up("two")]
+    rack.plane.close()
+    for agent in agents:
+        agent.hear(Goodbye)
+
+
 def test_whoever_waits_learns_that_it_was_closed(tmp_path: Path) -> None:
     rack = RackOfScripts(tmp_path)
     rack.bring_up("one")
@@ -499,7 +507,7 @@ def test_what_fails_in_its_thread_does_not_leave_anyone_waiting(
         rack.plane.wait_for(lambda nodes: False, 10.0)
     assert "the control plane failed" in caplog.text
     wait_until(lambda: bool(news), "those who have a worker are told")
-    assert news == ["is out of reach: the control plane was closed"]
+    assert news == ["is out of reach: the rack was closed"]
 
 
 def test_the_port_is_one_coordinators(rack: RackOfScripts) -> None:

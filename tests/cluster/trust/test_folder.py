@@ -3,6 +3,7 @@
 import os
 import re
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,7 @@ def test_the_head_node_is_a_member_over_loopback(folder: TrustFolder) -> None:
     assert known is not None
     assert known.node_name == "desk"
     folder.remember(("192.0.2.9:1",))
+    folder.rename("other")
     assert folder.membership() == known
 
 
@@ -140,8 +142,21 @@ def test_a_joined_node_knows_its_cluster(folder: TrustFolder) -> None:
     assert folder.membership() == other
 
 
+def test_a_node_keeps_the_name_that_it_is_given(folder: TrustFolder) -> None:
+    known = membership()
+    folder.join(known)
+    folder.rename("other")
+    assert TrustFolder(folder.path).membership() == replace(known, node_name="other")
+    version = (folder.path / "membership.json").stat().st_ino
+    folder.rename("other")
+    assert (folder.path / "membership.json").stat().st_ino == version
+    with pytest.raises(TrustError, match="is no name"):
+        folder.rename("no name")
+
+
 def test_only_members_remember(folder: TrustFolder) -> None:
     folder.remember(("192.0.2.1:29640",))
+    folder.rename("mini")
     assert folder.membership() is None
 
 

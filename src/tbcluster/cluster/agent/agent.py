@@ -50,6 +50,7 @@ from tbcluster.wire.rack import (
     CoordinatorBeat,
     FromAgent,
     FromCoordinator,
+    Goodbye,
     Hello,
     Inspect,
     Inspected,
@@ -255,7 +256,7 @@ class Agent:
         logger.info(
             "connected to %s at %s, as %s", welcome.cluster_name, address, welcome.node_name
         )
-        self._searcher.rest((address, *welcome.addresses))
+        self._searcher.rest((address, *welcome.addresses), welcome.node_name)
 
     # What the coordinator says
 
@@ -286,7 +287,7 @@ class Agent:
                 self._neighbours.measure(peer_id, local)
             case Watch(peer_id=peer_id, paths=paths):
                 self._neighbours.watch(peer_id, paths)
-            case Welcome() | Refused() | RackAnswer():
+            case Welcome() | Refused() | Goodbye() | RackAnswer():
                 pass  # said to others, or before
 
     # How

@@ -3,7 +3,7 @@
     SEARCHING ──found──▶ GREETING ──Welcome──▶ CONNECTED
         ▲  ▲                │ │                    │
         │  └──no answer─────┘ └──Refused──▶ REFUSED│
-        └──────────────nothing heard for 3 s───────┘   (and from REFUSED, after a while)
+        └─────nothing heard for 3 s, or Goodbye────┘   (and from REFUSED, after a while)
 
 Each connection begins with a Hello, and each wait has an end: whatever happens, the agent comes
 back to searching.
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tbcluster.wire.rack import FromCoordinator, Refused, Welcome
+from tbcluster.wire.rack import FromCoordinator, Goodbye, Refused, Welcome
 
 BEAT_S = 0.5
 LOST_AFTER_S = 3.0
@@ -151,6 +151,8 @@ class Connection:
         if isinstance(message, Refused):
             return self._refuse(now, message.reason)
         self._heard_at = now
+        if isinstance(message, Goodbye):
+            return self._part(now)
         if self.state is LinkState.CONNECTED:
             return [] if isinstance(message, Welcome) else [Obey(message)]
         return self._settle(now, message) if isinstance(message, Welcome) else []
@@ -236,6 +238,12 @@ class Connection:
         self._be_absent()
         self._search(now)
         return [Disconnect(), Note(f"lost the coordinator at {self._address}: {how}")]
+
+    def _part(self, now: float) -> list[Action]:
+        self._be_absent()
+        # Not at once: its port may stay open for a moment.
+        self._search(now + self._pause_s())
+        return [Disconnect(), Note(f"the coordinator at {self._address} ended")]
 
     def _be_absent(self) -> None:
         if self.state is LinkState.CONNECTED:

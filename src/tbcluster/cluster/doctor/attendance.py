@@ -19,7 +19,7 @@ def check_nodes(rack: RackMap) -> Iterator[Finding]:
         yield failed("nodes", None, "the rack has no node", "tbcluster init")
     elif not rack.online():
         yield failed("nodes", None, "no node is online", "tbcluster agent")
-    else:
+    elif not rack.is_alone:
         members = [node for node in rack.rack.nodes if node.state is not NodeState.REVOKED]
         yield ok("nodes", None, f"{len(rack.online())} of {len(members)} nodes are online")
 
@@ -70,7 +70,10 @@ def _absence(node: NodeView) -> tuple[str, str]:
     sleeps = node.machine.sleep_minutes if node.machine is not None else None
     asleep = f"; it is set to sleep after {sleeps} idle minutes" if sleeps else ""
     detail = f"offline: {since}{asleep}"
-    return detail, "tbcluster service install (or, until it is closed: tbcluster agent)"
+    return detail, (
+        "tbcluster service install (or `tbcluster agent` in a terminal, for as long as that is "
+        "open)"
+    )
 
 
 def check_clock(rack: RackMap, node: NodeView, machine: Machine) -> Iterator[Finding]:

@@ -29,6 +29,11 @@ class RackMap:
 
     rack: RackView
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether this is a machine by itself, which belongs to no cluster or cannot see it."""
+        return not self.rack.cluster_id
+
     def online(self) -> tuple[NodeView, ...]:
         """The nodes that can be given work."""
         return tuple(node for node in self.rack.nodes if node.state is NodeState.ONLINE)

@@ -39,6 +39,7 @@ from tbcluster.wire.control import Report, Routes
 from tbcluster.wire.rack import (
     MAX_MESSAGE_BYTES,
     AskRack,
+    Goodbye,
     Hello,
     Measure,
     Measured,
@@ -55,8 +56,12 @@ from tbcluster.wire.tensors import Buffer
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.1
+# What was said last has so long to leave the machine.
+LINGER_S = 0.2
 Interfaces = tuple[Interface, ...]
 OnWorkerNews = Callable[[Report | WorkerStarted | str], None]
+
+CLOSED = "the rack was closed: models run on it inside `with tbcluster.Rack() as rack:` only"
 
 
 class ControlPlane:
@@ -128,7 +133,7 @@ class ControlPlane:
         # First: who is on this list when the thread ends is told by it.
         self._workers[worker_id] = on_news
         if self._is_closed:
-            raise RackError("the control plane was closed")
+            raise RackError(CLOSED)
 
         def start() -> None:
             self._perform(
@@ -156,6 +161,11 @@ class ControlPlane:
     def hello(self, node_id: str) -> Hello | None:
         """What a node said of itself, if it is online."""
         return self._attendance.hello(node_id)
+
+    def name_of(self, node_id: str) -> str:
+        """What a node is called now."""
+        names = (one.name for one in self._ring.members() if one.node_id == node_id)
+        return next(names, node_id)
 
     def is_revoked(self, node_id: str) -> bool:
         """Whether a node may not take part any more."""
@@ -212,7 +222,7 @@ class ControlPlane:
         while self._thread.is_alive():
             with suppress(queue.Empty):
                 return answers.get(timeout=TICK_S)
-        raise RackError("the control plane was closed")
+        raise RackError(CLOSED)
 
     # This object's thread
 
@@ -224,10 +234,10 @@ class ControlPlane:
             logger.exception("the control plane failed")
             self._is_closed = True
         finally:
-            self._server.close()
+            self._server.close(LINGER_S)
             self._notify()
             for on_news in list(self._workers.values()):
-                on_news("is out of reach: the control plane was closed")
+                on_news("is out of reach: the rack was closed")
 
     def _turn(self) -> None:
         arrival = self._server.receive(TICK_S)
@@ -364,7 +374,7 @@ class ControlPlane:
 
     def _is_well(self, is_enough: Callable[[list[NodeView]], bool]) -> bool:
         if self._is_closed:
-            raise RackError("the control plane was closed")
+            raise RackError(CLOSED)
         is_measuring = self._measuring.is_waiting(self._attendance.online())
         return is_enough(self.nodes()) and not is_measuring
 
@@ -377,4 +387,6 @@ class ControlPlane:
         self._server.wake()
 
     def _stop(self) -> None:
+        for node_id in self._attendance.online():
+            self._perform(self._attendance.send_to(node_id, Goodbye()))
         self._is_closed = True

@@ -106,7 +106,7 @@ class RackPlaces:
         return Guard(self._head.keys, lambda key: key == allowed)
 
     def name(self, stage: int) -> str:
-        return self._members[self._nodes[stage]].name
+        return self._plane.name_of(self._nodes[stage])
 
     def launch(self, spec: StageSpec, on_report: OnReport, on_exit: OnExit) -> RemoteWorker:
         node_id = self._nodes[spec.index]

@@ -39,6 +39,11 @@ logger = logging.getLogger(__name__)
 LOOK_S = 0.5
 # Nodes that are on their way need no line.
 PATIENCE_S = 2.0
+HINT_S = 10.0
+HINT = (
+    "(run `tbcluster agent` there; or give its layers to others with --place, or leave it out for "
+    "good with `tbcluster nodes revoke`)"
+)
 
 
 class Rack:
@@ -133,17 +138,20 @@ class Rack:
         if wanted:
             # The coordinator's own ways are those of its node.
             wanted += [member.name for member in self._members() if member.is_head]
-        said = ""
-        patient_until = time.monotonic() + PATIENCE_S
+        said, started = "", time.monotonic()
+        hints = [HINT]
         while not self._are_there(wanted):
             if self._is_closed.is_set() or gives_up():
                 raise ClusterClosedError("the cluster was closed while it waited for its nodes")
             missing = _missing(self.plane.nodes(), wanted)
             line = f"waiting for {', '.join(missing)}" if missing else "measuring the links"
             on_wait(line)
-            if line != said and time.monotonic() > patient_until:
+            waited_s = time.monotonic() - started
+            if line != said and waited_s > PATIENCE_S:
                 self._on_note(line)
                 said = line
+            if missing and hints and waited_s > HINT_S:
+                self._on_note(hints.pop())
         there = [
             node
             for node in self.plane.nodes()

@@ -5,6 +5,7 @@ understood; what does not parse gets no answer, and no message changes anything 
 of a token.
 """
 
+import errno
 import logging
 import threading
 import time
@@ -95,14 +96,16 @@ class JoinDesk:
         try:
             server = ControlServer(f"tcp://*:{port}", guard, max_message_bytes=MAX_JOIN_BYTES)
         except RackError as error:
-            reason = str(error)
+            trouble = f"machines cannot join by way of this process: {error}"
+            if getattr(error.__cause__, "errno", None) == errno.EADDRINUSE:
+                trouble = (
+                    f"port {port} is in use, most likely by `tbcluster serve` on this machine: "
+                    "then it admits them, and nothing is wrong"
+                )
         else:
             self._trouble = ""
             return server
-        self._complain(
-            f"machines cannot join by way of this process: {reason}. Another tbcluster on this "
-            "machine may be admitting them"
-        )
+        self._complain(trouble)
         return None
 
     def _attend(self, server: ControlServer) -> None:

@@ -154,6 +154,20 @@ class TrustFolder:
             if known is not None and known.addresses != addresses[:MAX_ADDRESSES]:
                 self._membership.save(_stored(replace(known, addresses=addresses)))
 
+    def rename(self, node_name: str) -> None:
+        """Keep what the cluster calls this node. The head node's list of members says it there.
+
+        Raises:
+            TrustError: It is no name, or the folder cannot be used.
+        """
+        if self.head() is not None:
+            return
+        with self._membership.locked():
+            known = self.membership()
+            if known is not None and known.node_name != node_name:
+                renamed = replace(known, node_name=checked_name(node_name))
+                self._membership.save(_stored(renamed))
+
     def check_is_no_head(self) -> None:
         """Raises: TrustError where this machine is the head node of a cluster."""
         head = self.head()

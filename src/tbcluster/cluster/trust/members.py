@@ -75,6 +75,10 @@ class MemberFile:
         """Raises: UnknownNodeError for `old`; TrustError where `new` is taken or malformed."""
         self._change(lambda roster: rosters.renamed(roster, old, new))
 
+    def revocable(self, name: str) -> Member:
+        """The node that `revoke` would revoke, or has; raises as that does."""
+        return rosters.revocable(self._load(), name)
+
     def revoke(self, name: str) -> None:
         """End a node's membership.
 

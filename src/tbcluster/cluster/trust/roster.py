@@ -162,13 +162,19 @@ def revoked(roster: Roster, name: str) -> Roster:
         UnknownNodeError: There is none of this name.
         TrustError: It is the head node.
     """
+    member = revocable(roster, name)
+    return _replaced(roster, member, replace(member, is_revoked=True))
+
+
+def revocable(roster: Roster, name: str) -> Member:
+    """The node that would be revoked; raises as `revoked` does."""
     member = roster.find(name)
     if member.is_head:
         raise TrustError(
             f"{member.name!r} is the head node: without it there is no cluster. To end this "
             "cluster, remove its folder and make another with `tbcluster init`"
         )
-    return _replaced(roster, member, replace(member, is_revoked=True))
+    return member
 
 
 def _matching(invitations: Iterable[Invitation], secret: str, now: float) -> Invitation:
