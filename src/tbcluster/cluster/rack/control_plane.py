@@ -74,7 +74,7 @@ class ControlPlane:
         addresses: Where agents can reach this node, for them to remember.
 
     Raises:
-        StageError: The control port is in use.
+        RackError: The control port is in use.
     """
 
     def __init__(
