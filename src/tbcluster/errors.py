@@ -20,7 +20,6 @@ TbclusterError
 │   └── JoinError                this machine was not admitted to the cluster
 ├── RackError                the rack cannot do what was asked
 │   ├── UnknownNodeError         no node has this name
-│   ├── VersionError             two nodes run different versions
 │   ├── PortInUseError           the control port is taken: a coordinator runs here already
 │   └── NoPathError              no address of a node answers
 ├── RackFileError            the file that describes a rack cannot be used
@@ -115,10 +114,6 @@ class RackError(TbclusterError):
 
 class UnknownNodeError(RackError):
     """No node of the cluster has this name or id."""
-
-
-class VersionError(RackError):
-    """Two nodes run different versions of tbcluster."""
 
 
 class PortInUseError(RackError):
