@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar, cast
 
 import zmq
@@ -116,7 +117,7 @@ def bind(
         if guard is not None:
             keeper = doorkeeper(context)
             domain = keeper.watch(guard.allows)
-            forget = lambda: keeper.forget(domain)  # noqa: E731
+            forget = partial(keeper.forget, domain)
             be_server(socket, guard.keys, domain)
         else:
             _refuse_others(endpoint, "a guard")

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Sequence
 
+from tbcluster.cluster.discovery.addresses import join_port
 from tbcluster.cluster.links.candidates import candidates
 from tbcluster.cluster.links.conversation import Conversation
 from tbcluster.cluster.links.ranking import best_first
@@ -61,13 +62,8 @@ class Prober:
         return PathMeasurement(path, round_trip_us, small_gbps, large_gbps, time.time())
 
     def _talk_to(self, peer: Peer, path: Path) -> Conversation:
-        route = Route(endpoint_of(path.address, peer.probe_port), peer.public_key)
+        route = Route(f"tcp://{join_port(path.address, peer.probe_port)}", peer.public_key)
         return Conversation(route, self._keys, timeout_s=MEASURE_S, context=self._context)
-
-
-def endpoint_of(address: str, port: int) -> str:
-    """Where ZeroMQ connects to; `address` may be IPv4, or IPv6 with or without a scope."""
-    return f"tcp://[{address}]:{port}" if ":" in address else f"tcp://{address}:{port}"
 
 
 def steadiness(address: str) -> tuple[int, str]:

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from tbcluster.cluster.discovery.addresses import join_port
 from tbcluster.cluster.links.echo import ANSWER, MAX_TOKEN_BYTES
 from tbcluster.cluster.links.health import PathHealth
-from tbcluster.cluster.links.prober import endpoint_of
 from tbcluster.machine import PathMeasurement
 from tbcluster.transport.control import ControlClient
 from tbcluster.transport.doorkeeper import Context
@@ -60,7 +60,7 @@ class PathWatcher:
             Target(
                 peer.node_id,
                 address,
-                Route(endpoint_of(address, peer.probe_port), peer.public_key),
+                Route(f"tcp://{join_port(address, peer.probe_port)}", peer.public_key),
             )
             for address in addresses
         )
