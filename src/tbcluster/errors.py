@@ -6,7 +6,10 @@ TbclusterError
 │   ├── CorruptModelError        files are there but cannot be read as a model
 │   ├── UnsupportedModelError    the architecture or its code cannot be run here
 │   └── ParityError              sharded output differs from unsharded output
+├── FetchError               weights cannot be fetched, kept or trusted
+│   └── DiskFullError            there is not enough room for them
 ├── PlanError                the layers cannot be placed as asked
+│   └── DoesNotFitError          the rack has too little memory; it says what would fit
 ├── RequestError             what a client asked for cannot be done as asked
 │   ├── UnknownModelError        it names a model that is not served here
 │   ├── ContextLengthError       the prompt does not fit the model's context
@@ -55,6 +58,28 @@ class ParityError(ModelError):
 
 class PlanError(TbclusterError):
     """The layers cannot be placed as asked."""
+
+
+class DoesNotFitError(PlanError):
+    """The rack has too little memory for the model and the promise.
+
+    Attributes:
+        missing_bytes: How much is missing over all nodes.
+        remedies: What would fit, a line each.
+    """
+
+    def __init__(self, message: str, missing_bytes: int, remedies: tuple[str, ...]) -> None:
+        super().__init__("; ".join((message, *remedies)))
+        self.missing_bytes = missing_bytes
+        self.remedies = remedies
+
+
+class FetchError(TbclusterError):
+    """Weights cannot be fetched, kept or trusted."""
+
+
+class DiskFullError(FetchError):
+    """There is not enough room for them on the disk."""
 
 
 class RequestError(TbclusterError):

@@ -10,6 +10,7 @@ import msgspec
 
 from tbcluster.core import StageRange
 from tbcluster.errors import WireError
+from tbcluster.wire.errands import Calibrated, CalibrateSpec, Fetched, Fetching, FetchSpec
 
 STOP_LINE = b"stop\n"
 
@@ -52,7 +53,7 @@ class Routes(msgspec.Struct, frozen=True):
     results: Route | None = None
 
 
-class StageSpec(msgspec.Struct, frozen=True):
+class StageSpec(msgspec.Struct, frozen=True, tag="stage"):
     """Everything a worker needs to become stage `index`. The first `Routes` come in a line after
     it, and others whenever they change.
 
@@ -139,15 +140,17 @@ class Reference(msgspec.Struct, frozen=True, tag="reference"):
     margins: tuple[float, ...]
 
 
-Report = Bound | Routed | Loading | Ready | Failed | Reference
+Report = Bound | Routed | Loading | Ready | Failed | Reference | Fetching | Fetched | Calibrated
+# What an agent can be asked to run.
+Errand = StageSpec | FetchSpec | CalibrateSpec
 
 _encoder = msgspec.json.Encoder()
 _report_decoder: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 
-Spec = TypeVar("Spec", StageSpec, ReferenceSpec, Routes)
+Spec = TypeVar("Spec", StageSpec, ReferenceSpec, Routes, FetchSpec, CalibrateSpec)
 
 
-def encode_line(message: Report | StageSpec | ReferenceSpec | Routes) -> bytes:
+def encode_line(message: Report | Errand | ReferenceSpec | Routes) -> bytes:
     """One line, newline included."""
     return _encoder.encode(message) + b"\n"
 

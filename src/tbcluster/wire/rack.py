@@ -11,11 +11,11 @@ import msgspec
 
 from tbcluster.errors import WireError
 from tbcluster.machine import Interface, Machine, PathMeasurement, RackView
-from tbcluster.wire.control import Report, Routes, StageSpec
+from tbcluster.wire.control import Errand, Report, Routes
 from tbcluster.wire.tensors import Buffer
 
 # Counts up with every change of these messages; PROTOCOL_VERSION counts the data plane's.
-RACK_PROTOCOL = 1
+RACK_PROTOCOL = 2
 MAX_MESSAGE_BYTES = 4 << 20
 
 
@@ -29,6 +29,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
         probe_port: Where it answers other nodes' measurements.
         run_dir: Folder of its workers' sockets, for stages that sit beside one another.
         user_id: Whose processes its workers are, by number.
+        weights_port: Where it lets other nodes copy weights; 0 for nowhere.
+        certificate: The one it shows there, and to other nodes, in PEM.
     """
 
     protocol: int
@@ -38,6 +40,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     probe_port: int
     run_dir: str
     user_id: int
+    weights_port: int = 0
+    certificate: str = ""
 
 
 class HelloVersions(msgspec.Struct, frozen=True, tag="hello"):
@@ -143,13 +147,14 @@ class CoordinatorBeat(msgspec.Struct, frozen=True, tag="coordinator-beat"):
 
 
 class Peer(msgspec.Struct, frozen=True):
-    """Another node, as an agent needs to know it."""
+    """Another node, as an agent needs to know it; `certificate` as in `Hello`."""
 
     node_id: str
     name: str
     public_key: str
     probe_port: int
     interfaces: tuple[Interface, ...]
+    certificate: str = ""
 
 
 class Peers(msgspec.Struct, frozen=True, tag="peers"):
@@ -159,10 +164,10 @@ class Peers(msgspec.Struct, frozen=True, tag="peers"):
 
 
 class StartWorker(msgspec.Struct, frozen=True, tag="start-worker"):
-    """Start a stage worker."""
+    """Start a stage worker, or an errand."""
 
     worker_id: str
-    spec: StageSpec
+    spec: Errand
 
 
 class RouteWorker(msgspec.Struct, frozen=True, tag="route-worker"):

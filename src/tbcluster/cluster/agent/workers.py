@@ -15,7 +15,7 @@ from tbcluster.cluster.supervisor import Worker, describe_exit
 from tbcluster.demo import MODEL_PATH
 from tbcluster.errors import StageError
 from tbcluster.hardware.sleep import keep_awake
-from tbcluster.wire.control import CurveKeys, Routes, StageSpec
+from tbcluster.wire.control import CurveKeys, Errand, Routes, StageSpec
 from tbcluster.wire.rack import WorkerEnded, WorkerSaid, WorkerStarted
 
 logger = logging.getLogger(__name__)
@@ -68,8 +68,9 @@ class Workers:
         """Those that run, or are about to."""
         return tuple(self._slots)
 
-    def start(self, worker_id: str, spec: StageSpec) -> None:
+    def start(self, worker_id: str, spec: Errand) -> None:
         """Start a worker; one that runs already is left as it is."""
+        assert isinstance(spec, StageSpec)  # noqa: S101 - nobody asks for errands yet
         if worker_id in self._slots:
             logger.warning("worker %s was to be started twice", worker_id)
             return

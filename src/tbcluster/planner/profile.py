@@ -1,0 +1,78 @@
+"""What a model asks of a machine, layer by layer. Pure."""
+
+from dataclasses import dataclass
+
+from tbcluster.core import CacheCost
+
+
+@dataclass(frozen=True, slots=True)
+class PartProfile:
+    """A layer, the embedding or the head.
+
+    Attributes:
+        weight_bytes: In memory, in the type it is computed in, routed experts included.
+        flops: Multiplications and additions for one token, without attention over the context.
+        expert_bytes: How much of `weight_bytes` are routed experts, of which a token uses some.
+        num_experts: Routed experts; 0 where there are none.
+        experts_per_token: How many of them one token uses.
+        lookup_bytes: How much of `weight_bytes` is looked up row by row (an embedding's).
+        caches: The KV caches it keeps for each sequence.
+    """
+
+    weight_bytes: int
+    flops: int
+    expert_bytes: int = 0
+    num_experts: int = 0
+    experts_per_token: int = 0
+    lookup_bytes: int = 0
+    caches: tuple[CacheCost, ...] = ()
+
+    def bytes_read(self, rows: int) -> float:
+        """Bytes of weights that one step of `rows` tokens reads, with experts drawn evenly."""
+        dense = self.weight_bytes - self.expert_bytes - self.lookup_bytes
+        if not self.num_experts:
+            return float(dense + self.expert_bytes)
+        idle = (1 - self.experts_per_token / self.num_experts) ** rows
+        return dense + self.expert_bytes * (1 - idle)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelProfile:
+    """A model before any of it is loaded, from its config and the headers of its files.
+
+    Attributes:
+        layers: One for each.
+        embedding: What stage 0 holds beside its layers.
+        head: What the last stage holds beside its layers: norm, head, a tied embedding once more.
+        shared: What every stage holds, whatever its layers (a rotary table, say).
+        hidden_bytes: What crosses a cut, for one token.
+        legal_cuts: Layer indices before which the model may be cut, ascending.
+        context_length: The longest the model was made for; None where its config does not tell.
+        num_visits: How often one step passes through the stages.
+        weight_kind: What most of the weights are: "float32", "bfloat16", "float16", or
+            "4-bit/64" for affine quantization in groups of 64 ("mxfp4" and the like by name).
+        file_bytes: All weight files together.
+        active_parameters: Parameters that one token uses; `num_parameters` are all.
+    """
+
+    name: str
+    architecture: str
+    layers: tuple[PartProfile, ...]
+    embedding: PartProfile
+    head: PartProfile
+    shared: PartProfile
+    hidden_bytes: int
+    legal_cuts: tuple[int, ...]
+    context_length: int | None
+    num_visits: int
+    vocab_size: int
+    weight_kind: str
+    file_bytes: int
+    num_parameters: int
+    active_parameters: int
+
+    @property
+    def weight_bytes(self) -> int:
+        """All of it, each part once."""
+        parts = (*self.layers, self.embedding, self.head, self.shared)
+        return sum(part.weight_bytes for part in parts)
