@@ -9,10 +9,10 @@ from contextlib import suppress
 from tbcluster.errors import StageError, WireError
 from tbcluster.wire.control import (
     STOP_LINE,
-    Errand,
     ReferenceSpec,
     Report,
     Routes,
+    WorkerSpec,
     decode_report,
     encode_line,
 )
@@ -35,7 +35,7 @@ class Worker:
     def __init__(
         self,
         module: str,
-        spec: Errand | ReferenceSpec,
+        spec: WorkerSpec | ReferenceSpec,
         on_report: Callable[[Report], None],
         on_exit: Callable[[int], None],
     ) -> None:

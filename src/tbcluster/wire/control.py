@@ -142,7 +142,7 @@ class Reference(msgspec.Struct, frozen=True, tag="reference"):
 
 Report = Bound | Routed | Loading | Ready | Failed | Reference | Fetching | Fetched | Calibrated
 # What an agent can be asked to run.
-Errand = StageSpec | FetchSpec | CalibrateSpec
+WorkerSpec = StageSpec | FetchSpec | CalibrateSpec
 
 _encoder = msgspec.json.Encoder()
 _report_decoder: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
@@ -150,7 +150,7 @@ _report_decoder: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 Spec = TypeVar("Spec", StageSpec, ReferenceSpec, Routes, FetchSpec, CalibrateSpec)
 
 
-def encode_line(message: Report | Errand | ReferenceSpec | Routes) -> bytes:
+def encode_line(message: Report | WorkerSpec | ReferenceSpec | Routes) -> bytes:
     """One line, newline included."""
     return _encoder.encode(message) + b"\n"
 

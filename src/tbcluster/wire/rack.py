@@ -11,7 +11,7 @@ import msgspec
 
 from tbcluster.errors import WireError
 from tbcluster.machine import Interface, Machine, PathMeasurement, RackView
-from tbcluster.wire.control import Errand, Report, Routes
+from tbcluster.wire.control import Report, Routes, WorkerSpec
 from tbcluster.wire.tensors import Buffer
 
 # Counts up with every change of these messages; PROTOCOL_VERSION counts the data plane's.
@@ -167,7 +167,7 @@ class StartWorker(msgspec.Struct, frozen=True, tag="start-worker"):
     """Start a stage worker, or an errand."""
 
     worker_id: str
-    spec: Errand
+    spec: WorkerSpec
 
 
 class RouteWorker(msgspec.Struct, frozen=True, tag="route-worker"):

@@ -15,7 +15,7 @@ from tbcluster.cluster.supervisor import Worker, describe_exit
 from tbcluster.demo import MODEL_PATH
 from tbcluster.errors import StageError
 from tbcluster.hardware.sleep import keep_awake
-from tbcluster.wire.control import CurveKeys, Errand, Routes, StageSpec
+from tbcluster.wire.control import CurveKeys, Routes, StageSpec, WorkerSpec
 from tbcluster.wire.rack import WorkerEnded, WorkerSaid, WorkerStarted
 
 logger = logging.getLogger(__name__)
@@ -68,7 +68,7 @@ class Workers:
         """Those that run, or are about to."""
         return tuple(self._slots)
 
-    def start(self, worker_id: str, spec: Errand) -> None:
+    def start(self, worker_id: str, spec: WorkerSpec) -> None:
         """Start a worker; one that runs already is left as it is."""
         assert isinstance(spec, StageSpec)  # noqa: S101 - nobody asks for errands yet
         if worker_id in self._slots:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tbcluster.wire.control import Errand, Report
+from tbcluster.wire.control import Report, WorkerSpec
 from tbcluster.wire.rack import (
     AskRack,
     FromCoordinator,
@@ -14,7 +14,7 @@ from tbcluster.wire.rack import (
 )
 
 # The spec of a worker for the node that said this of itself.
-MakeSpec = Callable[[Hello], Errand]
+MakeSpec = Callable[[Hello], WorkerSpec]
 
 
 @dataclass(frozen=True, slots=True)
