@@ -17,6 +17,9 @@ BENCHMARKS = {
     "hostile-clients": "1,000 hostile requests beside one stream: its pace, memory, answers",
     "link-transport": "messages over an encrypted link, in trains of small frames and as they are",
     "encryption": "one stream through 2 stages on 2 machines: encrypted against in the clear",
+    "neighbour-copy": "weights copied from a neighbour, verified, against plain TCP",
+    "planning": "seconds to plan 61 layers on 8 unequal nodes, and 128 layers on 64",
+    "unequal-rack": "two unequal nodes: the plan's layout against an even one, and its predictions",
     "demo-accuracy": "score of the bundled model on its held-out questions, through 2 stages",
 }
 

@@ -19,6 +19,7 @@ from benchmarks.full_pipeline.streams import Stream, plain_request, random_promp
 from benchmarks.harness import Bar, Report, interleaved_pairs, note, report_ratio
 from benchmarks.http_clients import HttpClients
 from tbcluster import Cluster
+from tbcluster.cluster.models.models import Models
 from tbcluster.server.options import ServerOptions
 from tbcluster.server.serving import Server
 
@@ -74,7 +75,7 @@ def without_http(cluster: Cluster, prompts: Sequence[Sequence[int]]) -> float:
 def serving(cluster: Cluster) -> Iterator[int]:
     """The server in a thread; gives its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(cluster, ServerOptions())
+        server = Server(Models.of(cluster), ServerOptions())
         server.open()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

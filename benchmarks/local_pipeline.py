@@ -53,7 +53,7 @@ class LocalPipeline(OneSequence):
         self._places = LocalPlaces()
         self._receiver = ZmqReceiver(self._places.results)
         self._sender = RoutedSender()
-        work = StageWork(str(model_path), stage_ranges(model_path, num_stages))
+        work = StageWork([str(model_path)] * num_stages, stage_ranges(model_path, num_stages))
         self._stages = StageSet(work, self._places, self._sender, self._receiver.port)
         super().__init__(Pipeline(self._sender, self._receiver))
 

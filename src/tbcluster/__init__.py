@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tbcluster.cluster.rack.rack import Rack
     from tbcluster.cluster.status import ClusterState, ClusterStatus
     from tbcluster.generation import GenerationResponse
+    from tbcluster.planner.plan import Plan, Wishes
 
 __version__ = "0.1.0"
 
@@ -31,7 +32,9 @@ __all__ = [
     "GenerationResponse",
     "KvOptions",
     "PlacedRange",
+    "Plan",
     "Rack",
+    "Wishes",
     "__version__",
     "embed",
     "generate",
@@ -48,7 +51,9 @@ _HOMES = {
     "GenerationResponse": "tbcluster.generation",
     "KvOptions": "tbcluster.cluster.kv_options",
     "PlacedRange": "tbcluster.cluster.layout",
+    "Plan": "tbcluster.planner.plan",
     "Rack": "tbcluster.cluster.rack.rack",
+    "Wishes": "tbcluster.planner.plan",
     "embed": "tbcluster.api",
     "generate": "tbcluster.api",
     "load": "tbcluster.api",

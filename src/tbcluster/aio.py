@@ -16,6 +16,7 @@ from tbcluster.cluster.streams import astream
 from tbcluster.core import Pooling, TokenId
 from tbcluster.embeddings import Text, arun_embeddings, embedding_requests, finished_vector
 from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
+from tbcluster.planner.plan import Wishes
 
 if TYPE_CHECKING:
     from tbcluster.cluster.rack.rack import Rack
@@ -28,9 +29,10 @@ async def load(
     kv: KvOptions | None = None,
     rack: "Rack | None" = None,
     placed: Sequence[PlacedRange] = (),
+    wishes: Wishes | None = None,
 ) -> tuple[Cluster, Any]:
     """`tbcluster.load` without blocking the event loop; cancelling it ends what was started."""
-    cluster = Cluster(path_or_id, stages=stages, kv=kv, rack=rack, placed=placed)
+    cluster = Cluster(path_or_id, stages=stages, kv=kv, rack=rack, placed=placed, wishes=wishes)
     try:
         await asyncio.to_thread(cluster.start)
     except asyncio.CancelledError:

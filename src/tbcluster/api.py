@@ -15,6 +15,7 @@ from tbcluster.cluster.streams import stream
 from tbcluster.core import Pooling, TokenId
 from tbcluster.embeddings import Text, embedding_requests, finished_vector, run_embeddings
 from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
+from tbcluster.planner.plan import Wishes
 
 if TYPE_CHECKING:
     from tbcluster.cluster.rack.rack import Rack
@@ -27,25 +28,29 @@ def load(
     kv: KvOptions | None = None,
     rack: "Rack | None" = None,
     placed: Sequence[PlacedRange] = (),
+    wishes: Wishes | None = None,
 ) -> tuple[Cluster, Any]:
     """Load a model cut into stages.
 
     Args:
         path_or_id: A folder, a Hugging Face id, or None for the bundled model.
-        stages: How many stage processes; None for two, or on a rack one for each node, or as many
-            as the layers allow.
+        stages: How many stage processes in each replica; None for two, or on a rack for the best
+            number.
         kv: How the KV caches are kept: memory, bits, prefix cache.
         rack: The nodes to run on, a running `tbcluster.Rack`; None for this machine alone.
-        placed: Which node runs which layers; empty for an even split over all nodes.
+        placed: Which node runs which layers; empty for the best plan.
+        wishes: Context and streams that are promised, and how many replicas there are.
 
     Returns:
         The running cluster, which is also a context manager (leaving it, or the interpreter's exit,
         ends all processes), and mlx-lm's tokenizer.
 
     Raises:
-        ModelError, PlanError, StageError, RackError: See `Cluster`.
+        ModelError, FetchError, PlanError, StageError, RackError: See `Cluster`.
     """
-    cluster = Cluster(path_or_id, stages=stages, kv=kv, rack=rack, placed=placed).start()
+    cluster = Cluster(
+        path_or_id, stages=stages, kv=kv, rack=rack, placed=placed, wishes=wishes
+    ).start()
     return cluster, cluster.tokenizer
 
 

@@ -3,7 +3,19 @@
 This module holds data only: no I/O, no clock.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+# What mlx-lm fetches, less *.py: no code that comes with a model is ever run.
+FETCHED_FILES = [
+    "*.json",
+    "model*.safetensors",
+    "tokenizer.model",
+    "*.tiktoken",
+    "*.txt",
+    "*.jsonl",
+    "*.jinja",
+]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,11 +39,19 @@ class ListedFile:
     Attributes:
         path: Inside the model's folder, with forward slashes.
         sha256: Of the whole content, in hexadecimal; None where its source does not tell.
+        header_sha256: Of a weight file's safetensors header with the 8 bytes before it; None for
+            other files.
     """
 
     path: str
     size: int
     sha256: str | None = None
+    header_sha256: str | None = None
+
+    @property
+    def holds_weights(self) -> bool:
+        """Whether it is a safetensors file, of which parts can be of use."""
+        return self.path.endswith(".safetensors")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +73,20 @@ class Listing:
     def total_bytes(self) -> int:
         """All files together."""
         return sum(file.size for file in self.files)
+
+
+def merged(spans: Iterable[Span]) -> tuple[Span, ...]:
+    """The same bytes in as few spans as can be, ascending; empty spans are left out."""
+    found: list[Span] = []
+    for span in sorted(spans):
+        last = found[-1] if found else None
+        if last is not None and last.file == span.file and span.offset <= last.end:
+            found[-1] = Span(span.file, last.offset, max(last.end, span.end) - last.offset)
+        elif span.length:
+            found.append(span)
+    return tuple(found)
+
+
+def num_bytes(spans: Iterable[Span]) -> int:
+    """All of them together."""
+    return sum(span.length for span in spans)

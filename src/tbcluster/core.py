@@ -25,6 +25,9 @@ MAX_GRAMMAR_CHARS = 1 << 17
 # What a quantized KV cache may have.
 KV_BITS = (8, 4)
 
+# By how many tokens KV caches grow: mlx-lm's KVCache.step.
+KV_BLOCK_TOKENS = 256
+
 
 class FinishReason(StrEnum):
     """Why a sequence ended, in OpenAI's words."""
@@ -270,6 +273,17 @@ class CacheCost:
     fixed_bytes: int
     bytes_per_token: int
     window: int | None = None
+
+    def num_bytes(self, num_tokens: int) -> int:
+        """Bytes of so many tokens, exactly."""
+        kept = num_tokens if self.window is None else min(num_tokens, self.window)
+        return self.fixed_bytes + self.bytes_per_token * kept
+
+    def held_bytes(self, num_tokens: int) -> int:
+        """Bytes that may be held for so many tokens, as the cache grows by blocks."""
+        # A cache that grows from an unaligned length keeps what room it had, and rounds up again.
+        num_blocks = -(-(num_tokens + 2 * (KV_BLOCK_TOKENS - 1)) // KV_BLOCK_TOKENS)
+        return self.num_bytes(num_blocks * KV_BLOCK_TOKENS)
 
 
 @dataclass(frozen=True, slots=True)

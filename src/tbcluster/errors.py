@@ -12,8 +12,11 @@ TbclusterError
 │   └── DoesNotFitError          the rack has too little memory; it says what would fit
 ├── RequestError             what a client asked for cannot be done as asked
 │   ├── UnknownModelError        it names a model that is not served here
+│   ├── ModelNotLoadedError      it names a model that is not loaded now
 │   ├── ContextLengthError       the prompt does not fit the model's context
 │   └── QueueFullError           too many requests are waiting
+├── ModelLoadingError        a model is not loaded yet; a retry makes sense
+├── NoRoomError              a model does not fit beside those that are loaded
 ├── WireError                bytes that are no message of this protocol
 ├── StageError               a stage worker cannot compute or be started
 │   └── StageLostError           its process died; it is being started again
@@ -27,9 +30,13 @@ TbclusterError
 │   └── NoPathError              no address of a node answers
 ├── RackFileError            the file that describes a rack cannot be used
 ├── ServiceError             the system's service cannot be installed, removed or asked
+├── EndpointError            no server answers at an address, or it refuses
 ├── ListenError              the server cannot listen on its address, or may not without keys
 └── ClusterClosedError       the cluster is not running: closed, not started, or started twice
 """
+
+# More names than this are not told in a sentence.
+MAX_NAMED = 10
 
 
 class TbclusterError(Exception):
@@ -64,12 +71,14 @@ class DoesNotFitError(PlanError):
     """The rack has too little memory for the model and the promise.
 
     Attributes:
+        message: Without the remedies.
         missing_bytes: How much is missing over all nodes.
         remedies: What would fit, a line each.
     """
 
     def __init__(self, message: str, missing_bytes: int, remedies: tuple[str, ...]) -> None:
         super().__init__("; ".join((message, *remedies)))
+        self.message = message
         self.missing_bytes = missing_bytes
         self.remedies = remedies
 
@@ -91,10 +100,23 @@ class RequestError(TbclusterError):
 
 
 class UnknownModelError(RequestError):
-    """The request names a model that is not served here."""
+    """The request names a model that is not served here; `served` are those that are."""
 
-    def __init__(self, wanted: str, served: str) -> None:
-        super().__init__(f"the model {wanted!r} is not served here: use {served!r}", "model")
+    def __init__(self, wanted: str, *served: str) -> None:
+        known = " or ".join(map(repr, served[:MAX_NAMED]))
+        known = f"use {known}" if known else "there is none to serve"
+        super().__init__(f"the model {wanted!r} is not served here: {known}", "model")
+
+
+class ModelNotLoadedError(RequestError):
+    """The request names a model that is known and not loaded; requests do not load it."""
+
+    def __init__(self, wanted: str) -> None:
+        super().__init__(
+            f"the model {wanted!r} is not loaded: load it with `tbcluster load {wanted}`, or start "
+            "the server with --load-on-use",
+            "model",
+        )
 
 
 class ContextLengthError(RequestError):
@@ -103,6 +125,14 @@ class ContextLengthError(RequestError):
 
 class QueueFullError(RequestError):
     """Too many requests are waiting; try again later."""
+
+
+class ModelLoadingError(TbclusterError):
+    """A model is being loaded, or waits for its turn; a retry makes sense."""
+
+
+class NoRoomError(TbclusterError):
+    """A model does not fit beside those that are loaded, and they cannot or may not go."""
 
 
 class WireError(TbclusterError):
@@ -155,6 +185,10 @@ class RackFileError(TbclusterError):
 
 class ServiceError(TbclusterError):
     """The system's service cannot be installed, removed or asked."""
+
+
+class EndpointError(TbclusterError):
+    """No server answers at an address, or it does not do what was asked."""
 
 
 class ListenError(TbclusterError):

@@ -120,6 +120,7 @@ class Machine:
         os_build: macOS's build, such as 25D125.
         chip: "Apple M4 Pro".
         model: "Mac16,11".
+        cpu_limit: How many cores' time its processes may use (a container's limit); None for all.
         disk_free_bytes: Where models are kept.
         wired_limit_mb: iogpu.wired_limit_mb; 0 is the system's own default.
         sleep_minutes: Idle minutes after which the machine sleeps; 0 is never.
@@ -154,6 +155,7 @@ class Machine:
     thunderbolt: tuple[ThunderboltPort, ...] = ()
     rdma: Rdma = field(default_factory=Rdma)
     probe_errors: tuple[str, ...] = ()
+    cpu_limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

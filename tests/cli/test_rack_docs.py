@@ -1,4 +1,4 @@
-"""The commands of docs/rack.md and configs/README.md exist, with their options."""
+"""The commands of the documents on racks, plans and models exist, with their options."""
 
 import re
 import shlex
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 def commands() -> Iterator[str]:
     """Every command that is printed, in a block or within a sentence."""
-    for file in ("docs/rack.md", "configs/README.md"):
+    for file in ("docs/rack.md", "docs/planning.md", "docs/models.md", "configs/README.md"):
         text = (ROOT / file).read_text()
         blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
         lines = [line.strip() for block in blocks for line in block.splitlines()]

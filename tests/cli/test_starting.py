@@ -116,10 +116,11 @@ SWALLOWS = """
 import os, signal
 from tbcluster.cli.serve import end_on_signals
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.models.models import Models
 from tbcluster.server.options import ServerOptions
 from tbcluster.server.serving import Server, listen
 
-server = Server(Cluster(stages=1), ServerOptions())
+server = Server(Models.of(Cluster(stages=1)), ServerOptions())
 end_on_signals(server)
 with listen("127.0.0.1", 0) as listener, server.answering(listener):
     try:

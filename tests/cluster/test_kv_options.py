@@ -31,7 +31,11 @@ def smallest(costs: Any, num_tokens: int = MIN_CAPACITY_TOKENS) -> tuple[int, ..
 def one_machine(limit_bytes: int, weight_bytes: int, num_stages: int = 2) -> list[StageMemory]:
     """All stages beside one another, the weights with the first."""
     weights = [weight_bytes] + [0] * (num_stages - 1)
-    return [StageMemory("", limit_bytes, size) for size in weights]
+    return [StageMemory("here", limit_bytes, size) for size in weights]
+
+
+def by_hand(num_bytes: int) -> KvOptions:
+    return KvOptions(memory_bytes=num_bytes)
 
 
 def test_the_defaults() -> None:
@@ -75,11 +79,11 @@ def test_refused(fields: dict[str, Any], message: str) -> None:
 
 
 def test_what_is_asked_for_is_given_to_each_stage() -> None:
-    assert kv_budgets(COSTS, 10**6, one_machine(0, 10**12)) == (10**6, 10**6)
+    assert kv_budgets(COSTS, by_hand(10**6), one_machine(0, 10**12)) == (10**6, 10**6)
 
 
 def test_what_is_left_is_shared_out_by_need() -> None:
-    budgets = kv_budgets(COSTS, None, one_machine(10**9, 2 * 10**8))
+    budgets = kv_budgets(COSTS, KvOptions(), one_machine(10**9, 2 * 10**8))
     room = 8 * 10**8 * KV_SHARE
     assert sum(budgets) == pytest.approx(room, abs=2)
     assert budgets[0] == pytest.approx(3 * budgets[1], abs=3)
@@ -92,15 +96,37 @@ def test_each_machine_shares_out_its_own() -> None:
         StageMemory("b", 10**8, 10**7),
         StageMemory("b", 10**8, 10**7),
     ]
-    alone, first, second = kv_budgets(costs, None, machines)
+    alone, first, second = kv_budgets(costs, KvOptions(), machines)
     assert alone == pytest.approx(9 * 10**8 * KV_SHARE, abs=2)
     assert first == second == pytest.approx(4 * 10**7 * KV_SHARE, abs=2)
+
+
+def test_what_was_promised_is_kept_whatever_is_left() -> None:
+    machines = [
+        StageMemory("a", 10**6, 10**6 - 1000, other_bytes=10**6, promised_bytes=10**5),
+        StageMemory("b", 10**9, 0, promised_bytes=10**5),
+    ]
+    tight, wide = kv_budgets(COSTS[1:] * 2, KvOptions(), machines)
+    assert tight == 10**5
+    assert wide == pytest.approx(10**5 + (10**9 - 10**5) * KV_SHARE, abs=2)
+
+
+def test_what_activations_take_is_left_to_them() -> None:
+    machines = [StageMemory("a", 10**9, 10**8, other_bytes=5 * 10**8, promised_bytes=10**6)]
+    (budget,) = kv_budgets(COSTS[1:], KvOptions(), machines)
+    assert budget == pytest.approx(10**6 + 399 * 10**6 * KV_SHARE, abs=2)
+
+
+def test_room_for_other_models_is_left_where_that_is_asked_for() -> None:
+    machines = [StageMemory("a", 10**9, 0, promised_bytes=size) for size in (10**7, 10**6)]
+    options = KvOptions(keeps_to_promise=True)
+    assert kv_budgets(COSTS, options, machines) == (10**7, 10**6)
 
 
 def test_the_machine_that_has_too_little_is_named() -> None:
     machines = [StageMemory("a", 10**9, 0), StageMemory("mini2", 10**6, 10**6)]
     with pytest.raises(PlanError, match=r"stage 1 has 0 bytes.*free memory on mini2"):
-        kv_budgets(COSTS, None, machines)
+        kv_budgets(COSTS, KvOptions(), machines)
 
 
 @given(
@@ -125,7 +151,8 @@ def test_no_more_is_shared_out_than_there_is(
 ) -> None:
     room = max(0, limit_bytes - weight_bytes) * KV_SHARE
     try:
-        budgets = kv_budgets(costs, None, one_machine(limit_bytes, weight_bytes, len(costs)))
+        machines = one_machine(limit_bytes, weight_bytes, len(costs))
+        budgets = kv_budgets(costs, KvOptions(), machines)
     except PlanError:
         # Then even a sequence that is just long enough has no room, once each stage has its share.
         needed = smallest(costs)
@@ -153,7 +180,7 @@ def test_too_little_names_the_stage_and_what_to_do(
     memory_bytes: int | None, limit_bytes: int, weight_bytes: int
 ) -> None:
     with pytest.raises(PlanError) as caught:
-        kv_budgets(COSTS, memory_bytes, one_machine(limit_bytes, weight_bytes))
+        kv_budgets(COSTS, KvOptions(memory_bytes), one_machine(limit_bytes, weight_bytes))
     needed = smallest(COSTS)[0]
     message = str(caught.value)
     assert "stage 0 has" in message
@@ -165,6 +192,7 @@ def test_too_little_names_the_stage_and_what_to_do(
 def test_the_least_that_is_enough() -> None:
     needed = max(smallest(COSTS))
     assert KvMemory(COSTS, (needed, needed)).capacity_tokens() >= MIN_CAPACITY_TOKENS
-    assert kv_budgets(COSTS, needed, ()) == (needed, needed)
+    machines = one_machine(0, 0)
+    assert kv_budgets(COSTS, by_hand(needed), machines) == (needed, needed)
     with pytest.raises(PlanError):
-        kv_budgets(COSTS, needed - 1, ())
+        kv_budgets(COSTS, by_hand(needed - 1), machines)

@@ -39,6 +39,7 @@ from tbcluster.wire.control import (
 )
 
 RANGES = [StageRange(0, 2), StageRange(2, 5), StageRange(5, 6)]
+MODELS = ["/model", "/model", "/other"]
 READY = Ready(1000, "cpu")
 RESULTS_PORT = 99
 
@@ -115,7 +116,7 @@ class Bench:
         self.progress: list[list[StageState]] = []
         self.sender = RoutedSender()
         self.set = StageSet(
-            work or StageWork("/model", RANGES),
+            work or StageWork(MODELS, RANGES),
             self.places,
             self.sender,
             RESULTS_PORT,
@@ -153,14 +154,15 @@ def test_each_stage_is_told_its_place(bench: Bench) -> None:
     specs = [worker.spec for worker in bench.workers]
     assert [spec.index for spec in specs] == [0, 1, 2]
     assert [spec.layers for spec in specs] == RANGES
-    assert {(spec.num_stages, spec.epoch, spec.model) for spec in specs} == {(3, 1, "/model")}
+    assert {(spec.num_stages, spec.epoch) for spec in specs} == {(3, 1)}
+    assert [spec.model for spec in specs] == MODELS
     assert {(spec.kv_bits, spec.saved_folder) for spec in specs} == {(None, None)}
     assert [status.node for status in bench.set.statuses] == ["node0", "node1", "node2"]
 
 
 def test_each_stage_is_told_how_it_keeps_its_caches(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("a", "b", "c")]
-    bench = Bench(StageWork("/model", RANGES, kv_bits=4, saved_folders=folders))
+    bench = Bench(StageWork(MODELS, RANGES, kv_bits=4, saved_folders=folders))
     try:
         bench.start_all()
         assert [worker.spec.kv_bits for worker in bench.workers] == [4, 4, 4]
@@ -193,7 +195,7 @@ def test_who_sends_to_whom(bench: Bench) -> None:
 
 
 def test_a_looped_model_goes_round() -> None:
-    bench = Bench(StageWork("/model", RANGES, is_looped=True))
+    bench = Bench(StageWork(MODELS, RANGES, is_looped=True))
     try:
         bench.make_ready()
         onward = bench.workers[2].told[-1].next_stage

@@ -3,7 +3,7 @@
 import pytest
 
 from tbcluster.cluster.stages import StageState, StageStatus
-from tbcluster.cluster.status import ClusterState, ClusterStatus, loading, serving
+from tbcluster.cluster.status import ClusterState, ClusterStatus, loading, serving, state_of
 from tbcluster.core import StageRange
 from tbcluster.machine import Serving
 
@@ -64,3 +64,18 @@ def test_before_there_are_stages() -> None:
 
 def test_on_one_machine_there_are_no_nodes_to_name() -> None:
     assert serving(status(StageStatus(0, StageRange(0, 2)))).stages == {"": ("0: layers 0-1",)}
+
+
+@pytest.mark.parametrize(
+    ("replicas", "together"),
+    [
+        ([ClusterState.READY, ClusterState.RECOVERING], ClusterState.READY),
+        ([ClusterState.FAILED, ClusterState.READY], ClusterState.READY),
+        ([ClusterState.FAILED, ClusterState.RECOVERING], ClusterState.RECOVERING),
+        ([ClusterState.FAILED, ClusterState.FAILED], ClusterState.FAILED),
+    ],
+)
+def test_one_replica_that_is_up_is_enough(
+    replicas: list[ClusterState], together: ClusterState
+) -> None:
+    assert state_of(replicas) is together

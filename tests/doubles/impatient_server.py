@@ -5,6 +5,7 @@ import sys
 from contextlib import suppress
 
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.models.models import Models
 from tbcluster.hardware.allocator import share_arenas
 from tbcluster.server import serving
 from tbcluster.server.options import ServerOptions
@@ -36,7 +37,7 @@ def main(model: str | None = None) -> None:
         host, port = listener.getsockname()
         print(f"http://{host}:{port}: Ctrl-C ends it", file=sys.stderr, flush=True)  # noqa: T201
         with suppress(KeyboardInterrupt):
-            server = serving.Server(cluster, OPTIONS)
+            server = serving.Server(Models.of(cluster), OPTIONS)
             server.open()
             with server.answering(listener):
                 server.wait()

@@ -6,6 +6,7 @@ import threading
 from typing import Self
 
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.models.models import Models
 from tbcluster.server.options import ServerOptions
 from tbcluster.server.serving import Server, listen
 from tests.doubles.waiting import wait_until
@@ -15,17 +16,22 @@ SEND_BUFFER_BYTES = 16 * 1024
 
 
 class LocalServer:
-    """Serves a cluster while the block runs; the cluster answers no more requests afterwards.
+    """Serves a cluster, or models, while the block runs; they answer no more requests afterwards.
 
     Args:
         is_open: Whether the cluster runs; otherwise the server says that it is being started.
     """
 
     def __init__(
-        self, cluster: Cluster, options: ServerOptions | None = None, *, is_open: bool = True
+        self,
+        cluster: Cluster | Models,
+        options: ServerOptions | None = None,
+        *,
+        is_open: bool = True,
     ) -> None:
         self.notes: list[str] = []
-        self.server = Server(cluster, options or ServerOptions(), self.notes.append)
+        models = cluster if isinstance(cluster, Models) else Models.of(cluster)
+        self.server = Server(models, options or ServerOptions(), self.notes.append)
         if is_open:
             self.server.open()
         self._listener = listen("127.0.0.1", 0)

@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbcluster.core import NO_TOKEN, FinishReason, MicroBatch, Output, Pooling, Request, TokenId
-from tbcluster.engine.kv_memory import BLOCK_TOKENS
+from tbcluster.core import (
+    KV_BLOCK_TOKENS,
+    NO_TOKEN,
+    FinishReason,
+    MicroBatch,
+    Output,
+    Pooling,
+    Request,
+    TokenId,
+)
 from tbcluster.engine.pipeline import Pipeline
 from tbcluster.errors import StageError, StageLostError, TbclusterError
 from tbcluster.wire.messages import Result, encode_result
@@ -203,7 +211,7 @@ def test_memory_that_holds_few_at_a_time(pooling: Pooling) -> None:
     assert [embedding(told) for told in asked] == [expected(SYSTEM, pooling)] * 6
     assert len(stream) == 200
     # All that the memory holds: no token follows that would need room.
-    longest = (7,) * (2048 - 2 * (BLOCK_TOKENS - 1))
+    longest = (7,) * (2048 - 2 * (KV_BLOCK_TOKENS - 1))
     told = bench.embed(longest, pooling)
     bench.finish()
     assert embedding(told) == expected(longest, pooling)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from mlx_lm.models.cache import KVCache
 
-from tbcluster.core import CacheCost
-from tbcluster.engine.kv_memory import BLOCK_TOKENS, MAX_CAPACITY_TOKENS, KvMemory
+from tbcluster.core import KV_BLOCK_TOKENS, CacheCost
+from tbcluster.engine.kv_memory import MAX_CAPACITY_TOKENS, KvMemory
 
 costs = st.builds(
     CacheCost,
@@ -71,23 +71,23 @@ def test_mlx_lms_caches_never_hold_more(chunks: list[int]) -> None:
     """Whatever the chunks that tokens came in: a cache grows by blocks from where it was, and keeps
     the room it has there if that is at the end of a block."""
     cache = KVCache()
-    assert cache.step == BLOCK_TOKENS
+    assert cache.step == KV_BLOCK_TOKENS
     memory = KvMemory([[CacheCost(0, 2)]], [0])
     for chunk in chunks:
         cache.update_and_fetch(*(mx.zeros((1, 1, chunk, 1), mx.uint8),) * 2)
         # Its buffers have the shape of all the room there is, filled or not.
         held = cache.keys.nbytes + cache.values.nbytes
         counted = memory.bytes_for(cache.offset)[0]
-        assert held <= counted < held + 3 * 2 * BLOCK_TOKENS
+        assert held <= counted < held + 3 * 2 * KV_BLOCK_TOKENS
 
 
 def test_a_block_less_would_not_be_enough() -> None:
     cache = KVCache()
     for chunk in (255, 257, 257):
         cache.update_and_fetch(*(mx.zeros((1, 1, chunk, 1), mx.uint8),) * 2)
-    assert cache.keys.shape[2] == cache.offset + 2 * (BLOCK_TOKENS - 1)
+    assert cache.keys.shape[2] == cache.offset + 2 * (KV_BLOCK_TOKENS - 1)
     (counted,) = KvMemory([[CacheCost(0, 1)]], [0]).bytes_for(cache.offset)
-    assert counted - BLOCK_TOKENS < cache.keys.nbytes <= counted
+    assert counted - KV_BLOCK_TOKENS < cache.keys.nbytes <= counted
 
 
 @given(stages, st.data())

@@ -1,5 +1,6 @@
 """Known prefixes through the whole engine: what they spare, and that they change no answer."""
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,31 @@ def test_what_a_cancelled_request_leaves_is_whole(num_turns: int) -> None:
     kept = {entry.cache_id: [list(entry.tokens)] for entry in bench.caches.prefixes}
     assert kept == bench.stage.contexts
     bench.ask(prompt)
+
+
+def test_what_is_known_can_be_asked_for_while_it_changes() -> None:
+    """From another thread, as whoever chooses between engines does."""
+    bench = Bench()
+    asked = Request("asked", SYSTEM + QUESTIONS[0], 8)
+    answers: set[int] = set()
+    errors: list[Exception] = []
+    is_over = threading.Event()
+
+    def ask() -> None:
+        try:
+            while not is_over.is_set():
+                answers.add(bench.engine.num_known(asked))
+        except Exception as error:  # told in the test's own thread
+            errors.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    for number in range(30):
+        bench.ask(SYSTEM[: 20 + 3 * number] + QUESTIONS[1] + (number,))
+    bench.ask(SYSTEM + QUESTIONS[0])
+    is_over.set()
+    thread.join()
+    assert not errors
+    assert answers <= set(range(len(asked.prompt)))
+    assert bench.engine.num_known(asked) == len(asked.prompt) - 1
+    assert bench.engine.num_known(Request("other", asked.prompt, 8, cache_prompt=False)) == 0

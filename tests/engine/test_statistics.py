@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from tbcluster.core import MicroBatch, StepResult, VisitTiming
-from tbcluster.engine.statistics import Counters, EngineStatistics, StageStatistics
+from tbcluster.engine.statistics import Counters, EngineStatistics, StageStatistics, merged
 
 
 def step(*timings: tuple[int, int], round_trip_us: int = 10**9) -> StepResult:
@@ -114,3 +114,27 @@ def test_two_counters_share_nothing() -> None:
     known = {field.name for field in dataclasses.fields(Counters)}
     held = {"num_prefixes", "num_running", "num_waiting"}
     assert {name for name in names if name.startswith("num_")} - known == held
+
+
+def test_several_engines_together() -> None:
+    first, second = Counters(1), Counters(2)
+    first.count_step(step((10, 1), round_trip_us=20))
+    second.count_step(step((20, 2), (30, 3), round_trip_us=70))
+    first.num_generated_tokens, second.num_generated_tokens = 3, 4
+    together = merged([first.snapshot(1, (5,), (9,), 2, 1), second.snapshot(2, (6, 7), (8, 8), 3)])
+    stages = (StageStatistics(10, 1), StageStatistics(20, 2), StageStatistics(30, 3))
+    assert together.stages == stages
+    assert (together.kv_used_bytes, together.kv_budget_bytes) == ((5, 6, 7), (9, 8, 8))
+    assert (together.num_steps, together.round_trip_us, together.wire_us) == (2, 90, 30)
+    assert (together.num_generated_tokens, together.num_prefixes) == (7, 3)
+    assert (together.num_running, together.num_waiting) == (5, 1)
+
+
+def test_one_engine_alone_is_what_it_is() -> None:
+    counters = Counters(2)
+    counters.count_step(step((10, 1), (20, 2), round_trip_us=50))
+    for number, field in enumerate(dataclasses.fields(Counters)):
+        if field.name.startswith("num_") and field.name != "num_stages":
+            setattr(counters, field.name, number)
+    alone = counters.snapshot(1, (2, 3), (4, 5), 6, 7)
+    assert merged([alone]) == alone

@@ -29,12 +29,14 @@ def test_what_is_told(tmp_path: Path) -> None:
     write(tmp_path, "proc/cpuinfo", CPUINFO)
     write(tmp_path, "proc/meminfo", "MemTotal: 900 kB\nMemAvailable: 300 kB\n")
     write(tmp_path, "sys/class/dmi/id/product_name", "Example Station\n")
+    write(tmp_path, "sys/fs/cgroup/cpu.max", "150000 100000\n")
     assert probe_linux(BASE, tmp_path) == replace(
         BASE,
         system=f"Linux {platform.release()}",
         chip="Example Xeon 9000",
         model="Example Station",
         available_bytes=300 * 1024,
+        cpu_limit=1.5,
         interfaces=local_interfaces("linux", tmp_path),
     )
 

@@ -2,9 +2,11 @@
 key, in plain text."""
 
 import socket
+import ssl
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 
 import zmq
 
@@ -15,12 +17,14 @@ from tbcluster.wire.messages import Step, encode_step
 from tbcluster.wire.operations import DropCache
 from tbcluster.wire.rack import RACK_PROTOCOL, AskRack, Hello, encode_message
 from tests.doubles.namespaces import Network
+from tests.doubles.tls_peers import TlsPeer
 
 # A handshake takes some milliseconds; an answer would not be much later.
 PATIENCE_S = 1.5
 # What ZeroMQ says to anyone before it knows who that is.
 GREETING_BYTES = 64
 PLAIN_TEXT = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n\r\n" + bytes(200)
+ASKED_FILE = b"GET /owner%2Ftiny/main/config.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
 Address = tuple[str, int]
 
 
@@ -75,6 +79,31 @@ def answers_to_plain_text(
             client.sendall(PLAIN_TEXT)
         give_up = time.monotonic() + PATIENCE_S
         return {address: _heard(client, give_up) for address, client in clients.items()}
+
+
+def answers_to_tls(
+    network: Network, node: str, addresses: Sequence[Address], folder: Path
+) -> dict[Address, bytes]:
+    """Ask every port for a model's file, inside TLS and with a certificate of one's own; gives what
+    each one that speaks TLS answers. A file in `folder` holds the certificate."""
+    own = TlsPeer.at(folder)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.load_cert_chain(*own.files)
+    answers = {}
+    for address in addresses:
+        with (
+            network.inside(node),
+            suppress(OSError),
+            socket.create_connection(address, PATIENCE_S) as raw,
+            context.wrap_socket(raw) as client,
+        ):
+            # TLS 1.3's client is done before the server has refused it.
+            answers[address] = b""
+            client.sendall(ASKED_FILE)
+            answers[address] = client.recv(4096)
+    return answers
 
 
 def _heard(client: socket.socket, give_up: float) -> bytes:

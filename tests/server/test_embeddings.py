@@ -14,10 +14,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.models.models import Models
 from tbcluster.cluster.streams import stream
 from tbcluster.server import problems
+from tbcluster.server.desk import Desk, UseGuard
 from tbcluster.server.embeddings import MAX_INPUTS, make_router
-from tbcluster.server.intake import Intake
 from tbcluster.server.metrics import Metrics
 from tbcluster.server.serving import listen
 from tests.doubles.waiting import wait_until
@@ -42,9 +43,12 @@ def charged() -> list[int]:
 @pytest.fixture(scope="module")
 def http(cluster: Cluster, charged: list[int]) -> Iterator[httpx.Client]:
     app = FastAPI()
-    app.state.metrics = Metrics(cluster)
+    models = Models.of(cluster)
+    app.state.metrics = Metrics(models.clusters)
     problems.install(app)
-    app.include_router(make_router(Intake(cluster)))
+    app.include_router(make_router(Desk(models, 60)))
+
+    app.add_middleware(UseGuard)
 
     async def with_caller(scope: Any, receive: Any, send: Any) -> None:
         scope.setdefault("state", {})["caller"] = SimpleNamespace(charge=charged.append)

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tbcluster.cluster.cluster import Cluster
 from tbcluster.server.draining import Drain
 from tbcluster.server.guards import BodyGuard, DrainGuard, RequestGate
 from tbcluster.server.metrics import Metrics
@@ -41,7 +40,7 @@ def part(body: bytes, *, more: bool) -> Message:
 
 
 def gate(app: ASGIApp) -> tuple[RequestGate, Metrics]:
-    metrics = Metrics(Cluster())
+    metrics = Metrics(dict)
     return RequestGate(app, metrics, logs_access=False), metrics
 
 
@@ -94,7 +93,7 @@ def test_a_body_of_two_lengths_is_refused_and_the_connection_closed() -> None:
 
 def test_the_arrival_is_noted_on_the_clock_of_the_metrics() -> None:
     scope = scope_of()
-    metrics = Metrics(Cluster(), clock=lambda: 10.0)
+    metrics = Metrics(dict, clock=lambda: 10.0)
     run(RequestGate(echo, metrics, logs_access=False), scope, part(b"", more=False))
     assert scope["state"]["arrived_at"] == 10.0
 

@@ -229,6 +229,7 @@ LIMITS = Limits(vocab_size=1, context_length=None)
         ("Limits and timeouts", f"was refused | {OPTIONS.refused_body_s:g} s |"),
         ("Limits and timeouts", f"without a request | {OPTIONS.idle_timeout_s:g} s |"),
         ("Limits and timeouts", f"of its answer | {OPTIONS.write_timeout_s:g} s |"),
+        ("Limits and timeouts", f"to be loaded | {OPTIONS.load_wait_s:g} s |"),
         ("Limits and timeouts", f"| {OPTIONS.drain_s:g} s (`--drain`) |"),
         ("Limits and timeouts", f"| {MAX_DEPTH} deep, {MAX_NAMES:,} names in one object |"),
         ("Limits and timeouts", f"| {MAX_CONTAINERS:,} lists and objects, {MAX_VALUES:,} values ("),

@@ -45,7 +45,8 @@ def scrape(server: LocalServer) -> Samples:
 
 
 def value(found: Samples, name: str, **labels: str) -> float:
-    return found.get((f"tbcluster_{name}", frozenset(labels.items())), 0.0)
+    named = labels if "reason" in labels else {"model": MODEL, **labels}
+    return found.get((f"tbcluster_{name}", frozenset(named.items())), 0.0)
 
 
 def counters(found: Samples) -> Samples:
@@ -95,7 +96,7 @@ def test_refusals_are_counted_by_their_reason(server: LocalServer) -> None:
 
 
 def test_counters_go_on_after_the_engine_began_anew(cluster: Cluster) -> None:
-    metrics = Metrics(cluster)
+    metrics = Metrics(lambda: {MODEL: cluster})
     before = samples(metrics.exposition().decode())
     assert value(before, "steps_total") > 0
     cluster.reset_statistics()
@@ -125,8 +126,8 @@ def output(number: int, at: float, *, is_last: bool = False) -> Output:
 
 
 def test_a_request_is_timed_from_its_arrival(cluster: Cluster) -> None:
-    metrics = Metrics(cluster, clock=lambda: 10.0)
-    timer = metrics.begin("/x", 4.0)
+    metrics = Metrics(lambda: {MODEL: cluster}, clock=lambda: 10.0)
+    timer = metrics.begin("/x", MODEL, 4.0)
     timer.output(output(1, 10.0, is_last=True))
     timer.end("ok")
     after = samples(metrics.exposition().decode())
@@ -136,8 +137,8 @@ def test_a_request_is_timed_from_its_arrival(cluster: Cluster) -> None:
 
 def test_gaps_are_those_of_each_choice(cluster: Cluster) -> None:
     now = 10.0
-    metrics = Metrics(cluster, clock=lambda: now)
-    timer = metrics.begin("/x")
+    metrics = Metrics(lambda: {MODEL: cluster}, clock=lambda: now)
+    timer = metrics.begin("/x", MODEL)
     now = 12.0
     for choice in (0, 1):
         timer.output(output(1, 12.0 + choice), choice)

@@ -63,6 +63,8 @@ def test_every_operation_answers_as_described(server: ServeProcess) -> None:
     paths = set()
     for result in schema.get_all_operations():
         operation = result.ok()
+        if operation.path == "/models/unload":
+            continue  # others use the model
         paths.add(operation.path)
         for mode in MODES:
             try_out(operation, mode)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from tbcluster.cli.options import Memory
 from tbcluster.cli.state import own_folder
 from tbcluster.cli.terminal import log_to_terminal
 from tbcluster.cluster.agent.agent import Agent
@@ -38,6 +39,7 @@ def agent(
             show_default=False,
         ),
     ] = None,
+    memory: Memory = None,
     follow_parent: Annotated[
         bool, typer.Option("--follow-parent", hidden=True, help="End when standard input ends.")
     ] = False,
@@ -57,6 +59,7 @@ def agent(
         own_folder(),
         rack_file=read_rack_file(rack) if rack is not None else None,
         models=folder,
+        memory_bytes=memory,
     )
     call_when_told_to_end(running.stop, follows_parent=follow_parent)
     running.run()

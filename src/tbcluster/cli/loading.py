@@ -27,9 +27,9 @@ def say(line: str) -> None:
     console.print(Text(harmless(line)))
 
 
-def own_rack(*, local: bool) -> "Rack | None":
+def own_rack(*, local: bool, memory_bytes: int | None = None) -> "Rack | None":
     """The rack whose head this machine is, not started; None where it belongs to none, or with
-    `local`."""
+    `local`. `memory_bytes` is the most that models may take on this machine."""
     if local:
         return None
     folder = own_folder()
@@ -37,11 +37,12 @@ def own_rack(*, local: bool) -> "Rack | None":
         return None
     from tbcluster.cluster.rack.rack import Rack
 
-    return Rack(folder, on_note=say)
+    return Rack(folder, memory_bytes=memory_bytes, on_note=say)
 
 
 class StageBars:
-    """One progress bar for each stage that loads."""
+    """One progress bar for each stage that loads; they appear with the first status, since weights
+    may have to be fetched before, and stay no longer than the block."""
 
     def __init__(self) -> None:
         self._bars = Progress(
@@ -53,9 +54,12 @@ class StageBars:
             disable=not console.is_terminal,
         )
         self._tasks: dict[int, TaskID] = {}
+        self._is_open = False
 
     def show(self, statuses: list[StageStatus]) -> None:
         """How far each stage is."""
+        if self._is_open:
+            self._bars.start()
         for status in statuses:
             self._bars.update(
                 self._task(status),
@@ -64,10 +68,11 @@ class StageBars:
             )
 
     def __enter__(self) -> Self:
-        self._bars.start()
+        self._is_open = True
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._is_open = False
         self._bars.stop()
 
     def _task(self, status: StageStatus) -> TaskID:

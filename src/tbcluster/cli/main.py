@@ -17,13 +17,16 @@ from tbcluster.cli import (
     join,
     keys,
     links,
+    models,
     nodes,
+    plan,
+    pull,
     serve,
     service,
     status,
 )
 from tbcluster.cli.terminal import harmless, log_to_terminal
-from tbcluster.errors import TbclusterError
+from tbcluster.errors import DoesNotFitError, TbclusterError
 
 app = typer.Typer(
     name="tbcluster",
@@ -36,7 +39,12 @@ app.command("init")(init.init)
 app.command("invite")(invite.invite)
 app.command("join")(join.join)
 app.command("agent")(agent.agent)
+app.command("plan")(plan.plan)
+app.command("pull")(pull.pull)
 app.command("serve")(serve.serve)
+app.command("models")(models.models)
+app.command("load")(models.load)
+app.command("unload")(models.unload)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
 app.command("links")(links.links)
@@ -66,6 +74,13 @@ def options(
     """Options of tbcluster itself."""
 
 
+def _told(error: TbclusterError) -> str:
+    """An error as a person reads it: what would help is a list."""
+    if isinstance(error, DoesNotFitError) and error.remedies:
+        return "\n  ".join((f"{error.message}. What would help:", *error.remedies))
+    return str(error)
+
+
 def run() -> None:
     """Run the command line: an error is a sentence on standard error, not a traceback."""
     log_to_terminal("tbcluster: %(message)s")
@@ -76,6 +91,6 @@ def run() -> None:
     try:
         app()
     except TbclusterError as error:
-        said = harmless(str(error), keeps="\n")
+        said = harmless(_told(error), keeps="\n")
         typer.secho(f"tbcluster: {said}", fg=typer.colors.RED, err=True)
         sys.exit(1)

@@ -8,6 +8,7 @@ import typer
 
 from tbcluster.cluster.kv_options import DEFAULT_DISK_BYTES
 from tbcluster.hardware.folders import config_folder
+from tbcluster.planner.plan import DEFAULT_CONTEXT, DEFAULT_STREAMS
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 BINARY_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
@@ -35,11 +36,74 @@ Model = Annotated[
         show_default=False,
     ),
 ]
+ManyModels = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[MODEL]...",
+        help="Model folders or Hugging Face ids, the first of which answers as soon as it is "
+        "loaded; the bundled model if left out.",
+        show_default=False,
+    ),
+]
+ModelFolders = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--models",
+        metavar="FOLDER",
+        help="Let the models in this folder be loaded while the server runs; may be repeated. "
+        "Without MODEL none is loaded at first.",
+        show_default=False,
+    ),
+]
+HeldModels = Annotated[
+    bool,
+    typer.Option(
+        "--models-held",
+        help="The same with the models in the Hugging Face cache and in tbcluster's own store.",
+    ),
+]
+LoadOnUse = Annotated[
+    bool,
+    typer.Option(
+        "--load-on-use",
+        help="Load a model when a request names it; idle ones make room for it.",
+    ),
+]
+MaxModels = Annotated[
+    int | None,
+    typer.Option(
+        "--models-max",
+        min=1,
+        help="Most models that are loaded at once (as many as fit).",
+        show_default=False,
+    ),
+]
+IdleUnload = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="MINUTES",
+        help="Unload a model that nobody has used for so long (never).",
+        show_default=False,
+    ),
+]
 Stages = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Cut the model into this many stage processes (two, where its layers allow).",
+        help="Cut the model into this many stage processes (on a rack the best number, on one "
+        "machine two, where its layers allow).",
+        show_default=False,
+    ),
+]
+Memory = Annotated[
+    int | None,
+    typer.Option(
+        "--memory",
+        parser=byte_count,
+        metavar="SIZE",
+        help="The most that models may take on this machine, weights and KV caches together, such "
+        "as 16GB; what the system recommends if not given.",
         show_default=False,
     ),
 ]
@@ -58,6 +122,41 @@ KvBits = Annotated[
     int | None,
     typer.Option(
         "--kv-bits", help="Quantize KV caches to 8 or 4 bits; such sequences decode one by one."
+    ),
+]
+Context = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="TOKENS",
+        help="Promise this much context, prompt and answer together, to each stream "
+        f"({DEFAULT_CONTEXT:,}, or what fits).",
+        show_default=False,
+    ),
+]
+Streams = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help=f"Promise that context to so many streams at once ({DEFAULT_STREAMS}).",
+        show_default=False,
+    ),
+]
+Replicas = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Load so many copies of the model, each on nodes of its own (the best number).",
+        show_default=False,
+    ),
+]
+PlanPath = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan",
+        metavar="FILE",
+        help="Place the layers as this file says, which `tbcluster plan --save` has written.",
+        show_default=False,
     ),
 ]
 PrefixCache = Annotated[

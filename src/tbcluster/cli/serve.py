@@ -15,22 +15,35 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from tbcluster.cli.loading import StageBars, console, own_rack, say, stage_table, started
+from tbcluster.cli.fetch_bars import FetchBars
+from tbcluster.cli.loading import StageBars, console, own_rack, say, stage_table
 from tbcluster.cli.options import (
+    Context,
+    HeldModels,
+    IdleUnload,
     Keys,
     KvBits,
     KvMemory,
-    Model,
+    LoadOnUse,
+    ManyModels,
+    MaxModels,
+    Memory,
+    ModelFolders,
+    PlanPath,
     PrefixCache,
     PrefixDisk,
     PrefixFolder,
+    Replicas,
     Stages,
+    Streams,
     byte_count,
     key_file_path,
 )
 from tbcluster.cli.state import own_folder
 from tbcluster.cluster.kv_options import DEFAULT_DISK_BYTES, KvOptions
 from tbcluster.cluster.layout import parse_place
+from tbcluster.cluster.plan_file import read_plan
+from tbcluster.cluster.plan_request import plan_request
 from tbcluster.errors import ListenError, RackError
 from tbcluster.hardware.allocator import share_arenas
 from tbcluster.server.keys import KeyFile, KeyRing
@@ -47,17 +60,26 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def serve(
-    model: Model = None,
+    model: ManyModels = None,
     stages: Stages = None,
     place: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NODE=FIRST-LAST",
             help="Run these layers on this node of the rack, such as mini2=16-31; once for each "
-            "stage. Evenly over all nodes if not given.",
+            "stage. As `tbcluster plan` shows if not given.",
             show_default=False,
         ),
     ] = None,
+    plan: PlanPath = None,
+    context: Context = None,
+    streams: Streams = None,
+    replicas: Replicas = None,
+    models: ModelFolders = None,
+    models_held: HeldModels = False,
+    load_on_use: LoadOnUse = False,
+    models_max: MaxModels = None,
+    idle_unload: IdleUnload = None,
     local: Annotated[
         bool, typer.Option("--local", help="Use this machine alone, though it belongs to a rack.")
     ] = False,
@@ -101,16 +123,19 @@ def serve(
     access_log: Annotated[
         bool, typer.Option("--access-log", help="Log a line for each request; never what it says.")
     ] = False,
+    memory: Memory = None,
     kv_memory: KvMemory = None,
     kv_bits: KvBits = None,
     prefix_cache: PrefixCache = True,
     prefix_folder: PrefixFolder = None,
     prefix_disk: PrefixDisk = DEFAULT_DISK_BYTES,
 ) -> None:
-    """Serve a model over HTTP until Ctrl-C."""
+    """Serve models over HTTP until Ctrl-C."""
     share_arenas()
     # The web framework takes half a second to import.
-    from tbcluster.cluster.cluster import Cluster
+    from tbcluster.cli.served import ClusterMaker, catalogue_of
+    from tbcluster.cluster.models.models import Models
+    from tbcluster.cluster.models.residency import Rules
     from tbcluster.server import serving
     from tbcluster.server.options import ServerOptions
 
@@ -120,13 +145,35 @@ def serve(
             f"{max_body} bytes hold no request: allow {MIN_BODY_BYTES} or more",
             param_hint="--max-body",
         )
-    if place and (local or stages is not None):
+    if place and (local or stages is not None or replicas is not None or plan is not None):
         raise typer.BadParameter(
-            "it says which nodes and how many stages by itself: leave out --local and --stages",
+            "it says which nodes and how many stages by itself: leave out --local, --stages, "
+            "--replicas and --plan",
             param_hint="--place",
         )
+    given = model or []
+    request = plan_request(
+        given[0] if given else None,
+        read_plan(plan) if plan is not None else None,
+        context=context,
+        streams=streams,
+        kv_bits=kv_bits,
+        stages=stages,
+        replicas=replicas,
+    )
     placed = [parse_place(text) for text in place or ()]
-    kv = KvOptions(kv_memory, kv_bits, prefix_cache, prefix_folder, prefix_disk)
+    # What is there alone is served as it is; otherwise the bundled model is the first.
+    is_named = bool(given) or plan is not None
+    first = [request.model] if is_named or not (models or models_held) else []
+    catalogue = catalogue_of([*first, *given[1:]], models or (), holds_too=models_held)
+    kv = KvOptions(
+        kv_memory,
+        request.kv_bits,
+        prefix_cache,
+        prefix_folder,
+        prefix_disk,
+        keeps_to_promise=not catalogue.is_single,
+    )
     ring = key_ring(host, keys, require_keys=require_keys, insecure=insecure)
     options = ServerOptions(
         keys=ring,
@@ -138,23 +185,22 @@ def serve(
     )
     if access_log:
         logging.getLogger("tbcluster.access").setLevel(logging.INFO)
-    rack = own_rack(local=local)
+    rack = own_rack(local=local, memory_bytes=memory)
     if placed and rack is None:
         raise RackError(
             "--place names nodes of a rack, and there is no cluster in "
             f"{own_folder().path}: make one with `tbcluster init`, or leave --place out"
         )
-    bars = StageBars()
-    cluster = Cluster(
-        model,
-        stages=stages,
-        kv=kv,
-        rack=rack,
-        placed=placed,
-        on_progress=bars.show,
+    bars, fetch_bars = StageBars(), FetchBars()
+    served = Models(
+        catalogue,
+        ClusterMaker(request, kv, rack, placed, bars, fetch_bars, memory),
+        Rules(load_on_use, models_max, None if idle_unload is None else 60 * idle_unload),
+        drain_s=drain,
+        first_words="opening the model" if rack is None else "bringing up the rack",
         on_note=say,
     )
-    server = serving.Server(cluster, options, on_note=say)
+    server = serving.Server(served, options, on_note=say)
     end_on_signals(server)
     with serving.listen(host, port) as listener, server.answering(listener):
         if ring is None and not is_loopback(host):
@@ -162,9 +208,16 @@ def serve(
                 f"[yellow]{host} can be reached from other machines and the endpoint asks for no "
                 "key: anyone who can connect can use it[/yellow]"
             )
-        with rack or nullcontext(), started(cluster, bars):
+        with rack or nullcontext(), fetch_bars, served:
+            if rack is not None:
+                rack.describe(served.serving)
+            with bars:
+                clusters = [served.load_now(loadable.name) for loadable in catalogue.given[:1]]
+            served.start()
+            for loadable in catalogue.given[1:]:
+                served.ask(loadable.name)
             server.open()
-            announce(cluster, listener, asks_keys=ring is not None)
+            announce(clusters, listener, asks_keys=ring is not None)
             server.wait()
 
 
@@ -232,12 +285,27 @@ def kv_line(cluster: "Cluster") -> str:
     return f"KV caches may take {', '.join(budgets)} MiB, stage by stage{upto}"
 
 
-def announce(cluster: "Cluster", listener: socket.socket, *, asks_keys: bool) -> None:
+def announce(clusters: "Sequence[Cluster]", listener: socket.socket, *, asks_keys: bool) -> None:
     """Say what runs where, and how to try it."""
     host, port = listener.getsockname()[:2]
     is_everywhere = ipaddress.ip_address(host).is_unspecified
     host = "127.0.0.1" if is_everywhere else host
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    for cluster in clusters:
+        announce_model(cluster, url, asks_keys=asks_keys)
+    if not clusters:
+        console.print(
+            f"\nNo model is loaded. They are served at [bold]{url}[/bold] once they are: "
+            f"`tbcluster load NAME --url {url}`",
+            soft_wrap=True,
+        )
+    if is_everywhere:
+        console.print(f"\nOther machines reach it at http://{socket.gethostname()}:{port}")
+    console.print("\nCtrl-C ends it.")
+
+
+def announce_model(cluster: "Cluster", url: str, *, asks_keys: bool) -> None:
+    """Say what runs where for one model, and how to ask it."""
     body = {
         "model": cluster.model_name,
         "stream": True,
@@ -258,6 +326,3 @@ def announce(cluster: "Cluster", listener: socket.socket, *, asks_keys: bool) ->
         soft_wrap=True,
         markup=False,
     )
-    if is_everywhere:
-        console.print(f"\nOther machines reach it at http://{socket.gethostname()}:{port}")
-    console.print("\nCtrl-C ends it.")

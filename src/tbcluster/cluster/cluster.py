@@ -1,43 +1,40 @@
 """A model, cut into stages on this machine or on a rack, that answers requests.
 
-`Cluster` puts the parts together: it opens the model, starts the stages and the engine, checks
-parity, and leaves a watcher to start a stage again when its worker dies.
+`Cluster` puts the parts together: it prepares the model (opened, planned, fetched), starts its
+replicas and checks what they compute. From then on each replica looks after itself.
 """
 
 import asyncio
 import atexit
-import logging
 import operator
 import secrets
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from tbcluster.cluster.embedding_requests import embedding_request
 from tbcluster.cluster.kv_options import KvOptions
-from tbcluster.cluster.layout import PlacedRange, Spread
-from tbcluster.cluster.parts import FIRST_EPOCH, Parts, assemble
-from tbcluster.cluster.served_model import model_name, open_served_model
-from tbcluster.cluster.stages import Loss, OnProgress
-from tbcluster.cluster.status import ClusterState, ClusterStatus, loading, serving
-from tbcluster.cluster.watcher import StageWatcher, tell_requests
+from tbcluster.cluster.layout import Layout, PlacedRange, layout_of
+from tbcluster.cluster.opening import model_name
+from tbcluster.cluster.parity_check import parity_check
+from tbcluster.cluster.preparation import OnFetch, OnNote, OnPlan, Order, Preparation
+from tbcluster.cluster.replicas import ReplicaSet
+from tbcluster.cluster.stages import OnProgress, StageStatus
+from tbcluster.cluster.status import ClusterState, ClusterStatus, planned_stages, serving
 from tbcluster.core import LogitRules, Pooling, Request, SamplingParams, TokenId
 from tbcluster.engine.limits import clipped_max_tokens
 from tbcluster.engine.sequence import Listener
 from tbcluster.engine.statistics import EngineStatistics
-from tbcluster.errors import ClusterClosedError, PlanError, RequestError, TbclusterError
+from tbcluster.errors import ClusterClosedError, PlanError, RequestError
 from tbcluster.model.grammar import Grammars
 from tbcluster.model.source import ModelFolder
+from tbcluster.planner.plan import Plan, Wishes
 
 if TYPE_CHECKING:
     from tbcluster.cluster.rack.rack import Rack
-
-logger = logging.getLogger(__name__)
-
-OnNote = Callable[[str], None]
 
 
 class Cluster:
@@ -45,18 +42,26 @@ class Cluster:
 
     Args:
         model: A folder, a Hugging Face id, or None for the bundled model.
-        stages: How many; None for two, or on a rack one for each node, or as many as the model's
-            layers allow.
+        stages: How many in each replica; None for two, or on a rack for the best number.
         kv: How the KV caches are kept.
         rack: The nodes that run the stages, started by the caller and still the caller's to end;
             None for this machine alone.
-        placed: Which node runs which layers; empty for an even split over all nodes.
+        placed: Which node runs which layers of a single replica; empty for the best plan.
+        layout: The same for several replicas; on one machine its name is `opening.THIS_MACHINE`.
+        wishes: What is promised: context, streams, replicas.
+        taken_bytes: Memory that other models hold, by node.
+        memory_bytes: The most that models may take on this machine; None for what MLX says.
+        describes: Whether to tell the rack what is served.
+        on_plan: Called with the plan before anything is fetched or loaded.
+        on_fetch: Called while weights are fetched, with the state of each node.
         on_progress: Called while stages load, with the state of each.
         on_note: Called with each line a user should see.
 
     Raises (from `start` or on entering):
         ModelError: The model cannot be found, read, run, or fails the parity check.
-        PlanError: It cannot be cut into so many stages, or has too little KV memory.
+        FetchError: Its weights cannot be fetched.
+        PlanError: It cannot be cut or placed as asked, or there is too little memory
+            (DoesNotFitError).
         PrefixFolderError: The folder for prefixes cannot be used, or is in use.
         StageError: A stage could not be started.
         RackError: A node that is placed by hand is not one of the rack's.
@@ -70,47 +75,57 @@ class Cluster:
         kv: KvOptions | None = None,
         rack: "Rack | None" = None,
         placed: Sequence[PlacedRange] = (),
+        layout: Layout = (),
+        wishes: Wishes | None = None,
+        taken_bytes: Mapping[str, int] | None = None,
+        memory_bytes: int | None = None,
+        describes: bool = True,
+        on_plan: OnPlan = lambda _: None,
+        on_fetch: OnFetch = lambda _: None,
         on_progress: OnProgress = lambda _: None,
         on_note: OnNote = lambda _: None,
     ) -> None:
         if stages is not None and stages < 1:
             raise PlanError(f"{stages} stages: ask for 1 or more")
+        promised = wishes or Wishes()
+        order = Order(
+            source=model,
+            kv=kv or KvOptions(),
+            wishes=replace(promised, stages=stages) if stages is not None else promised,
+            by_hand=layout or layout_of(placed),
+            taken_bytes=taken_bytes or {},
+            memory_bytes=memory_bytes,
+        )
         self.model_name = model_name(model)
         self.created_at = time.time()
-        self._source = model
-        self._num_stages = stages
-        self._kv = kv or KvOptions()
         self._rack = rack
-        self._placed = tuple(placed)
+        self._describes = describes
         self._on_progress = on_progress
         self._on_note = on_note
+        self._preparation = Preparation(
+            order, rack, self._is_closed, on_plan=on_plan, on_fetch=on_fetch, on_note=on_note
+        )
+        self._replicas: ReplicaSet | None = None
+        # READY says that it was opened: from then on the replicas know better.
         self._state = ClusterState.STARTING
-        # What it is doing while it starts; None while stages load, who know it better.
-        self._doing: str | None = "opening the model" if rack is None else "bringing up the rack"
-        self._failure: TbclusterError | None = None
-        self._parts: Parts | None = None
         self._lock = threading.Lock()
 
     # Life
 
     def start(self) -> Self:
         """Load the model and check it; returns when it can answer."""
-        if self._parts is not None or self._state is ClusterState.CLOSED:
+        if self._replicas is not None or self._state is ClusterState.CLOSED:
             raise ClusterClosedError("a cluster can be started once: make another one")
         atexit.register(self.close)
         try:
-            spread = self._await_nodes()
-            self._doing = "opening the model"
-            model = open_served_model(self._source, self._num_stages, self._kv, spread)
-            for note in model.notes:
-                self._on_note(note)
-            self._parts = assemble(
-                model, self._rack, self._on_progress, self._on_loss, self._note_failure
-            )
-            if self._become(ClusterState.STARTING):
-                self._bring_up(self._parts)
+            if self._rack is not None and self._describes:
+                self._rack.describe(lambda: serving(self.status()))
+            replicas = self._assemble()
+            replicas.load()
+            replicas.check()
+            replicas.open()
             if not self._become(ClusterState.READY):
-                raise ClusterClosedError("the cluster was closed while it was starting")
+                raise closed_early()
         except BaseException:
             self.close()
             raise
@@ -121,12 +136,13 @@ class Cluster:
         Thread-safe; also ends a `start` that another thread is in."""
         with self._lock:
             self._state = ClusterState.CLOSED
-            cleanup = self._parts.cleanup.pop_all() if self._parts is not None else ExitStack()
+            replicas = self._replicas
         atexit.unregister(self.close)
-        cleanup.close()
+        if replicas is not None:
+            replicas.close()
 
     def __enter__(self) -> Self:
-        is_started = self._parts is not None and self._state is not ClusterState.CLOSED
+        is_started = self._replicas is not None and self._state is not ClusterState.CLOSED
         return self if is_started else self.start()
 
     def __exit__(self, *_: object) -> None:
@@ -160,7 +176,7 @@ class Cluster:
         return Request(
             request_id=secrets.token_hex(12),
             prompt=tokens,
-            max_tokens=clipped_max_tokens(tokens, max_tokens, self._running.model.limits),
+            max_tokens=clipped_max_tokens(tokens, max_tokens, self._running.limits),
             sampling=sampling or SamplingParams(),
             stop=tuple(stop),
             stop_tokens=frozenset(self.tokenizer.eos_token_ids),
@@ -184,9 +200,9 @@ class Cluster:
         Raises:
             RequestError: The prompt or the pooling cannot be served, or the model gives none.
         """
-        model = self._running.model
-        kind = model.pooling if pooling is None else pooling
-        return embedding_request(_token_ids(prompt), kind, model.limits, cache_prompt=cache_prompt)
+        kind = self._running.model.pooling if pooling is None else pooling
+        limits = self._running.limits
+        return embedding_request(_token_ids(prompt), kind, limits, cache_prompt=cache_prompt)
 
     def submit(self, request: Request, listener: Listener) -> None:
         """Run a request; `listener` gets each Output and at most one error, in another thread.
@@ -196,15 +212,15 @@ class Cluster:
             ClusterClosedError: The cluster is not running.
             TbclusterError: The cluster has failed for good, for this reason.
         """
-        self._running.engine.submit(request, listener)
+        self._running.submit(request, listener)
 
     def cancel(self, request: Request) -> None:
         """End a request; its listener hears no more of it."""
-        self._running.engine.cancel(request.request_id)
+        self._running.cancel(request)
 
     def end_requests(self, reason: str) -> None:
         """End every request, open or yet to come, with ClusterClosedError; `close` is still due."""
-        self._running.engine.close(ClusterClosedError(reason))
+        self._running.end_requests(reason)
 
     # Facts
 
@@ -231,97 +247,82 @@ class Cluster:
     @property
     def context_length(self) -> int | None:
         """Longest prompt plus answer in tokens, where the model names one."""
-        return self._running.model.limits.context_length
+        return self._running.limits.context_length
 
     @property
     def longest_sequence(self) -> int | None:
         """Longest prompt plus answer in tokens that context and KV memory allow."""
-        return self._running.model.limits.longest
+        return self._running.limits.longest
 
     def statistics(self) -> EngineStatistics:
-        """What the engine counted since `reset_statistics`."""
-        return self._running.engine.statistics
+        """What all engines counted since `reset_statistics`; the stages are those of `status`."""
+        return self._running.statistics()
 
     def reset_statistics(self) -> None:
-        """Let the engine count from zero again."""
-        self._running.engine.reset_statistics()
+        """Let the engines count from zero again."""
+        self._running.reset_statistics()
 
     @property
     def peak_memory_bytes(self) -> int:
         """The most memory any one stage held while it loaded."""
-        return max(status.memory_bytes for status in self._running.stages.statuses)
+        return max(status.memory_bytes for status in self._running.statuses)
+
+    @property
+    def plan(self) -> Plan | None:
+        """Which node runs which layers; None before that is decided."""
+        return self._preparation.plan
 
     def status(self) -> ClusterStatus:
         """What the cluster is doing now."""
-        parts = self._parts
+        replicas, state = self._replicas, self._state
+        if replicas is not None and state is ClusterState.READY:
+            state = replicas.state
+        failure = replicas.failure if replicas is not None else None
         return ClusterStatus(
-            state=self._state,
+            state=state,
             model=self.model_name,
-            stages=parts.stages.snapshot() if parts else (),
-            num_requests=parts.engine.num_open if parts else 0,
-            error=str(self._failure) if self._failure else None,
-            doing=self._words(parts) if self._state is ClusterState.STARTING else None,
+            stages=self._stages(replicas),
+            num_requests=replicas.num_open if replicas is not None else 0,
+            error=str(failure) if failure is not None else None,
+            doing=self._doing(replicas) if state is ClusterState.STARTING else None,
         )
 
-    def _words(self, parts: Parts | None) -> str:
+    def _stages(self, replicas: ReplicaSet | None) -> tuple[StageStatus, ...]:
+        if replicas is not None:
+            return replicas.snapshot()
+        preparation = self._preparation
+        is_rack = self._rack is not None
+        plan = preparation.plan
+        return planned_stages(plan, preparation.fetches, is_rack=is_rack) if plan else ()
+
+    def _doing(self, replicas: ReplicaSet | None) -> str:
         """What it is doing while it starts."""
-        return self._doing or loading(parts.stages.statuses if parts else ())
+        return replicas.doing if replicas is not None else self._preparation.doing
 
     @property
-    def _running(self) -> Parts:
-        if self._parts is None:
+    def _running(self) -> ReplicaSet:
+        if self._replicas is None:
             raise ClusterClosedError("the cluster is not running: use `with` or call `start` first")
-        return self._parts
+        return self._replicas
 
     # Starting
 
-    def _await_nodes(self) -> Spread | None:
-        if self._rack is None:
-            return None
-        self._doing = "waiting for the nodes"
-        self._rack.describe(lambda: serving(self.status()))
-        return self._rack.await_spread(
-            self._placed, lambda: self._state is ClusterState.CLOSED, on_wait=self._note_waiting
-        )
+    def _assemble(self) -> ReplicaSet:
+        """Everything but the stage workers, which are started after it."""
+        prepared = self._preparation.run()
+        if self._is_closed():
+            raise closed_early()
+        check = parity_check(prepared, self._on_note)
+        replicas = ReplicaSet(prepared.replicas, self._rack, check, self._on_progress)
+        with self._lock:
+            if self._state is not ClusterState.CLOSED:
+                self._replicas = replicas
+                return replicas
+        replicas.close()
+        raise closed_early()
 
-    def _note_waiting(self, what: str) -> None:
-        self._doing = what
-
-    def _bring_up(self, parts: Parts) -> None:
-        self._doing = None
-        for stage in range(len(parts.model.ranges)):
-            parts.stages.start(stage, FIRST_EPOCH)
-        # While the stages load nobody is held up by it.
-        parts.model.grammars.open()
-        parts.start_thread("engine", parts.engine.run)
-        parts.stages.await_ready()
-        self._doing = "checking the output against the unsharded model's"
-        parts.parity.run(parts.engine)
-        parts.engine.open()
-        watcher = StageWatcher(
-            parts.stages,
-            parts.engine,
-            parts.parity,
-            FIRST_EPOCH,
-            on_recovering=self._note_recovering,
-            on_failure=self._note_failure,
-        )
-        parts.start_thread("watcher", watcher.run)
-
-    # What happens meanwhile
-
-    def _on_loss(self, loss: Loss) -> None:
-        if self._parts is not None and self._state is not ClusterState.CLOSED:
-            tell_requests(self._parts.engine, loss)
-
-    def _note_recovering(self, is_recovering: bool) -> None:
-        self._become(ClusterState.RECOVERING if is_recovering else ClusterState.READY)
-
-    def _note_failure(self, error: TbclusterError) -> None:
-        if self._become(ClusterState.FAILED):
-            logger.error("%s; no more requests can be answered: start tbcluster again", error)
-            self._failure = error
-            self._running.engine.close(error)
+    def _is_closed(self) -> bool:
+        return self._state is ClusterState.CLOSED
 
     def _become(self, state: ClusterState) -> bool:
         """Change the state, unless the cluster was closed meanwhile; closed is for good."""
@@ -330,6 +331,11 @@ class Cluster:
                 return False
             self._state = state
             return True
+
+
+def closed_early() -> ClusterClosedError:
+    """What `start` raises when another thread has called `close`."""
+    return ClusterClosedError("the cluster was closed while it was starting")
 
 
 def _token_ids(prompt: Sequence[TokenId]) -> tuple[TokenId, ...]:

@@ -8,7 +8,8 @@ from tbcluster.core import KV_BITS, CacheCost
 from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.errors import PlanError
 
-# What is left after the weights also holds activations, and copies while lanes are regrouped.
+# Of memory that the plan has no use for: the rest is for copies of them while lanes are regrouped,
+# as in the plan's own reserve.
 KV_SHARE = 0.7
 # Stages get memory in proportion to what a sequence of this length takes on each.
 REFERENCE_TOKENS = 4096
@@ -27,6 +28,8 @@ class KvOptions:
         prefix_cache: Whether prompts start from known prefixes.
         prefix_folder: Where prefixes are kept on disk as well; None for nowhere.
         prefix_disk_bytes: How much they may take there.
+        keeps_to_promise: Whether they take no more than the plan promises, so that other models
+            find room beside them; otherwise they share out what is left.
 
     Raises:
         PlanError: A number is out of range.
@@ -37,6 +40,7 @@ class KvOptions:
     prefix_cache: bool = True
     prefix_folder: Path | None = None
     prefix_disk_bytes: int = DEFAULT_DISK_BYTES
+    keeps_to_promise: bool = False
 
     def __post_init__(self) -> None:
         if self.bits is not None and self.bits not in KV_BITS:
@@ -51,40 +55,44 @@ class KvOptions:
 
 @dataclass(frozen=True, slots=True)
 class StageMemory:
-    """The memory of the machine that a stage runs on.
+    """The memory of the machine that a stage runs on, and what it takes there.
 
     Attributes:
-        name: Stages of one name share a machine; empty for this one.
+        name: Stages of one name share a machine.
         limit_bytes: What models may take there.
         weight_bytes: What this stage's weights take.
+        other_bytes: What its activations take, and what is kept free.
+        promised_bytes: KV memory that the plan promises it.
     """
 
     name: str
     limit_bytes: int
     weight_bytes: int
+    other_bytes: int = 0
+    promised_bytes: int = 0
 
 
 def kv_budgets(
-    costs: Sequence[Sequence[CacheCost]],
-    memory_bytes: int | None,
-    machines: Sequence[StageMemory],
+    costs: Sequence[Sequence[CacheCost]], options: KvOptions, machines: Sequence[StageMemory]
 ) -> tuple[int, ...]:
-    """Bytes of KV memory for each stage.
+    """Bytes of KV memory for each stage: what the user says, or what was promised, and of what the
+    machines have left beyond that a share for each.
 
     Args:
-        memory_bytes: What each stage is to have; None shares out what the machines have left.
-        machines: Where each stage runs, and what its weights take there; not needed with
-            `memory_bytes`.
+        machines: Where each stage runs, and what it takes there.
 
     Raises:
         PlanError: It is too little for the shortest sequence.
     """
-    if memory_bytes is not None:
-        budgets = (memory_bytes,) * len(costs)
+    if options.memory_bytes is not None:
+        budgets = (options.memory_bytes,) * len(costs)
+    elif options.keeps_to_promise:
+        budgets = tuple(machine.promised_bytes for machine in machines)
     else:
         sizes = KvMemory(costs, (0,) * len(costs)).bytes_for(REFERENCE_TOKENS)
         budgets = tuple(
-            _room(machines, machine.name) * size // max(1, _total(machines, sizes, machine.name))
+            machine.promised_bytes
+            + _room(machines, machine.name) * size // max(1, _total(machines, sizes, machine.name))
             for machine, size in zip(machines, sizes, strict=True)
         )
     memory = KvMemory(costs, budgets)
@@ -94,16 +102,16 @@ def kv_budgets(
         raise PlanError(
             f"stage {stage} has {budgets[stage]:,} bytes of KV memory, and {MIN_CAPACITY_TOKENS} "
             f"tokens take {needed:,}: give it more (--kv-memory), use fewer bits (--kv-bits), or "
-            f"free memory on {(machines[stage].name if machines else '') or 'this machine'}"
+            f"free memory on {machines[stage].name}"
         )
     return budgets
 
 
 def _room(machines: Sequence[StageMemory], name: str) -> int:
-    """Bytes that the KV caches of all stages on a machine may take."""
+    """Bytes that the KV caches of all stages on a machine may take beyond what was promised."""
     here = [machine for machine in machines if machine.name == name]
-    left = here[0].limit_bytes - sum(machine.weight_bytes for machine in here)
-    return max(0, int(left * KV_SHARE))
+    used = sum(stage.weight_bytes + stage.other_bytes + stage.promised_bytes for stage in here)
+    return max(0, int((here[0].limit_bytes - used) * KV_SHARE))
 
 
 def _total(machines: Sequence[StageMemory], sizes: Sequence[int], name: str) -> int:

@@ -1,13 +1,15 @@
-"""Running the parity check: the reference in a worker of its own, the probe through the engine."""
+"""Running the parity check: a probe through the engine, compared with the unsharded model, which
+runs in a worker of its own, or where no machine can hold that, with itself.
+"""
 
 import queue
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from tbcluster.cluster.parity import TOLERANCE, compare
-from tbcluster.cluster.served_model import ServedModel
+from tbcluster.cluster.parity import RECOMPUTED, TOLERANCE, compare, recomputed
+from tbcluster.cluster.preparation import Prepared
 from tbcluster.cluster.stages import error_of_kind
 from tbcluster.cluster.supervisor import Worker, describe_exit
 from tbcluster.core import Output, Request, SampledToken, SamplingParams, TokenId
@@ -24,6 +26,115 @@ def probe_prompt(tokenizer: Any, vocab_size: int) -> tuple[TokenId, ...]:
     """A short prompt in the model's own tokens."""
     tokens = tokenizer.encode(PROBE_TEXT)[:MAX_PROMPT_TOKENS]
     return tuple(token for token in tokens if token < vocab_size) or (0,)
+
+
+class ParityCheck(Protocol):
+    """Compares a pipeline with what it should compute, at load and after every restart."""
+
+    @property
+    def doing(self) -> str:
+        """What it does, in words."""
+        ...
+
+    def run(self, engine: Engine, has_lost_one: Callable[[], bool]) -> None:
+        """Check once.
+
+        Args:
+            has_lost_one: See `run_probe`.
+
+        Raises:
+            ParityError: The pipeline computes something else.
+            StageLostError: A worker died meanwhile.
+        """
+        ...
+
+    def close(self) -> None:
+        """End what it has started."""
+        ...
+
+
+class ReferenceCheck:
+    """Against the unsharded model, which begins to run at once, beside the loading of the stages;
+    one answer of it does for all replicas.
+
+    Args:
+        folder: All of the model's weights are there.
+        prompt: See `probe_prompt`.
+    """
+
+    doing = "checking the output against the unsharded model's"
+
+    def __init__(
+        self, folder: Path, prompt: tuple[TokenId, ...], tolerance: float, kv_bits: int | None
+    ) -> None:
+        self._prompt = prompt
+        self._tolerance = tolerance
+        self._reference = ReferenceRun(folder, prompt, kv_bits)
+
+    def run(self, engine: Engine, has_lost_one: Callable[[], bool]) -> None:
+        """See `ParityCheck`."""
+        reference = self._reference.result()
+        sampled = run_probe(engine, self._prompt, has_lost_one)
+        compare(reference, sampled, self._tolerance)
+
+    def close(self) -> None:
+        """End the reference's process if it is still running."""
+        self._reference.close()
+
+
+class ConsistencyCheck:
+    """Against itself, where no machine holds the unsharded model: what decode steps give must be
+    what comes of computing the same tokens as a prompt, on caches that begin empty. It finds
+    stages whose caches, positions or order are wrong; of weights it knows nothing, which were
+    verified as they were fetched.
+    """
+
+    doing = "checking that the stages agree with one another"
+
+    def __init__(self, prompt: tuple[TokenId, ...], tolerance: float) -> None:
+        self._prompt = prompt
+        self._tolerance = tolerance
+
+    def run(self, engine: Engine, has_lost_one: Callable[[], bool]) -> None:
+        """See `ParityCheck`."""
+        stepwise = run_probe(engine, self._prompt, has_lost_one)
+        tokens = tuple(token.token for token in stepwise)
+        anew = [
+            run_probe(engine, self._prompt + tokens[:known], has_lost_one, max_tokens=1)[0]
+            for known in range(len(tokens))
+        ]
+        compare(recomputed(anew), stepwise, self._tolerance, RECOMPUTED)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class NoCheck:
+    """For architectures whose output depends on how a prompt is cut, where no machine holds the
+    unsharded model: nothing there is to compare with."""
+
+    doing = "connecting the stages"
+
+    def run(self, engine: Engine, has_lost_one: Callable[[], bool]) -> None:
+        """See `ParityCheck`."""
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+def parity_check(prepared: Prepared, on_note: Callable[[str], None]) -> ParityCheck:
+    """The strongest check that can be made of a model that is about to be loaded."""
+    model, reason = prepared.replicas[0], prepared.no_reference_because
+    prompt = probe_prompt(model.tokenizer, model.facts.vocab_size)
+    tolerance = TOLERANCE["half" if model.device.compute_dtype is None else "float32"]
+    if reason is None:
+        return ReferenceCheck(model.folder.path, prompt, tolerance, model.kv.bits)
+    note = f"{model.name} is not compared with the unsharded model: {reason}"
+    if model.caches.fixed_chunks:
+        on_note(f"{note}; its stages cannot be checked otherwise")
+        return NoCheck()
+    on_note(f"{note}; its stages are checked against one another")
+    return ConsistencyCheck(prompt, tolerance)
 
 
 class ReferenceRun:
@@ -65,7 +176,10 @@ class ReferenceRun:
 
 
 def run_probe(
-    engine: Engine, prompt: tuple[TokenId, ...], has_lost_one: Callable[[], bool]
+    engine: Engine,
+    prompt: tuple[TokenId, ...],
+    has_lost_one: Callable[[], bool],
+    max_tokens: int = NUM_PROBE_TOKENS,
 ) -> list[SampledToken]:
     """Continue the prompt greedily through the pipeline, past requests that are held back.
 
@@ -77,9 +191,10 @@ def run_probe(
         TbclusterError: The pipeline could not do it.
     """
     outputs: queue.SimpleQueue[Output | TbclusterError] = queue.SimpleQueue()
-    sampling = SamplingParams(num_logprobs=0)
+    # The runner-up says how near a tie is.
+    sampling = SamplingParams(num_logprobs=2)
     # A known prefix could hide that a stage computes something else.
-    request = Request("parity-probe", prompt, NUM_PROBE_TOKENS, sampling, cache_prompt=False)
+    request = Request("parity-probe", prompt, max_tokens, sampling, cache_prompt=False)
     engine.submit(request, outputs.put, while_held=True)
     if has_lost_one():
         engine.cancel(request.request_id)
@@ -92,32 +207,3 @@ def run_probe(
         sampled.append(output.sampled)
         if output.finish_reason is not None:
             return sampled
-
-
-class ParityCheck:
-    """Compares the pipeline with the unsharded model, at load and after every restart.
-
-    Args:
-        has_lost_one: See `run_probe`.
-    """
-
-    def __init__(self, model: ServedModel, has_lost_one: Callable[[], bool]) -> None:
-        self._has_lost_one = has_lost_one
-        self._prompt = probe_prompt(model.tokenizer, model.facts.vocab_size)
-        self._tolerance = TOLERANCE["half" if model.device.compute_dtype is None else "float32"]
-        self._reference = ReferenceRun(model.folder.path, self._prompt, model.kv.bits)
-
-    def run(self, engine: Engine) -> None:
-        """Check once.
-
-        Raises:
-            ParityError: The pipeline computes something else.
-            StageLostError: A worker died meanwhile.
-        """
-        reference = self._reference.result()
-        sampled = run_probe(engine, self._prompt, self._has_lost_one)
-        compare(reference, sampled, self._tolerance)
-
-    def close(self) -> None:
-        """End the reference's process if it is still running."""
-        self._reference.close()

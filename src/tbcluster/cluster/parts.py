@@ -1,4 +1,4 @@
-"""What a running cluster is made of, put together."""
+"""What a running replica of a model is made of, put together."""
 
 import threading
 from collections.abc import Callable
@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from tbcluster.cluster.engine_parts import new_caches, new_engine
-from tbcluster.cluster.parity_check import ParityCheck
 from tbcluster.cluster.places import LocalPlaces, Places
 from tbcluster.cluster.prefix_folder import open_prefix_disk, stage_folders
 from tbcluster.cluster.served_model import ServedModel
@@ -26,12 +25,11 @@ FIRST_EPOCH = 1
 
 @dataclass
 class Parts:
-    """What a running cluster is made of."""
+    """What a running replica is made of."""
 
     model: ServedModel
     stages: StageSet
     engine: Engine
-    parity: ParityCheck
     cleanup: ExitStack
     threads: list[threading.Thread] = field(default_factory=list)
 
@@ -70,16 +68,16 @@ def assemble(
         sender = RoutedSender(places.keys)
         cleanup.callback(sender.close)
         work = StageWork(
-            model.source if model.nodes is not None else str(model.folder.path),
+            model.sources,
             model.ranges,
             model.kv.bits,
             stage_folders(model),
             is_looped=model.facts.num_visits > 1,
+            replica=model.replica,
+            first_index=model.first_stage,
         )
         stages = StageSet(work, places, sender, receiver.port, on_progress, on_loss)
         cleanup.callback(stages.close)
-        parity = ParityCheck(model, stages.is_broken)
-        cleanup.callback(parity.close)
         is_ordered = model.nodes is not None and model.facts.num_visits == 1
         on_gap = stages.lose_step if is_ordered else None
         pipeline = Pipeline(sender, receiver, FIRST_EPOCH, on_gap=on_gap)
@@ -88,7 +86,7 @@ def assemble(
         if disk is not None:
             cleanup.callback(disk.close)
         engine = new_engine(model, pipeline, caches, disk, on_failure)
-        parts = Parts(model, stages, engine, parity, cleanup.pop_all())
+        parts = Parts(model, stages, engine, cleanup.pop_all())
     parts.cleanup.callback(parts.stop_threads)
     return parts
 

@@ -43,6 +43,9 @@ def fingerprint(model: ServedModel) -> str:
     """Of everything that must be equal for a saved KV cache to be valid."""
     ranges = [f"[{layers.start}, {layers.end})" for layers in model.ranges]
     parts = [ranges, model.kv.bits, model.device.backend, version("mlx-lm"), version("mlx")]
+    if model.replica:
+        # Equal ones could share it, but a folder has one coordinator that writes its list.
+        parts.append(model.replica)
     digest = blake2b(repr(parts).encode(), digest_size=FINGERPRINT_BYTES)
     for path in sorted(model.folder.path.iterdir()):
         if path.suffix in {".json", ".safetensors"}:

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 class StageState(StrEnum):
     """Where a stage worker stands."""
 
+    FETCHING = "fetching"
     LOADING = "loading"
     READY = "ready"
     DEAD = "dead"
@@ -37,12 +38,14 @@ class StageState(StrEnum):
 
 @dataclass(slots=True)
 class StageStatus:
-    """What is known of one stage; `node` is None where there is but one machine."""
+    """What is known of one stage, numbered through over all replicas; `node` is None where there is
+    but one machine."""
 
     index: int
     layers: StageRange
     state: StageState = StageState.LOADING
     node: str | None = None
+    replica: int = 0
     pid: int = 0
     loaded_bytes: int = 0
     total_bytes: int = 0
@@ -57,17 +60,21 @@ class StageWork:
     """What the workers are to run.
 
     Attributes:
-        model: As in `StageSpec`.
+        models: Where each stage loads from, as in `StageSpec`.
         kv_bits: 8 or 4 for quantized KV caches.
         saved_folders: Where each stage keeps prefixes on disk; None for nowhere.
         is_looped: Whether the last stage sends to stage 0.
+        replica, first_index: Which copy of the model they are, and how many stages those before it
+            have: what people are told counts on from there.
     """
 
-    model: str
+    models: Sequence[str]
     ranges: Sequence[StageRange]
     kv_bits: int | None = None
     saved_folders: Sequence[Path] | None = None
     is_looped: bool = False
+    replica: int = 0
+    first_index: int = 0
 
     def spec(self, stage: int, epoch: int) -> StageSpec:
         """Everything but what depends on the place."""
@@ -75,7 +82,7 @@ class StageWork:
         return StageSpec(
             index=stage,
             num_stages=len(self.ranges),
-            model=self.model,
+            model=self.models[stage],
             layers=self.ranges[stage],
             epoch=epoch,
             inbound="",
@@ -93,13 +100,13 @@ class StageWork:
 
 @dataclass(frozen=True, slots=True)
 class StageExited:
-    """A worker ended; `what` says how, for people."""
+    """A worker ended; `what` says how, for people. `index` is that of its status."""
 
-    stage: int
+    index: int
     what: str
 
     def __str__(self) -> str:
-        return f"stage {self.stage} {self.what}"
+        return f"stage {self.index} {self.what}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +179,7 @@ class StageSet:
         self._routed: dict[int, int] = {}
         self._in_use: dict[tuple[int, int], Route] = {}
         self.statuses = [
-            StageStatus(stage, layers, node=places.name(stage))
+            StageStatus(self._index(stage), layers, node=places.name(stage), replica=work.replica)
             for stage, layers in enumerate(work.ranges)
         ]
         places.follow(self._ways_changed)
@@ -256,7 +263,8 @@ class StageSet:
     def snapshot(self) -> tuple[StageStatus, ...]:
         """The state of all stages, with the names that their nodes have now."""
         return tuple(
-            replace(status, node=self._places.name(status.index)) for status in self.statuses
+            replace(status, node=self._places.name(stage))
+            for stage, status in enumerate(self.statuses)
         )
 
     def is_better_way(self) -> bool:
@@ -299,7 +307,7 @@ class StageSet:
     def _exited(self, event: _Event, what: str) -> None:
         # First: what is begun after the loss was told must be able to see it.
         self._ended.add(event.worker_id)
-        self._on_loss(StageExited(event.stage, what))
+        self._on_loss(StageExited(self._index(event.stage), what))
         self._events.put(event)
 
     def _ways_changed(self) -> None:
@@ -307,7 +315,8 @@ class StageSet:
         if hop is None:
             self._events.put(_WaysChanged())
             return
-        self._lose(PathLost(f"the way from {_place(hop[0])} to {_place(hop[1])} is cut"))
+        source, target = (self._words(end) for end in hop)
+        self._lose(PathLost(f"the way from {source} to {target} is cut"))
 
     def _lose(self, lost: PathLost) -> None:
         self._on_loss(lost)
@@ -330,20 +339,19 @@ class StageSet:
                 worker = self._workers.get(stage)
                 if worker is None or worker[0] != worker_id:
                     return None  # the last words of a worker that was replaced
-                news = self._note(self.statuses[stage], worker[1], report)
+                news = self._note(stage, worker[1], report)
                 self._on_progress(self.statuses)
                 return news
 
-    def _note(
-        self, status: StageStatus, worker: WorkerHandle, report: Report | str
-    ) -> StageExited | None:
+    def _note(self, stage: int, worker: WorkerHandle, report: Report | str) -> StageExited | None:
+        status = self.statuses[stage]
         match report:
             case Bound(port=port):
                 status.pid = worker.pid
-                self._ports[status.index] = port
+                self._ports[stage] = port
                 self.reroute()
             case Routed(serial=serial):
-                self._routed[status.index] = serial
+                self._routed[stage] = serial
             case Loading(loaded_bytes=loaded, total_bytes=total):
                 status.loaded_bytes, status.total_bytes = loaded, total
             case Ready(memory_bytes=memory, backend=backend, note=note):
@@ -359,13 +367,15 @@ class StageSet:
     def _all_ready(self) -> bool:
         """Whether all are loaded, and connected as they were last told to be."""
         return bool(self._in_use) and all(
-            status.state is StageState.READY and self._routed.get(status.index) == self._serial
-            for status in self.statuses
+            status.state is StageState.READY and self._routed.get(stage) == self._serial
+            for stage, status in enumerate(self.statuses)
         )
 
+    def _index(self, stage: int) -> int:
+        return self._work.first_index + stage
 
-def _place(stage: int) -> str:
-    return "the coordinator" if stage == COORDINATOR else f"stage {stage}"
+    def _words(self, stage: int) -> str:
+        return "the coordinator" if stage == COORDINATOR else f"stage {self._index(stage)}"
 
 
 def error_of_kind(kind: str, message: str) -> TbclusterError:

@@ -3,9 +3,15 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 from tbcluster.cluster.stages import StageState, StageStatus
 from tbcluster.machine import Serving
+from tbcluster.planner.plan import Plan
+
+if TYPE_CHECKING:
+    # One machine alone needs none of it, and it takes its time to import.
+    from tbcluster.cluster.rack.fetching import FetchStatus
 
 
 class ClusterState(StrEnum):
@@ -23,7 +29,8 @@ class ClusterStatus:
     """A snapshot for people and programs.
 
     Attributes:
-        error: Why it has failed.
+        stages: Of all replicas, one after another; before they are started, as they are planned.
+        error: Why it has failed, or a replica of it.
         doing: While it starts: with what, such as "waiting for mini2".
     """
 
@@ -33,6 +40,32 @@ class ClusterStatus:
     num_requests: int
     error: str | None
     doing: str | None = None
+
+
+def planned_stages(
+    plan: Plan, fetches: Iterable["FetchStatus"], *, is_rack: bool
+) -> tuple[StageStatus, ...]:
+    """Stages that are not started yet; what their node has fetched counts as loaded."""
+    by_node = {fetch.node: fetch for fetch in fetches}
+    stages: list[StageStatus] = []
+    for number, replica in enumerate(plan.replicas):
+        for stage in replica.stages:
+            status = StageStatus(len(stages), stage.layers, replica=number)
+            status.node = stage.node if is_rack else None
+            if (fetch := by_node.get(stage.node)) is not None:
+                status.state = StageState.FETCHING
+                status.loaded_bytes, status.total_bytes = fetch.done_bytes, fetch.total_bytes
+            stages.append(status)
+    return tuple(stages)
+
+
+def state_of(replicas: Iterable[ClusterState]) -> ClusterState:
+    """What replicas that were all loaded once can do together: one that is up is enough."""
+    states = set(replicas)
+    for state in (ClusterState.READY, ClusterState.RECOVERING, ClusterState.FAILED):
+        if state in states:
+            return state
+    return ClusterState.STARTING
 
 
 def loading(stages: Iterable[StageStatus]) -> str:

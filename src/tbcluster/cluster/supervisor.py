@@ -16,6 +16,7 @@ from tbcluster.wire.control import (
     decode_report,
     encode_line,
 )
+from tbcluster.wire.errands import Accepted, ShareSpec
 
 STOP_GRACE_S = 5.0
 
@@ -35,7 +36,7 @@ class Worker:
     def __init__(
         self,
         module: str,
-        spec: WorkerSpec | ReferenceSpec,
+        spec: WorkerSpec | ReferenceSpec | ShareSpec,
         on_report: Callable[[Report], None],
         on_exit: Callable[[int], None],
     ) -> None:
@@ -57,6 +58,10 @@ class Worker:
     def route(self, routes: Routes) -> None:
         """Tell a stage worker where its messages go from now on."""
         self._tell(encode_line(routes))
+
+    def accept(self, accepted: Accepted) -> None:
+        """Tell the server of this node's weights who may copy from now on."""
+        self._tell(encode_line(accepted))
 
     def ask_to_stop(self) -> None:
         """Tell the worker to end; it does so at once, whatever it is computing."""

@@ -8,7 +8,6 @@ import logging
 import time
 from collections.abc import Callable
 
-from tbcluster.cluster.parity_check import ParityCheck
 from tbcluster.cluster.restarts import RestartBudget
 from tbcluster.cluster.stages import Loss, PathImproved, PathLost, StageExited, StageSet
 from tbcluster.engine.engine import Engine
@@ -24,6 +23,7 @@ class StageWatcher:
     """Keeps a set of loaded stages running.
 
     Args:
+        check: Raises unless the stages compute what they should (StageLostError: one was lost).
         epoch: The one that the stages were started with.
         on_recovering: Called when a loss is being dealt with, with True, and with False when all is
             well again.
@@ -34,14 +34,14 @@ class StageWatcher:
         self,
         stages: StageSet,
         engine: Engine,
-        parity: ParityCheck,
+        check: Callable[[], None],
         epoch: int,
         on_recovering: Callable[[bool], None],
         on_failure: Callable[[TbclusterError], None],
     ) -> None:
         self._stages = stages
         self._engine = engine
-        self._parity = parity
+        self._check = check
         self._epoch = epoch
         self._on_recovering = on_recovering
         self._on_failure = on_failure
@@ -86,8 +86,9 @@ class StageWatcher:
         for stage in self._stages.dead_stages():
             if not self._budgets[stage].take(time.monotonic()):
                 raise StageError(f"{loss} again and again: given up")
-            logger.warning("stage %d has ended: starting it again", stage)
-            self._stages.statuses[stage].num_restarts += 1
+            status = self._stages.statuses[stage]
+            logger.warning("stage %d has ended: starting it again", status.index)
+            status.num_restarts += 1
             self._stages.start(stage, self._epoch)
 
     def _take_better_way(self) -> None:
@@ -110,7 +111,7 @@ class StageWatcher:
 
     def _lost_in_parity_check(self) -> Loss | None:
         try:
-            self._parity.run(self._engine)
+            self._check()
         except StageLostError:
             while True:
                 news = self._stages.next_news()

@@ -163,6 +163,10 @@ class CacheBook:
 
     # Prefixes
 
+    def num_known(self, tokens: Items[TokenId]) -> int:
+        """How many of a prompt's tokens a known prefix would spare now. Thread-safe."""
+        return self.prefixes.would_cover(tokens) if self._reuses_prefixes else 0
+
     def can_keep(self, num_tokens: int) -> bool:
         """Whether a prefix of this length is worth keeping and has room, if need be in place of
         older ones."""

@@ -132,6 +132,10 @@ class Engine:
         """Count from zero again."""
         self._post(self._reset_statistics)
 
+    def num_known(self, request: Request) -> int:
+        """How many of a request's tokens a known prefix would spare now."""
+        return self._caches.num_known(request.prompt) if request.cache_prompt else 0
+
     @property
     def num_open(self) -> int:
         """Requests that have not ended."""

@@ -6,10 +6,8 @@ whatever length they had, and the rows of a lane are padded to the longest: both
 
 from collections.abc import Iterable, Sequence
 
-from tbcluster.core import CacheCost
+from tbcluster.core import KV_BLOCK_TOKENS, CacheCost
 
-# mlx-lm's KVCache.step.
-BLOCK_TOKENS = 256
 # A context that no memory holds: where the search for a capacity ends.
 MAX_CAPACITY_TOKENS = 1 << 40
 
@@ -46,12 +44,12 @@ class KvMemory:
 
     def bytes_for(self, num_tokens: int, num_rows: int = 1) -> tuple[int, ...]:
         """Bytes per stage of a cache of `num_rows` sequences, the longest of `num_tokens`."""
-        # A cache that grows from an unaligned length keeps what room it had, and rounds up again.
-        num_blocks = -(-(num_tokens + 2 * (BLOCK_TOKENS - 1)) // BLOCK_TOKENS)
-        one = self._known.get(num_blocks)
+        # Lengths of as many blocks cost the same.
+        key = -(-(num_tokens - 2) // KV_BLOCK_TOKENS)
+        one = self._known.get(key)
         if one is None:
-            one = tuple(_stage_bytes(stage, num_blocks * BLOCK_TOKENS) for stage in self._costs)
-            self._known[num_blocks] = one
+            one = tuple(sum(cost.held_bytes(num_tokens) for cost in stage) for stage in self._costs)
+            self._known[key] = one
         return one if num_rows == 1 else tuple(size * num_rows for size in one)
 
     def fits(self, num_tokens: int, num_rows: int = 1, instead_of: int | None = None) -> bool:
@@ -114,12 +112,3 @@ class KvMemory:
         """The stage with the least room left were it to hold such a sequence alone."""
         sizes = self.bytes_for(num_tokens)
         return min(range(len(sizes)), key=lambda stage: self._budgets[stage] - sizes[stage])
-
-
-def _stage_bytes(costs: Sequence[CacheCost], num_tokens: int) -> int:
-    return sum(
-        cost.fixed_bytes
-        + cost.bytes_per_token
-        * (num_tokens if cost.window is None else min(num_tokens, cost.window))
-        for cost in costs
-    )

@@ -1,4 +1,5 @@
-"""Which token prefixes the stages hold KV caches for. Pure: no clock, no socket, no thread.
+"""Which token prefixes the stages hold KV caches for. Pure: no clock, no socket, no thread of its
+own; other threads may ask `would_cover`.
 
 The entries are the ends of paths in a radix tree: a node's label is the run of tokens between its
 parent and itself, and no two children of a node begin with the same token. A look-up compares each
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
+from threading import RLock
 
 from tbcluster.core import TokenId
 
@@ -84,6 +86,8 @@ class PrefixIndex:
         self._root = _Node(depth=0)
         # Oldest use first. An OrderedDict finds its first key at once, even after many removals.
         self._nodes: OrderedDict[PrefixEntry, _Node] = OrderedDict()
+        # Held while the tree is changed, and while another thread may be the one that reads it.
+        self._tree_lock = RLock()
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -113,8 +117,9 @@ class PrefixIndex:
         return match
 
     def would_cover(self, tokens: Sequence[TokenId]) -> int:
-        """How many of a prompt's tokens `find` would cover; nothing counts as used."""
-        place = self._best_place(tuple(tokens))
+        """How many of a prompt's tokens `find` would cover; nothing counts as used. Thread-safe."""
+        with self._tree_lock:
+            place = self._best_place(tuple(tokens))
         return place[1] if place else 0
 
     def shared_with_any(self, tokens: Sequence[TokenId]) -> int:
@@ -133,13 +138,14 @@ class PrefixIndex:
         if entry in self._nodes:
             self._nodes.move_to_end(entry)
             return []
-        superfluous = self._superfluous_beside(entry)
-        for known in superfluous:
-            self.remove(known)
-        node = self._make_node(entry.tokens)
-        node.entry = entry
-        self._nodes[entry] = node
-        self._count_trimmable(node, 1)
+        with self._tree_lock:
+            superfluous = self._superfluous_beside(entry)
+            for known in superfluous:
+                self.remove(known)
+            node = self._make_node(entry.tokens)
+            node.entry = entry
+            self._nodes[entry] = node
+            self._count_trimmable(node, 1)
         return superfluous
 
     def can_trim_length(self, num_tokens: int) -> bool:
@@ -154,12 +160,13 @@ class PrefixIndex:
             KeyError: It is not here.
         """
         node = self._nodes.pop(entry)
-        self._count_trimmable(node, -1)
-        node.entry = None
-        if node.parent and not node.children:
-            del node.parent.children[node.label[0]]
-            node = node.parent
-        _merge_with_only_child(node)
+        with self._tree_lock:
+            self._count_trimmable(node, -1)
+            node.entry = None
+            if node.parent and not node.children:
+                del node.parent.children[node.label[0]]
+                node = node.parent
+            _merge_with_only_child(node)
 
     def _count_trimmable(self, node: _Node, change: int) -> None:
         if self.can_trim_length(node.depth):

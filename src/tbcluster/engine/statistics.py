@@ -1,5 +1,6 @@
 """What the engine counts about itself, since the last reset. Pure."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from tbcluster.core import StepResult
@@ -52,6 +53,30 @@ class EngineStatistics:
     def idle_share(self) -> float:
         """Idle share of the busiest stage, 0..1."""
         return min((stage.idle_share for stage in self.stages), default=0.0)
+
+
+def merged(parts: Sequence[EngineStatistics]) -> EngineStatistics:
+    """What several engines counted, one after another where it is per stage, else together."""
+
+    def total(name: str) -> int:
+        return sum(getattr(part, name) for part in parts)
+
+    return EngineStatistics(
+        stages=tuple(stage for part in parts for stage in part.stages),
+        num_steps=total("num_steps"),
+        own_us=total("own_us"),
+        round_trip_us=total("round_trip_us"),
+        wire_us=total("wire_us"),
+        num_prompt_tokens=total("num_prompt_tokens"),
+        num_cached_tokens=total("num_cached_tokens"),
+        num_generated_tokens=total("num_generated_tokens"),
+        num_preemptions=total("num_preemptions"),
+        num_prefixes=total("num_prefixes"),
+        kv_used_bytes=tuple(size for part in parts for size in part.kv_used_bytes),
+        kv_budget_bytes=tuple(size for part in parts for size in part.kv_budget_bytes),
+        num_running=total("num_running"),
+        num_waiting=total("num_waiting"),
+    )
 
 
 @dataclass(slots=True)

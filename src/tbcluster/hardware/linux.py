@@ -4,6 +4,7 @@ import platform
 from dataclasses import replace
 from pathlib import Path
 
+from tbcluster.hardware.cgroups import cpu_limit
 from tbcluster.hardware.interfaces import local_interfaces
 from tbcluster.hardware.memory import available_bytes
 from tbcluster.machine import Machine
@@ -20,7 +21,8 @@ def probe_linux(base: Machine, root: Path = Path("/")) -> Machine:
         system=f"Linux {platform.release()}",
         chip=_chip(root / "proc/cpuinfo"),
         model=_text(root / "sys/class/dmi/id/product_name").strip() or None,
-        available_bytes=available_bytes(root / "proc/meminfo", root / "sys/fs/cgroup"),
+        available_bytes=available_bytes(root),
+        cpu_limit=cpu_limit(root),
         interfaces=local_interfaces("linux", root),
     )
 

@@ -1,18 +1,34 @@
-"""How much memory a process may still take on this machine."""
+"""How much memory models may take on this machine."""
 
+from contextlib import suppress
 from pathlib import Path
 
-PROC_MEMINFO = Path("/proc/meminfo")
-CGROUP = Path("/sys/fs/cgroup")
+import psutil
+
+from tbcluster.hardware.cgroups import ROOT, memory_room
 
 
-def available_bytes(meminfo: Path = PROC_MEMINFO, cgroup: Path = CGROUP) -> int | None:
+def available_bytes(root: Path = ROOT) -> int | None:
     """Free memory and what the kernel can free at once, within the container's limit if there is
-    one; None where the system does not say (Linux only: on a Mac, Metal says more)."""
-    free = _mem_available(meminfo)
-    limit = _cgroup_room(cgroup)
-    known = [size for size in (free, limit) if size is not None]
+    one; None where the system does not say (Linux only: on a Mac, Metal says more).
+
+    Args:
+        root: Folder of proc and sys.
+    """
+    free = _mem_available(root / "proc/meminfo")
+    known = [size for size in (free, memory_room(root)) if size is not None]
     return min(known, default=None)
+
+
+def held_by_children() -> int:
+    """What the processes that this one has started hold alone, and those that they have started.
+    Memory that they share, such as a library's, is nobody's."""
+    held = 0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended
+            memory = process.memory_info()
+            held += max(0, memory.rss - getattr(memory, "shared", 0))
+    return held
 
 
 def _mem_available(meminfo: Path) -> int | None:
@@ -23,24 +39,3 @@ def _mem_available(meminfo: Path) -> int | None:
     # MemAvailable:   12345678 kB
     found = [line.split() for line in lines if line.startswith("MemAvailable:")]
     return int(found[0][1]) * 1024 if found else None
-
-
-def _cgroup_room(cgroup: Path) -> int | None:
-    try:
-        limit = (cgroup / "memory.max").read_text(encoding="ascii").strip()
-        if limit == "max":
-            return None
-        current = int((cgroup / "memory.current").read_text(encoding="ascii"))
-        return max(0, int(limit) - current + _page_cache(cgroup))
-    except (OSError, ValueError):
-        return None
-
-
-def _page_cache(cgroup: Path) -> int:
-    """What the kernel gives back at once: files that were read, such as weights."""
-    try:
-        lines = (cgroup / "memory.stat").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    found = [line.partition(" ")[2] for line in lines if line.startswith("inactive_file ")]
-    return int(found[0]) if found else 0

@@ -63,6 +63,23 @@ def stage_cache_costs(
     )
 
 
+def layer_cache_costs(
+    model: nn.Module, traced: ModelTrace, kv_bits: int | None = None
+) -> tuple[tuple[tuple[CacheCost, ...], ...], tuple[CacheCost, ...]]:
+    """For each layer the costs of the caches that it is given, and those of the caches that every
+    stage keeps. One that several layers are given is the first one's: no cut parts them."""
+    costs = _costs(model, kv_bits)
+    owner: dict[int, int] = {}
+    for call in sorted(traced.calls, key=lambda call: call.layer):
+        for cache in call.caches:
+            owner.setdefault(cache, call.layer)
+    layers = tuple(
+        tuple(cost for cache in sorted(owner) if owner[cache] == layer for cost in costs[cache])
+        for layer in range(traced.num_layers)
+    )
+    return layers, tuple(cost for cache in sorted(traced.loose) for cost in costs[cache])
+
+
 def _kept(traced: ModelTrace, stage: StageRange) -> frozenset[int]:
     calls = [call for call in traced.calls if stage.start <= call.layer < stage.end]
     return traced.loose.union(*(call.caches for call in calls))

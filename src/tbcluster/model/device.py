@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from tbcluster.errors import StageError
-from tbcluster.hardware.memory import available_bytes
+from tbcluster.hardware.memory import available_bytes, held_by_children
 
 CPU = "CPU"
 
@@ -55,7 +55,8 @@ def prepare_device() -> Device:
 
 
 def memory_limit_bytes() -> int:
-    """Memory that models on this machine should stay within, weights and caches together.
+    """Memory that models on this machine should stay within, weights and caches together. What this
+    process's own workers hold already is part of it: it does not shrink because a model is loaded.
 
     Raises:
         StageError: This system does not say.
@@ -67,7 +68,7 @@ def memory_limit_bytes() -> int:
     available = available_bytes()
     if available is None:
         raise StageError("this system does not tell how much memory is free: set --kv-memory")
-    return available
+    return available + held_by_children()
 
 
 def peak_memory_bytes() -> int:

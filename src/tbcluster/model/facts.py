@@ -10,7 +10,7 @@ from tbcluster.core import CacheFacts, StageRange
 from tbcluster.errors import CorruptModelError
 from tbcluster.model.cache_facts import cache_facts
 from tbcluster.model.device import Device
-from tbcluster.model.loading import open_model
+from tbcluster.model.loading import open_lazily
 from tbcluster.model.quantized import check_quantized
 from tbcluster.model.source import ModelFolder
 from tbcluster.model.trace import ModelTrace
@@ -38,7 +38,11 @@ class ModelFacts:
 
 
 class InspectedModel:
-    """A checked model folder, opened without reading weights.
+    """A checked model folder, opened and traced once without reading weights.
+
+    Attributes:
+        opened: The model and the tensors of its files, all lazy.
+        traced: What one step of it does.
 
     Raises:
         UnsupportedModelError: mlx-lm does not know the architecture.
@@ -46,9 +50,10 @@ class InspectedModel:
     """
 
     def __init__(self, folder: ModelFolder, device: Device) -> None:
-        self._model = open_model(folder.path, device)
-        self._trace = trace(self._model)
-        self.facts = _facts(folder, self._model, self._trace)
+        self.folder = folder
+        self.opened = open_lazily(folder.path, device)
+        self.traced = trace(self.opened.model)
+        self.facts = _facts(folder, self.opened.model, self.traced)
 
     def cache_facts(self, ranges: Sequence[StageRange], kv_bits: int | None) -> CacheFacts:
         """What is known of the KV caches of stages with these layers.
@@ -56,9 +61,17 @@ class InspectedModel:
         Raises:
             UnsupportedModelError: The architecture does not allow quantized KV caches.
         """
+        self.check_kv_bits(kv_bits)
+        return cache_facts(self.opened.model, self.traced, ranges, kv_bits)
+
+    def check_kv_bits(self, kv_bits: int | None) -> None:
+        """Make sure that it runs with KV caches of so many bits, None for plain ones.
+
+        Raises:
+            UnsupportedModelError: The architecture does not allow quantized KV caches.
+        """
         if kv_bits is not None:
-            check_quantized(self._model, kv_bits)
-        return cache_facts(self._model, self._trace, ranges, kv_bits)
+            check_quantized(self.opened.model, kv_bits)
 
 
 def _facts(folder: ModelFolder, model: nn.Module, traced: ModelTrace) -> ModelFacts:

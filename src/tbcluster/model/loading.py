@@ -10,13 +10,13 @@ from pathlib import Path
 import mlx.core as mx
 import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
-from mlx_lm.utils import load_model
 
 from tbcluster.core import StageRange
 from tbcluster.errors import CorruptModelError, UnsupportedModelError
 from tbcluster.model.bitnet import repack_bitlinear
 from tbcluster.model.device import Device
 from tbcluster.model.slicing import StageModel
+from tbcluster.model.sources import LazyModel, load_lazily
 from tbcluster.model.trace import ModelTrace
 from tbcluster.model.tracer import needed_parameters, trace
 
@@ -24,14 +24,21 @@ Progress = Callable[[int, int], None]
 
 
 def open_model(path: Path, device: Device) -> nn.Module:
-    """The whole model with lazy parameters: file headers are read, weights are not.
+    """The whole model with lazy parameters: file headers are read, weights are not; see
+    `open_lazily` for what it raises."""
+    return open_lazily(path, device).model
+
+
+def open_lazily(path: Path, device: Device) -> LazyModel:
+    """The whole model with lazy parameters, and the tensors of its files, lazy as well: whoever
+    computes parameters lets go of them first, or both stay in memory.
 
     Raises:
         UnsupportedModelError: mlx-lm does not know the architecture.
         CorruptModelError: The weights do not fit the config.
     """
     try:
-        model, _ = load_model(path, lazy=True)
+        opened = load_lazily(path)
     except ValueError as error:
         if "not supported" in str(error):
             raise UnsupportedModelError(f"{path}: {error}") from error
@@ -39,12 +46,12 @@ def open_model(path: Path, device: Device) -> nn.Module:
     # Whatever a wrong value in a config makes mlx-lm's model classes stumble over.
     except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise CorruptModelError(f"{path}: {type(error).__name__}: {error}") from error
-    compute_dtype = device.compute_dtype
+    model, compute_dtype = opened.model, device.compute_dtype
     if not mx.metal.is_available():
         repack_bitlinear(model, compute_dtype or mx.bfloat16)
     if compute_dtype is not None:
         model.set_dtype(compute_dtype)
-    return model
+    return opened
 
 
 def load_stage(

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_map
 
 from tbcluster.model.caches import Cache
 
@@ -40,12 +40,12 @@ def refusing_evaluation(function: Callable[..., object], num_scalars: int) -> No
 def left_as_it_was(model: nn.Module) -> Iterator[None]:
     """Undo what a block does to a model: parameters that it replaces, and what a forward pass keeps
     for the next one (kimi_k3 keeps weights that it derives from others)."""
-    parameters = tree_flatten(model.parameters())
+    parameters = model.parameters()
     before = [(module, dict(module), dict(vars(module))) for module in model.modules()]
     try:
         yield
     finally:
-        model.update(tree_unflatten(parameters))
+        model.update(parameters)
         for module, items, attributes in before:
             # A module is a dict of its arrays and submodules, with an `update` of its own.
             dict.clear(module)
@@ -67,11 +67,12 @@ def run_unevaluated(model: nn.Module, runs: Iterable[tuple[list[Cache], int]]) -
     """
 
     def run(scalar: mx.array) -> None:
-        stand_ins = [
-            (path, mx.broadcast_to(scalar.astype(array.dtype), array.shape))
-            for path, array in tree_flatten(model.parameters())
-        ]
-        model.update(tree_unflatten(stand_ins))
+        model.update(
+            tree_map(
+                lambda array: mx.broadcast_to(scalar.astype(array.dtype), array.shape),
+                model.parameters(),
+            )
+        )
         for caches, num_tokens in runs:
             model(mx.zeros((1, num_tokens), mx.int32), cache=caches)
 

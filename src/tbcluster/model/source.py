@@ -17,18 +17,8 @@ from huggingface_hub.errors import (
 )
 from safetensors import SafetensorError, safe_open
 
+from tbcluster.checkpoint import FETCHED_FILES
 from tbcluster.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
-
-# What mlx-lm fetches, less *.py: no code that comes with a model is ever run.
-FETCHED_FILES = [
-    "*.json",
-    "model*.safetensors",
-    "tokenizer.model",
-    "*.tiktoken",
-    "*.txt",
-    "*.jsonl",
-    "*.jinja",
-]
 
 _REPOSITORY_ID = re.compile(r"[\w.-]+/[\w.-]+")
 

@@ -85,6 +85,7 @@ class ModelTrace:
         graph: None for a model that cannot be traced.
         vocab_size: Width of the logits; None for a model that cannot be traced.
         head: None where the forward pass hands its hidden states to no module.
+        experts_used: Path of a stack of routed experts -> how many of them one token uses.
     """
 
     num_layers: int
@@ -95,6 +96,7 @@ class ModelTrace:
     graph: DependencyGraph | None
     vocab_size: int | None = None
     head: HeadInput | None = None
+    experts_used: dict[str, int] = field(default_factory=dict)
     _cuts: dict[int, Cut] = field(default_factory=dict)
 
     @property

@@ -11,12 +11,13 @@ from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-from mlx.utils import tree_flatten, tree_unflatten
+from mlx.utils import tree_flatten, tree_map_with_path
 from mlx_lm.models.cache import make_prompt_cache
 
 from tbcluster.errors import UnsupportedModelError
 from tbcluster.model.boundary import Structure, classes_in, flatten, mutable_arguments, unflatten
 from tbcluster.model.caches import state_arrays
+from tbcluster.model.experts import ExpertWatch
 from tbcluster.model.graph import DependencyGraph
 from tbcluster.model.head import HeadSearch, usual_head
 from tbcluster.model.hooks import call_layer, hooked
@@ -85,6 +86,7 @@ class _Tracer:
         self._graph: DependencyGraph | None = None
         self._vocab_size: int | None = None
         self._head_search = HeadSearch(model)
+        self._experts = ExpertWatch(model)
 
     def run(self) -> None:
         tokens = sorted({self._token_of(path) for path in self._parameters})
@@ -97,6 +99,7 @@ class _Tracer:
                 left_as_it_was(self._model),
                 hooked(self._layers, self),
                 self._head_search.watching(),
+                self._experts.watching(),
             ):
                 refusing_evaluation(traced, len(tokens))
         except ValueError as error:
@@ -159,6 +162,7 @@ class _Tracer:
             graph=graph,
             vocab_size=self._vocab_size,
             head=head,
+            experts_used=self._experts.used,
         )
 
     def _token_of(self, path: str) -> str:
@@ -167,11 +171,14 @@ class _Tracer:
         return f"layer {layer}" if coarse else f"param {path}"
 
     def _trace(self, tokens: dict[str, mx.array]) -> None:
-        stand_ins = [
-            (path, mx.broadcast_to(tokens[self._token_of(path)].astype(array.dtype), array.shape))
-            for path, array in self._parameters.items()
-        ]
-        self._model.update(tree_unflatten(stand_ins))
+        self._model.update(
+            tree_map_with_path(
+                lambda path, array: mx.broadcast_to(
+                    tokens[self._token_of(path)].astype(array.dtype), array.shape
+                ),
+                self._model.parameters(),
+            )
+        )
         caches = make_prompt_cache(self._model)
         self._num_caches = len(caches)
         self._cache_index = {id(cache): i for i, cache in enumerate(caches)}
@@ -179,6 +186,7 @@ class _Tracer:
         for run, length in enumerate(TRACED_LENGTHS):
             self._runs.append([])
             self._head_search.begin_run()
+            self._experts.begin_run()
             output = self._model(mx.zeros((1, length), mx.int32), cache=caches)
             logits = output[0] if isinstance(output, tuple) else output
             # As a node of its own: the head search has named what the last module returned.

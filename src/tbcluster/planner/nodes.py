@@ -60,7 +60,13 @@ class PlanLink:
 @dataclass(frozen=True, slots=True)
 class PlanRack:
     """Nodes, and the links between them by (source, target); the pairs that are missing cannot
-    reach each other. From a node to itself there always is a way."""
+    reach each other. From a node to itself there always is a way.
+
+    Attributes:
+        offline: Nodes that cannot be used now: what would fit with them is told where it does not
+            without.
+    """
 
     nodes: tuple[PlanNode, ...]
     links: Mapping[tuple[str, str], PlanLink]
+    offline: tuple[PlanNode, ...] = ()

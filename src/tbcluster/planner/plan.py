@@ -19,6 +19,8 @@ class Wishes:
         stages: Exactly so many stages in each replica; None for the best number.
         replicas: Exactly so many; None for the best number.
         kv_memory_bytes: KV memory of each stage by hand; None for what the promise needs.
+        kv_bits: Of the caches that the profile counts with, if they are quantized: fewer bits are
+            named as a way out only where there are fewer.
     """
 
     context: int | None = None
@@ -26,6 +28,7 @@ class Wishes:
     stages: int | None = None
     replicas: int | None = None
     kv_memory_bytes: int | None = None
+    kv_bits: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,8 @@ class PlannedReplica:
     """One copy of the model.
 
     Attributes:
-        slowest_s: The slowest stage or hop of a decode step: it bounds the throughput.
+        slowest_s: The slowest node or link of a decode step, by how long it is busy: it bounds the
+            throughput.
         step_s: One token's whole trip at one stream: it bounds a single stream.
         longest_context: Tokens that one stream alone may have.
         streams: How many of the promised ones it takes.

@@ -11,7 +11,8 @@ class PartProfile:
 
     Attributes:
         weight_bytes: In memory, in the type it is computed in, routed experts included.
-        flops: Multiplications and additions for one token, without attention over the context.
+        flops: Multiplications and additions for one token and visit, without attention over the
+            context.
         expert_bytes: How much of `weight_bytes` are routed experts, of which a token uses some.
         num_experts: Routed experts; 0 where there are none.
         experts_per_token: How many of them one token uses.
@@ -53,6 +54,8 @@ class ModelProfile:
             "4-bit/64" for affine quantization in groups of 64 ("mxfp4" and the like by name).
         file_bytes: All weight files together.
         active_parameters: Parameters that one token uses; `num_parameters` are all.
+        tied_bytes: How much of the embedding is the head's as well: a stage that holds both has it
+            once.
     """
 
     name: str
@@ -70,9 +73,10 @@ class ModelProfile:
     file_bytes: int
     num_parameters: int
     active_parameters: int
+    tied_bytes: int = 0
 
     @property
     def weight_bytes(self) -> int:
-        """All of it, each part once."""
+        """All of it on one machine."""
         parts = (*self.layers, self.embedding, self.head, self.shared)
-        return sum(part.weight_bytes for part in parts)
+        return sum(part.weight_bytes for part in parts) - self.tied_bytes

@@ -18,15 +18,13 @@ from pydantic_core import from_json
 
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
 from tbcluster.answers.splitter import TOOL_CALLS, AnswerSplitter
-from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import FinishReason, Output, SampledToken
 from tbcluster.errors import RequestError, TbclusterError
 from tbcluster.server.choices import Choices, unless_disconnected
-from tbcluster.server.intake import Generation
+from tbcluster.server.intake import Generation, Intake
 from tbcluster.server.metrics import Metrics, RequestTimer
+from tbcluster.server.problems import CLIENT_CLOSED_REQUEST
 
-# Nginx's word for a client that did not wait for its answer.
-CLIENT_CLOSED_REQUEST = 499
 # An answer of more is worded in another thread: with logprobs it takes seconds.
 MANY_TOKENS = 256
 
@@ -163,8 +161,9 @@ class Writer(Protocol):
 class Answer:
     """One request's answer as it grows. `usage` is right once `deltas` has ended."""
 
-    def __init__(self, cluster: Cluster, generation: Generation, http: HttpRequest) -> None:
-        self._cluster = cluster
+    def __init__(self, intake: Intake, generation: Generation, http: HttpRequest) -> None:
+        self._cluster = intake.cluster
+        self._model = intake.name
         self._generation = generation
         self._http = http
         self._caller = getattr(http.state, "caller", None)
@@ -211,7 +210,7 @@ class Answer:
 
     async def deltas(self) -> AsyncGenerator[Delta, None]:
         """What comes, token by token. Leaving the iterator cancels what still runs."""
-        timer = timer_of(self._http)
+        timer = timer_of(self._http, self._model)
         outcome = "cancelled"
         try:
             async with Choices(self._cluster, self._generation.requests) as choices:
@@ -321,10 +320,10 @@ class ChoiceReader:
         return [piece for piece in pieces if not isinstance(piece, calls) or piece.index < most]
 
 
-def timer_of(http: HttpRequest) -> RequestTimer:
-    """What times an HTTP request, from its arrival."""
+def timer_of(http: HttpRequest, model: str) -> RequestTimer:
+    """What times an HTTP request for a model, from its arrival."""
     metrics: Metrics = http.app.state.metrics
-    return metrics.begin(http.scope["path"], getattr(http.state, "arrived_at", None))
+    return metrics.begin(http.scope["path"], model, getattr(http.state, "arrived_at", None))
 
 
 async def _events(

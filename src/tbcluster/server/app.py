@@ -7,14 +7,14 @@ from fastapi_offline import FastAPIOffline
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
-from tbcluster.cluster.cluster import Cluster
-from tbcluster.server import embeddings, problems, status, text_endpoints
+from tbcluster.cluster.models.models import Models
+from tbcluster.server import embeddings, model_endpoints, problems, status, text_endpoints
 from tbcluster.server.access import HostGuard, KeyGuard
 from tbcluster.server.anthropic import router as anthropic
+from tbcluster.server.desk import Desk, UseGuard
 from tbcluster.server.draining import Drain
 from tbcluster.server.error_docs import responses
 from tbcluster.server.guards import BodyGuard, DrainGuard, RequestGate
-from tbcluster.server.intake import Intake
 from tbcluster.server.metrics import Metrics
 from tbcluster.server.ollama import router as ollama
 from tbcluster.server.openai import router as openai
@@ -23,7 +23,7 @@ from tbcluster.server.responses import router as openai_responses
 from tbcluster.server.starting import NotYet
 
 DESCRIPTION = """\
-A language model, served from several machines as one. Fields that are not served are refused by
+Language models, served from several machines as one. Fields that are not served are refused by
 name. Every answer carries an `x-request-id`.
 """
 # Headers of answers that scripts of other origins may read.
@@ -34,12 +34,8 @@ EXPOSED_HEADERS = ["x-request-id", "retry-after"] + [
 ]
 
 
-def create_app(cluster: Cluster, options: ServerOptions, metrics: Metrics, drain: Drain) -> FastAPI:
-    """The HTTP endpoints of a running cluster. `metrics` counts, `drain` ends it.
-
-    Raises:
-        ClusterClosedError: The cluster is not running.
-    """
+def create_app(models: Models, options: ServerOptions, metrics: Metrics, drain: Drain) -> FastAPI:
+    """The HTTP endpoints of models. `metrics` counts, `drain` ends it."""
     app = FastAPIOffline(
         title="tbcluster",
         version=version("tbcluster"),
@@ -51,32 +47,34 @@ def create_app(cluster: Cluster, options: ServerOptions, metrics: Metrics, drain
     app.state.metrics = metrics
     problems.install(app)
     app.add_api_route("/", status.root, methods=["GET", "HEAD"], include_in_schema=False)
-    intake = Intake(cluster)
-    app.include_router(openai.make_router(intake))
-    app.include_router(openai_responses.make_router(intake))
-    app.include_router(embeddings.make_router(intake))
-    app.include_router(anthropic.make_router(intake))
-    app.include_router(ollama.make_router(intake))
-    app.include_router(text_endpoints.make_router(intake))
+    desk = Desk(models, options.load_wait_s)
+    app.include_router(openai.make_router(desk))
+    app.include_router(openai_responses.make_router(desk))
+    app.include_router(embeddings.make_router(desk))
+    app.include_router(anthropic.make_router(desk))
+    app.include_router(ollama.make_router(desk))
+    app.include_router(model_endpoints.make_router(models))
+    app.include_router(text_endpoints.make_router(desk))
     app.include_router(
-        status.make_router(cluster, metrics, drain, asks_keys=options.keys is not None)
+        status.make_router(models, metrics, drain, asks_keys=options.keys is not None)
     )
+    app.add_middleware(UseGuard)
     _guard(app, options, metrics, drain)
     return app
 
 
 def create_starting_app(
-    cluster: Cluster, options: ServerOptions, metrics: Metrics, drain: Drain
+    models: Models, options: ServerOptions, metrics: Metrics, drain: Drain
 ) -> FastAPI:
-    """What stands in for the endpoints until the cluster runs: behind the same guards, it tells how
-    far the cluster is."""
+    """What stands in for the endpoints until the first model is loaded: behind the same guards, it
+    tells how far that is."""
     app = FastAPI(openapi_url=None)
     app.include_router(
         status.make_router(
-            cluster, metrics, drain, asks_keys=options.keys is not None, is_open=False
+            models, metrics, drain, asks_keys=options.keys is not None, is_open=False
         )
     )
-    app.mount("/", NotYet(cluster))
+    app.mount("/", NotYet(models))
     _guard(app, options, metrics, drain)
     return app
 

@@ -15,17 +15,18 @@ from pydantic import (
     model_validator,
 )
 
-from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import Output, Pooling, Request
 from tbcluster.embeddings import Vector, arun_embeddings, finished_vector
 from tbcluster.engine.limits import MAX_INTEGER
 from tbcluster.errors import RequestError, TbclusterError
 from tbcluster.generation import encode_prompt
-from tbcluster.server.answering import CLIENT_CLOSED_REQUEST, timer_of
+from tbcluster.server.answering import timer_of
 from tbcluster.server.bodies import JsonRoute
 from tbcluster.server.choices import unless_disconnected
+from tbcluster.server.desk import Desk
 from tbcluster.server.fields import Body, Listed, one_by_one, refusal
 from tbcluster.server.intake import Intake
+from tbcluster.server.problems import CLIENT_CLOSED_REQUEST
 
 MAX_INPUTS = 2048
 ALLOWED_INPUT = "a text, a list of texts, a list of token ids, or a list of such lists"
@@ -66,20 +67,19 @@ class EmbeddingRequest(Body):
         return one_by_one(self.input)
 
 
-def make_router(intake: Intake) -> APIRouter:
-    """The endpoint of one cluster."""
+def make_router(desk: Desk) -> APIRouter:
+    """The endpoint of all models."""
     router = APIRouter(prefix="/v1", route_class=JsonRoute, tags=["OpenAI"])
-    cluster = intake.cluster
 
     @router.post("/embeddings")
     async def embeddings(body: EmbeddingRequest, http: HttpRequest) -> Response:
         """Turn texts or token arrays into vectors."""
-        intake.check_model(body.model)
+        intake = await desk.intake(http, body.model)
         requests = await run_in_threadpool(_requests, intake, body)
-        outputs = await unless_disconnected(http, counted_outputs(cluster, requests, http))
+        outputs = await unless_disconnected(http, counted_outputs(intake, requests, http))
         if outputs is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
-        content = await run_in_threadpool(_answer, cluster.model_name, body, outputs)
+        content = await run_in_threadpool(_answer, intake.name, body, outputs)
         return Response(content, media_type="application/json")
 
     return router
@@ -110,13 +110,13 @@ def _requests(intake: Intake, body: EmbeddingRequest) -> list[Request]:
 
 
 async def counted_outputs(
-    cluster: Cluster, requests: list[Request], http: HttpRequest
+    intake: Intake, requests: list[Request], http: HttpRequest
 ) -> list[Output]:
     """The output of each request, which metrics and the caller's limits count."""
-    timer = timer_of(http)
+    timer = timer_of(http, intake.name)
     outcome = "cancelled"
     try:
-        outputs = await arun_embeddings(cluster, requests)
+        outputs = await arun_embeddings(intake.cluster, requests)
         outcome = "ok"
     except TbclusterError:
         outcome = "error"

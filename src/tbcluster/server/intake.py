@@ -1,8 +1,9 @@
 """From what a dialect asks for to requests that the engine runs: chat template, tokens, sampling
 defaults, logit rules."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from tbcluster.answers.format import AnswerFormat
@@ -12,10 +13,11 @@ from tbcluster.answers.tool_calls import template_messages
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import Grammar, LogitRules, Request, SamplingParams, TokenId
 from tbcluster.engine.limits import MAX_INTEGER
-from tbcluster.errors import ContextLengthError, RequestError, UnknownModelError
+from tbcluster.errors import ContextLengthError, RequestError
 from tbcluster.generation import encode_prompt, logit_rules, new_seed
 from tbcluster.server.ask import Chat, Options, Tool, Tools
 from tbcluster.server.constraints import Constraints
+from tbcluster.server.token_texts import TokenTexts
 
 MIN_TOP_P = 1e-9
 # The dialects' own default, for models whose generation_config.json names none.
@@ -52,20 +54,25 @@ class Intake:
     the event loop.
 
     Attributes:
+        name: What clients call the model.
+        texts: The texts of its single tokens.
         max_characters: More than any prompt that fits has; None for no limit.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, name: str | None = None) -> None:
         self.cluster = cluster
+        self.name = cluster.model_name if name is None else name
+        self.texts = TokenTexts(cluster.tokenizer)
         self.format = AnswerFormat(cluster.tokenizer)
         self._constraints = Constraints(cluster, self.format)
         self._defaults = model_defaults(cluster.folder.generation_config)
         self.max_characters = _max_characters(cluster)
 
-    def check_model(self, name: str) -> None:
-        """Raises: UnknownModelError when the model is not the one that is served."""
-        if name != self.cluster.model_name:
-            raise UnknownModelError(name, self.cluster.model_name)
+    @cached_property
+    def num_ids(self) -> int:
+        """Token ids of the vocabulary are below this."""
+        ids: Iterable[TokenId] = self.cluster.tokenizer.get_vocab().values()
+        return 1 + max(ids)
 
     def chat(self, chat: Chat, options: Options) -> Generation:
         """Answers to a conversation.

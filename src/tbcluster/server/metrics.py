@@ -1,7 +1,10 @@
 """What is measured of the server, for Prometheus."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import TypeVar, cast
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -22,15 +25,23 @@ _DURATION = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300, 600, 1800)
 
 
 class Metrics:
-    """The server's own registry: what requests took, and what the engine counts."""
+    """The server's own registry: what requests took, and what the engines count.
 
-    def __init__(self, cluster: Cluster, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        clusters: Tells those that are loaded, by their models' names.
+    """
+
+    def __init__(
+        self,
+        clusters: Callable[[], Mapping[str, Cluster]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.clock = clock
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "tbcluster_requests",
             "Requests for answers that have ended, by how: ok, cancelled or error.",
-            ["endpoint", "outcome"],
+            ["endpoint", "model", "outcome"],
             registry=self._registry,
         )
         self._rejected = Counter(
@@ -52,17 +63,16 @@ class Metrics:
         self._gap = self._histogram(
             "time_per_output_token_seconds", "Between a choice's token and its next one.", _GAP
         )
-        self._registry.register(_EngineCollector(cluster))
+        self._registry.register(_EngineCollector(clusters))
 
-    def begin(self, endpoint: str, arrived_at: float | None = None) -> "RequestTimer":
+    def begin(self, endpoint: str, model: str, arrived_at: float | None = None) -> "RequestTimer":
         """Time a request that came at `arrived_at` on the clock, or has just come."""
         return RequestTimer(
-            endpoint,
             self.clock,
             self.clock() if arrived_at is None else arrived_at,
-            self._first_token.labels(endpoint),
-            self._gap.labels(endpoint),
-            self._end,
+            self._first_token.labels(endpoint, model),
+            self._gap.labels(endpoint, model),
+            partial(self._end, endpoint, model),
         )
 
     def reject(self, reason: str) -> None:
@@ -73,13 +83,17 @@ class Metrics:
         """Everything, in Prometheus' text format."""
         return generate_latest(self._registry)
 
-    def _end(self, endpoint: str, outcome: str, duration_s: float) -> None:
-        self._requests.labels(endpoint, outcome).inc()
-        self._duration.labels(endpoint).observe(duration_s)
+    def _end(self, endpoint: str, model: str, outcome: str, duration_s: float) -> None:
+        self._requests.labels(endpoint, model, outcome).inc()
+        self._duration.labels(endpoint, model).observe(duration_s)
 
     def _histogram(self, name: str, words: str, bounds: tuple[float, ...]) -> Histogram:
         return Histogram(
-            f"tbcluster_{name}", words, ["endpoint"], registry=self._registry, buckets=bounds
+            f"tbcluster_{name}",
+            words,
+            ["endpoint", "model"],
+            registry=self._registry,
+            buckets=bounds,
         )
 
 
@@ -88,18 +102,16 @@ class RequestTimer:
 
     def __init__(
         self,
-        endpoint: str,
         clock: Callable[[], float],
         begun_at: float,
         first_token: Histogram,
         gap: Histogram,
-        on_end: Callable[[str, str, float], None],
+        on_end: Callable[[str, float], None],
     ) -> None:
-        self._endpoint = endpoint
         self._clock = clock
         self._first_token = first_token
         self._gap = gap
-        self._on_end: Callable[[str, str, float], None] | None = on_end
+        self._on_end: Callable[[str, float], None] | None = on_end
         self._begun_at = begun_at
         # Choice -> (when its newest output was emitted, how many tokens it had then).
         self._newest: dict[int, tuple[float, int]] = {}
@@ -117,7 +129,7 @@ class RequestTimer:
     def end(self, outcome: str) -> None:
         """Count the request as "ok", "cancelled" or "error"; only the first call does."""
         if self._on_end is not None:
-            self._on_end(self._endpoint, outcome, self._clock() - self._begun_at)
+            self._on_end(outcome, self._clock() - self._begun_at)
             self._on_end = None
 
 
@@ -137,44 +149,59 @@ class Monotonic:
 
 
 class _EngineCollector(Collector):
-    """Reads the engine's statistics when someone asks for them."""
+    """Reads the engines' statistics when someone asks for them."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._counters: dict[tuple[str, str], Monotonic] = {}
+    def __init__(self, clusters: Callable[[], Mapping[str, Cluster]]) -> None:
+        self._clusters = clusters
+        self._counters: dict[tuple[str, ...], Monotonic] = {}
 
     def describe(self) -> list[Metric]:
         """Nothing: the registry would collect at once to learn the names."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """All of the engine's numbers, once there is one."""
-        try:
-            now = self._cluster.statistics()
-        except ClusterClosedError:
-            return
+        """All of the engines' numbers, of those that there are."""
+        now: dict[str, EngineStatistics] = {}
+        for model, cluster in self._clusters().items():
+            with suppress(ClusterClosedError):
+                now[model] = cluster.statistics()
+        families: dict[str, Metric] = {}
+        for model, statistics in now.items():
+            self._add(families, model, statistics)
+        yield from families.values()
+
+    def _add(self, families: dict[str, Metric], model: str, now: EngineStatistics) -> None:
+        """What one model counts, to the families of all."""
         for name, words, value in _totals(now):
-            counter = CounterMetricFamily(f"tbcluster_{name}", words)
-            counter.add_metric([], self._counted(name, "", value))
-            yield counter
+            counter = _family(families, CounterMetricFamily, name, words, ["model"])
+            counter.add_metric([model], self._counted(name, model, "", value))
         for name, words, value in _levels(now):
-            yield GaugeMetricFamily(f"tbcluster_{name}", words, value)
-        yield from self._of_stages(now)
-
-    def _of_stages(self, now: EngineStatistics) -> Iterator[Metric]:
+            _family(families, GaugeMetricFamily, name, words, ["model"]).add_metric([model], value)
+        labels = ["model", "stage"]
         for name, words, values in _stage_totals(now):
-            counter = CounterMetricFamily(f"tbcluster_{name}", words, labels=["stage"])
+            counter = _family(families, CounterMetricFamily, name, words, labels)
             for stage, value in enumerate(values):
-                counter.add_metric([str(stage)], self._counted(name, str(stage), value))
-            yield counter
+                counter.add_metric(
+                    [model, str(stage)], self._counted(name, model, str(stage), value)
+                )
         for name, words, values in _stage_levels(now):
-            gauge = GaugeMetricFamily(f"tbcluster_{name}", words, labels=["stage"])
+            gauge = _family(families, GaugeMetricFamily, name, words, labels)
             for stage, value in enumerate(values):
-                gauge.add_metric([str(stage)], value)
-            yield gauge
+                gauge.add_metric([model, str(stage)], value)
 
-    def _counted(self, name: str, stage: str, value: float) -> float:
-        return self._counters.setdefault((name, stage), Monotonic()).at_least(value)
+    def _counted(self, name: str, model: str, stage: str, value: float) -> float:
+        return self._counters.setdefault((name, model, stage), Monotonic()).at_least(value)
+
+
+F = TypeVar("F", CounterMetricFamily, GaugeMetricFamily)
+
+
+def _family(
+    families: dict[str, Metric], kind: type[F], name: str, words: str, labels: list[str]
+) -> F:
+    """The family of this name, made when it is first asked for."""
+    family = families.setdefault(name, kind(f"tbcluster_{name}", words, labels=labels))
+    return cast(F, family)
 
 
 def _totals(now: EngineStatistics) -> list[tuple[str, str, float]]:

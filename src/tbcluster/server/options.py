@@ -23,6 +23,7 @@ class ServerOptions:
             that is busy sending would not see the answer.
         idle_timeout_s: How long a connection is kept for its next request.
         write_timeout_s: A reader that takes nothing of its answer for so long is cut.
+        load_wait_s: How long a request waits for its model to be loaded.
         drain_s: How long running requests may take to finish once the server is to end.
         logs_access: Whether a line is logged for each request.
     """
@@ -36,5 +37,6 @@ class ServerOptions:
     refused_body_s: float = 5.0
     idle_timeout_s: float = 75.0
     write_timeout_s: float = 60.0
+    load_wait_s: float = 300.0
     drain_s: float = 30.0
     logs_access: bool = False

@@ -14,6 +14,10 @@ from starlette.exceptions import HTTPException
 from tbcluster.errors import (
     ClusterClosedError,
     ContextLengthError,
+    DoesNotFitError,
+    ModelLoadingError,
+    ModelNotLoadedError,
+    NoRoomError,
     QueueFullError,
     RequestError,
     StageLostError,
@@ -24,6 +28,8 @@ from tbcluster.errors import (
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5
+# Nginx's word for a client that did not wait for its answer.
+CLIENT_CLOSED_REQUEST = 499
 MAX_SHOWN_VALUE = 60
 MAX_SHOWN_NAME = 100
 MAX_MESSAGE = 2000
@@ -33,9 +39,14 @@ VERSION_HEADER = b"anthropic-version"
 # First match wins: (error, status, type, code).
 _ANSWERS: list[tuple[type[Exception], int, str, str | None]] = [
     (UnknownModelError, 404, "invalid_request_error", "model_not_found"),
+    (ModelNotLoadedError, 404, "invalid_request_error", "model_not_loaded"),
     (ContextLengthError, 400, "invalid_request_error", "context_length_exceeded"),
     (QueueFullError, 429, "rate_limit_error", "queue_full"),
     (RequestError, 400, "invalid_request_error", None),
+    (ModelLoadingError, 503, "server_error", "loading"),
+    (NoRoomError, 503, "server_error", "no_room"),
+    # A model that fits nowhere fits no better the next time.
+    (DoesNotFitError, 507, "server_error", "does_not_fit"),
     (StageLostError, 503, "server_error", "stage_lost"),
     (ClusterClosedError, 503, "server_error", "shutting_down"),
     (TbclusterError, 500, "server_error", None),
@@ -180,6 +191,11 @@ def install(app: FastAPI) -> None:
         headers = dict(error.headers) if error.headers else None
         refusal = Refusal(error.status_code, f"{where}: {error.detail}", headers=headers)
         return answer(request.scope, refusal)
+
+
+def client_gone() -> Refusal:
+    """The answer that nobody reads."""
+    return Refusal(CLIENT_CLOSED_REQUEST, "the client has gone away")
 
 
 def bug(error: Exception) -> Refusal:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import uvicorn
 from anyio import to_thread
 
-from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.models.models import Models
 from tbcluster.errors import ListenError
 from tbcluster.server.app import create_app, create_starting_app
 from tbcluster.server.connections import MAX_HEAD_BYTES, connection_class, max_connections
@@ -51,26 +51,26 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Says that the cluster is starting until `open` is called. Its end lets running requests
+    """Says that the first model is starting until `open` is called. Its end lets running requests
     finish, and ends those that do not with an error of their own before it cuts connections.
 
     Args:
-        cluster: Running, or to be started meanwhile.
+        models: Loaded, or to be loaded meanwhile.
         on_note: Called with each line a user should see.
     """
 
     def __init__(
         self,
-        cluster: Cluster,
+        models: Models,
         options: ServerOptions,
         on_note: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self._cluster = cluster
+        self._models = models
         self._options = options
         self._on_note = on_note
-        self._metrics = Metrics(cluster)
+        self._metrics = Metrics(models.clusters)
         self._drain = Drain()
-        self._front = Front(create_starting_app(cluster, options, self._metrics, self._drain))
+        self._front = Front(create_starting_app(models, options, self._metrics, self._drain))
         self._is_open = False
         self._loop: Future[None] = Future()
         super().__init__(
@@ -101,8 +101,8 @@ class Server(uvicorn.Server):
                 self.should_exit = self.force_exit = True
 
     def open(self) -> None:
-        """Let requests through to the cluster, which runs now."""
-        self._front.app = create_app(self._cluster, self._options, self._metrics, self._drain)
+        """Let requests through to the models."""
+        self._front.app = create_app(self._models, self._options, self._metrics, self._drain)
         self._is_open = True
 
     def wait(self) -> None:
@@ -126,7 +126,7 @@ class Server(uvicorn.Server):
         self._drain.is_draining = True
         await self._finish_running()
         if self._is_open:
-            self._cluster.end_requests("the server is shutting down")
+            self._models.end_requests("the server is shutting down")
         # It cuts short the finishing alone: the last words of what was ended still go out.
         self.force_exit = False
         await super().shutdown(sockets)

@@ -2,7 +2,7 @@
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.models.models import Models
 from tbcluster.cluster.status import ClusterState
 from tbcluster.errors import ClusterClosedError
 from tbcluster.server.problems import RETRY_AFTER_S, Refusal, answer, refusal_of
@@ -22,15 +22,15 @@ class Front:
 class NotYet:
     """An application that asks every request to come again, and says why."""
 
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
+    def __init__(self, models: Models) -> None:
+        self._models = models
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         await answer(scope, self._refusal())(scope, receive, send)
 
     def _refusal(self) -> Refusal:
-        status = self._cluster.status()
+        status = self._models.status()
         if status.state is ClusterState.CLOSED:  # it did not come up: the server ends
             return refusal_of(ClusterClosedError("the server is shutting down"))
         doing = f" ({status.doing})" if status.doing is not None else ""

@@ -3,10 +3,13 @@
 from typing import Any
 
 from fastapi import APIRouter, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from tbcluster.cluster.cluster import Cluster
-from tbcluster.cluster.status import ClusterState
+from tbcluster.cluster.models.models import Models
+from tbcluster.cluster.models.residency import ModelState
+from tbcluster.cluster.status import ClusterState, ClusterStatus
 from tbcluster.errors import ClusterClosedError
 from tbcluster.server.draining import Drain
 from tbcluster.server.metrics import CONTENT_TYPE, Metrics
@@ -22,9 +25,9 @@ async def root() -> Response:
 
 
 def make_router(
-    cluster: Cluster, metrics: Metrics, drain: Drain, *, asks_keys: bool, is_open: bool = True
+    models: Models, metrics: Metrics, drain: Drain, *, asks_keys: bool, is_open: bool = True
 ) -> APIRouter:
-    """The endpoints of one cluster.
+    """The endpoints of all models.
 
     Args:
         is_open: Whether there are other endpoints; without them nothing is said to be ready.
@@ -32,10 +35,13 @@ def make_router(
     router = APIRouter(tags=["Status"])
 
     def word() -> str:
-        state = cluster.status().state
-        if state is ClusterState.READY:
-            return "ok" if is_open else ClusterState.STARTING.value
-        return state.value
+        if not is_open:
+            state = models.status().state
+            return ClusterState.STARTING.value if state is ClusterState.READY else state.value
+        states = [cluster.status().state for cluster in models.clusters().values()]
+        if ClusterState.READY in states or models.rules.loads_on_use:
+            return "ok"
+        return next((state.value for state in states), ModelState.UNLOADED.value)
 
     @router.get("/health", responses=_NOT_NOW)
     async def health(http: Request) -> JSONResponse:
@@ -43,7 +49,7 @@ def make_router(
         for, a request without one learns the status alone."""
         body: dict[str, Any] = {"status": word()}
         if not asks_keys or http.state.caller is not None:
-            body |= health_facts(cluster)
+            body |= await run_in_threadpool(health_facts, models)
         return JSONResponse(body, 200 if body["status"] == "ok" else 503)
 
     @router.get("/ready", responses=_NOT_NOW)
@@ -64,15 +70,25 @@ def make_router(
     return router
 
 
-def health_facts(cluster: Cluster) -> dict[str, Any]:
-    """What the cluster is doing, and the state of each stage."""
-    status = cluster.status()
+def health_facts(models: Models) -> dict[str, Any]:
+    """What the first model is doing, and the state of each stage; where there may be several, each
+    that is loaded."""
+    clusters = models.clusters()
+    first = clusters.get(models.default or "")
+    facts = _facts(models.status(), first)
+    if models.is_alone:
+        return facts
+    loaded = {name: _facts(cluster.status(), cluster) for name, cluster in clusters.items()}
+    return {**facts, "models": loaded}
+
+
+def _facts(status: ClusterStatus, cluster: Cluster | None) -> dict[str, Any]:
     return {
         "doing": status.doing,
         "model": status.model,
         "num_requests": status.num_requests,
         "error": status.error,
-        "kv_cache": _kv_body(cluster),
+        "kv_cache": None if cluster is None else _kv_body(cluster),
         "stages": [
             {
                 "index": stage.index,

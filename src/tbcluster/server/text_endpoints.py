@@ -1,10 +1,9 @@
 """/tokenize and /detokenize, in vLLM's shapes."""
 
-from collections.abc import Iterable
-from functools import cached_property
 from typing import Any, Self
 
 from fastapi import APIRouter
+from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
 from pydantic import Field, model_validator
@@ -14,6 +13,7 @@ from tbcluster.errors import RequestError
 from tbcluster.generation import check_text
 from tbcluster.server.ask import Chat, Tools
 from tbcluster.server.bodies import JsonRoute
+from tbcluster.server.desk import Desk
 from tbcluster.server.fields import Body, Listed, refusal
 from tbcluster.server.intake import Intake
 from tbcluster.server.openai.schemas import MAX_TOOLS, ChatMessage, FunctionTool
@@ -84,45 +84,35 @@ class Texts:
         Raises:
             RequestError: An id is not in the vocabulary.
         """
-        outside = next((token for token in tokens if not 0 <= token < self._num_tokens), None)
+        num_ids = self._intake.num_ids
+        outside = next((token for token in tokens if not 0 <= token < num_ids), None)
         if outside is not None:
             shown = outside if abs(outside) < 2**64 else "a number of more than 64 bits"
-            raise RequestError(
-                f"tokens holds {shown}, ids are from 0 to {self._num_tokens - 1}", "tokens"
-            )
+            raise RequestError(f"tokens holds {shown}, ids are from 0 to {num_ids - 1}", "tokens")
         return str(self._tokenizer.decode(tokens))
 
-    @cached_property
-    def _num_tokens(self) -> int:
-        ids: Iterable[TokenId] = self._tokenizer.get_vocab().values()
-        return 1 + max(ids)
 
-
-def make_router(intake: Intake) -> APIRouter:
-    """The endpoints of one cluster."""
+def make_router(desk: Desk) -> APIRouter:
+    """The endpoints of all models; a request that names none asks the first."""
     router = APIRouter(route_class=JsonRoute, tags=["Tokens"])
-    cluster = intake.cluster
-    texts = Texts(intake)
 
     @router.post("/tokenize")
-    async def tokenize(body: TokenizeRequest) -> JSONResponse:
+    async def tokenize(body: TokenizeRequest, http: HttpRequest) -> JSONResponse:
         """The token ids of a text or conversation, and how many fit the model."""
-        if body.model is not None:
-            intake.check_model(body.model)
+        intake = await desk.intake(http, body.model)
 
         def answer() -> JSONResponse:
-            tokens = texts.tokens(body)
-            longest = cluster.longest_sequence
+            tokens = Texts(intake).tokens(body)
+            longest = intake.cluster.longest_sequence
             # FastAPI's own encoder, in the event loop, would take a second for a million numbers.
             return JSONResponse({"tokens": tokens, "count": len(tokens), "max_model_len": longest})
 
         return await run_in_threadpool(answer)
 
     @router.post("/detokenize")
-    async def detokenize(body: DetokenizeRequest) -> dict[str, Any]:
+    async def detokenize(body: DetokenizeRequest, http: HttpRequest) -> dict[str, Any]:
         """The text of token ids, special tokens included."""
-        if body.model is not None:
-            intake.check_model(body.model)
-        return {"prompt": await run_in_threadpool(texts.text, body.tokens)}
+        intake = await desk.intake(http, body.model)
+        return {"prompt": await run_in_threadpool(Texts(intake).text, body.tokens)}
 
     return router

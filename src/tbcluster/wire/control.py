@@ -10,7 +10,17 @@ import msgspec
 
 from tbcluster.core import StageRange
 from tbcluster.errors import WireError
-from tbcluster.wire.errands import Calibrated, CalibrateSpec, Fetched, Fetching, FetchSpec
+from tbcluster.wire.errands import (
+    Accepted,
+    Calibrated,
+    CalibrateSpec,
+    Fetched,
+    Fetching,
+    FetchSpec,
+    ShareSpec,
+    Surveyed,
+    SurveySpec,
+)
 
 STOP_LINE = b"stop\n"
 
@@ -140,17 +150,40 @@ class Reference(msgspec.Struct, frozen=True, tag="reference"):
     margins: tuple[float, ...]
 
 
-Report = Bound | Routed | Loading | Ready | Failed | Reference | Fetching | Fetched | Calibrated
+Report = (
+    Bound
+    | Routed
+    | Loading
+    | Ready
+    | Failed
+    | Reference
+    | Surveyed
+    | Fetching
+    | Fetched
+    | Calibrated
+)
 # What an agent can be asked to run.
-WorkerSpec = StageSpec | FetchSpec | CalibrateSpec
+WorkerSpec = StageSpec | SurveySpec | FetchSpec | CalibrateSpec
 
 _encoder = msgspec.json.Encoder()
 _report_decoder: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
 
-Spec = TypeVar("Spec", StageSpec, ReferenceSpec, Routes, FetchSpec, CalibrateSpec)
+Spec = TypeVar(
+    "Spec",
+    StageSpec,
+    ReferenceSpec,
+    Routes,
+    SurveySpec,
+    FetchSpec,
+    CalibrateSpec,
+    ShareSpec,
+    Accepted,
+)
 
 
-def encode_line(message: Report | WorkerSpec | ReferenceSpec | Routes) -> bytes:
+def encode_line(
+    message: Report | WorkerSpec | ReferenceSpec | Routes | ShareSpec | Accepted,
+) -> bytes:
     """One line, newline included."""
     return _encoder.encode(message) + b"\n"
 

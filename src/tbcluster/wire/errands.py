@@ -51,6 +51,38 @@ class FetchSpec(msgspec.Struct, frozen=True, tag="fetch"):
     tls_files: tuple[str, ...] = ()
 
 
+class SurveySpec(msgspec.Struct, frozen=True, tag="survey"):
+    """Say what of a model is on this node's disk; `store` and `folders` as in `FetchSpec`.
+
+    Attributes:
+        verifies: Whether all of it is read and hashed, and not only what has changed.
+    """
+
+    listing: Listing
+    store: str = ""
+    folders: tuple[str, ...] = ()
+    verifies: bool = False
+
+
+class ShareSpec(msgspec.Struct, frozen=True, tag="share"):
+    """Let other nodes copy from this node's store, over TLS, until the input ends. `Accepted` comes
+    in lines after it.
+
+    Attributes:
+        port: To listen at if it is free; 0 for any.
+    """
+
+    store: str
+    tls_files: tuple[str, ...]
+    port: int = 0
+
+
+class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
+    """Whoever shows one of these certificates (PEM) may copy; nobody else."""
+
+    certificates: tuple[str, ...]
+
+
 class CalibrateSpec(msgspec.Struct, frozen=True, tag="calibrate"):
     """Measure how fast weights of these kinds are computed with (`ModelProfile.weight_kind`)."""
 
@@ -74,6 +106,12 @@ class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
     held_bytes: int
     hub_bytes: int
     neighbour_bytes: int
+
+
+class Surveyed(msgspec.Struct, frozen=True, tag="surveyed"):
+    """All verified bytes of the model that are here."""
+
+    spans: tuple[Span, ...]
 
 
 class MeasuredSpeed(msgspec.Struct, frozen=True):

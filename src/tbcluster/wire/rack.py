@@ -16,7 +16,8 @@ from tbcluster.wire.tensors import Buffer
 
 # Counts up with every change of these messages; PROTOCOL_VERSION counts the data plane's.
 RACK_PROTOCOL = 2
-MAX_MESSAGE_BYTES = 4 << 20
+# What to fetch of a model is a list of spans: of one with 600 GB some 40,000, 3 MB.
+MAX_MESSAGE_BYTES = 16 << 20
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello"):

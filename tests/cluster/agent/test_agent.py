@@ -21,6 +21,7 @@ from tbcluster.core import StageRange
 from tbcluster.machine import InterfaceKind
 from tbcluster.transport.control import ControlServer
 from tbcluster.transport.curve import Guard, new_keys
+from tbcluster.weights.resources import Resource, path_of
 from tbcluster.wire.control import Bound, Failed, Loading, Ready, Route, Routed, Routes, StageSpec
 from tbcluster.wire.rack import (
     MAX_MESSAGE_BYTES,
@@ -45,6 +46,7 @@ from tbcluster.wire.rack import (
 from tests.doubles.agent import CLUSTER_KEYS, AgentProcess, joined_folder
 from tests.doubles.coordinator import CoordinatorDouble
 from tests.doubles.processes import is_alive, worker_pids
+from tests.doubles.tls_peers import TlsPeer
 from tests.doubles.trusted import free_control_port
 from tests.doubles.waiting import DEADLINE_S, wait_until
 
@@ -158,6 +160,27 @@ def test_it_says_what_the_machine_is_and_that_it_is_there(rack: Rack) -> None:
     assert Path(hello.run_dir).stat().st_mode & 0o777 == 0o700
     assert rack.coordinator.hear(AgentBeat, 2).workers == ()
     rack.agent.await_line(f"connected to rack at 127.0.0.1:{rack.coordinator.port}, as mini2")
+
+
+def test_it_says_where_its_weights_can_be_copied_and_who_it_is(rack: Rack, tmp_path: Path) -> None:
+    hello = lambda: rack.coordinator.all_of(Hello)[-1]  # noqa: E731
+    wait_until(lambda: hello().weights_port > 0, "it has said so")
+    peer = TlsPeer.at(tmp_path)
+    key = new_keys().public
+    met = Peer("another", "mini3", key, 1, (), peer.certificate)
+    path = path_of(Resource("org/tiny", "abc", "config.json"))
+
+    def is_answered() -> bool:
+        try:
+            return peer.get(hello().weights_port, [hello().certificate], path) == (404, b"")
+        except OSError:
+            return False
+
+    assert not is_answered()
+    rack.coordinator.say(Peers((met,)))
+    wait_until(is_answered, "the peer is answered")
+    rack.coordinator.say(Peers(()))
+    wait_until(lambda: not is_answered(), "it is answered no more")
 
 
 def test_a_second_agent_is_told_who_runs(rack: Rack) -> None:

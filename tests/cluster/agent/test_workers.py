@@ -6,25 +6,26 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tbcluster.checkpoint import Listing
 from tbcluster.cluster.agent import workers as workers_module
 from tbcluster.cluster.agent.errands import Errand
 from tbcluster.cluster.agent.outbox import OfWorker
-from tbcluster.cluster.agent.workers import Workers, find_locally
+from tbcluster.cluster.agent.workers import MODULES, Workers
 from tbcluster.core import StageRange
-from tbcluster.demo import MODEL_PATH
-from tbcluster.transport.curve import new_keys
 from tbcluster.wire.control import Ready, Route, Routed, Routes, StageSpec, encode_line
+from tbcluster.wire.errands import CalibrateSpec, FetchSpec, SurveySpec
 from tbcluster.wire.rack import WorkerEnded, WorkerSaid, WorkerStarted
 from tests.doubles.processes import is_alive
+from tests.doubles.sites import NODE_KEYS, site_at
 from tests.doubles.waiting import DEADLINE_S
 
-KEYS = new_keys()
 ROUTES = Routes(5, Route("ipc:///next"), Route("ipc:///results"))
 READY = Ready(5, "cpu", "a note")
 # Tells what it was given in the note of its report, then answers each line of routes.
@@ -44,7 +45,8 @@ class Machine:
     def __init__(self, run_dir: Path, models: Path | None = None, module: str = "a_child") -> None:
         self.posted: queue.SimpleQueue[Errand] = queue.SimpleQueue()
         self.news: list[OfWorker] = []
-        self.workers = Workers(KEYS, run_dir, models, self.posted.put, self.news.append, module)
+        modules = dict.fromkeys(MODULES, module)
+        self.workers = Workers(site_at(run_dir, models), self.posted.put, self.news.append, modules)
 
     def hear(self) -> OfWorker:
         """The next news."""
@@ -105,7 +107,7 @@ def test_a_worker_gets_this_nodes_keys_and_folders(machine: MakeMachine, tmp_pat
     assert one.workers.ids == ("a",)
     pid, given = one.hear_started("a")
     assert is_alive(pid)
-    assert KEYS.public in given
+    assert NODE_KEYS.public in given
     assert f"'run_dir':'{tmp_path / 'run-0'}'" in given
     assert f"'model':'{tmp_path / 'models' / 'tiny'}'" in given
     assert "/elsewhere" not in given
@@ -115,6 +117,31 @@ def test_a_worker_gets_this_nodes_keys_and_folders(machine: MakeMachine, tmp_pat
     assert one.hear() == WorkerEnded("a", "was ended: was told to end")
     assert one.workers.ids == ()
     assert not is_alive(pid)
+
+
+def test_a_fetch_gets_this_nodes_store_and_certificate(
+    machine: MakeMachine, tmp_path: Path
+) -> None:
+    one = machine(models=tmp_path / "models")
+    fetch = FetchSpec(Listing("org/tiny", "abc", "org/tiny", ()), ())
+    one.workers.start("a", fetch)
+    pid, given = one.hear_started("a")
+    assert f"'store':'{tmp_path / 'run-0' / 'store'}'" in given
+    assert f"'folders':['{tmp_path / 'models'}']" in given
+    for name in ("certificate.pem", "certificate-key.pem"):
+        assert f"{tmp_path / 'run-0' / name}" in given
+        assert (tmp_path / "run-0" / name).stat().st_mode & 0o777 == 0o600
+    one.workers.stop("a")
+    assert one.hear() == WorkerEnded("a", "was ended: was told to end")
+    assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("kind", [FetchSpec, SurveySpec, CalibrateSpec, StageSpec])
+def test_what_runs_for_a_spec_exists(kind: type) -> None:
+    found = find_spec(MODULES[kind])
+    assert found is not None
+    is_package = found.submodule_search_locations is not None
+    assert not is_package or find_spec(f"{MODULES[kind]}.__main__") is not None
 
 
 def test_a_death_is_told(machine: MakeMachine) -> None:
@@ -253,20 +280,3 @@ def test_there_are_never_two_of_one_id(
         one.news.clear()
         assert set(one.workers.ids) == expected
         assert {name for name, pid in running.items() if is_alive(pid)} == expected
-
-
-def test_a_model_is_found_by_its_path_then_by_its_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    models = tmp_path / "models"
-    (models / "tiny").mkdir(parents=True)
-    elsewhere = tmp_path / "elsewhere" / "tiny"
-    assert find_locally("", models) == str(MODEL_PATH)
-    assert find_locally("org/tiny", models) == str(models / "tiny")
-    assert find_locally(str(elsewhere), models) == str(models / "tiny")
-    elsewhere.mkdir(parents=True)
-    assert find_locally(str(elsewhere), models) == str(elsewhere)
-    assert find_locally("org/large", models) == "org/large"
-    assert find_locally("org/..", models) == "org/.."
-    assert find_locally("x" * 5000, models) == "x" * 5000
-    assert find_locally("org/tiny", None) == "org/tiny"

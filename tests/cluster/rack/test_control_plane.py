@@ -110,10 +110,10 @@ def test_a_node_that_joins_meanwhile_is_welcomed_at_its_first_word(rack: RackOfS
 
 def test_nodes_are_told_of_one_another(rack: RackOfScripts) -> None:
     one = rack.bring_up("one")
-    two = rack.bring_up("two", hello("second", probe_port=5555))
+    two = rack.bring_up("two", hello("second", probe_port=5555, certificate="a certificate"))
     wait_until(lambda: len(one.all_of(Peers)) > 1, "one is told of two")
     (known,) = one.all_of(Peers)[-1].peers
-    assert (known.name, known.probe_port) == ("two", 5555)
+    assert (known.name, known.probe_port, known.certificate) == ("two", 5555, "a certificate")
     assert known.public_key == rack.member("two").public_key
     assert [peer.name for peer in two.hear(Peers).peers] == ["one"]
 

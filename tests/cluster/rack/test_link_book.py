@@ -38,8 +38,11 @@ def book() -> LinkBook:
 def test_the_best_is_the_first_that_answers() -> None:
     links = book()
     assert links.best(PAIR) == FAST
+    assert links.addresses(PAIR) == ("192.0.2.2", "198.51.100.2")
     links.note_dead(PAIR, ["192.0.2.2"])
     assert links.best(PAIR) == SLOW
+    assert links.addresses(PAIR) == ("198.51.100.2",)
+    assert links.addresses(BACK) == ()
     assert not links.is_alive(PAIR, "192.0.2.2")
     links.note_dead(PAIR, ["192.0.2.2", "198.51.100.2"])
     with pytest.raises(NoPathError, match="no address answers"):

@@ -10,13 +10,12 @@ from typing import Any
 import pytest
 
 from tbcluster.cluster.agent.lock import AgentLock, runs_agent
-from tbcluster.cluster.layout import PlacedRange, Site
 from tbcluster.cluster.rack import rack as rack_module
 from tbcluster.cluster.rack.control_plane import ControlPlane
 from tbcluster.cluster.rack.link_book import LinkBook
 from tbcluster.cluster.rack.rack import Rack, head_of
+from tbcluster.cluster.speed_book import known_speeds
 from tbcluster.cluster.trust import MemberRing, TrustFolder
-from tbcluster.core import StageRange
 from tbcluster.errors import (
     ClusterClosedError,
     PortInUseError,
@@ -26,15 +25,17 @@ from tbcluster.errors import (
 )
 from tbcluster.hardware.private_file import PrivateFile
 from tbcluster.machine import NodeState, NodeView, Serving
+from tbcluster.planner.nodes import SpeedSource
 from tbcluster.transport.curve import new_keys
 from tbcluster.wire.control import CurveKeys
 from tbcluster.wire.rack import FromAgent, FromCoordinator, Measure, Measured, Welcome
 from tests.doubles.agent import joined_folder
 from tests.doubles.nodes import hello
-from tests.doubles.racks import COMPUTE
 from tests.doubles.scripted_agent import ScriptedAgent
 from tests.doubles.trusted import TrustedHead, listens
 from tests.doubles.waiting import wait_until
+
+HEAD_BYTES = 64 << 20
 
 
 def no_paths(message: FromCoordinator) -> FromAgent | None:
@@ -53,7 +54,7 @@ class Bench:
             members = self.trusted.members
             members.admit(members.invite(60.0), keys.public, name)
         self.notes: list[str] = []
-        self.rack = Rack(self.trusted.folder, on_note=self.notes.append)
+        self.rack = Rack(self.trusted.folder, memory_bytes=HEAD_BYTES, on_note=self.notes.append)
 
     def is_up(self, *names: str) -> Callable[[list[NodeView]], bool]:
         return lambda nodes: (
@@ -101,10 +102,6 @@ def head(tmp_path: Path) -> Iterator[TrustedHead]:
     lock.release()
 
 
-def placed(name: str) -> PlacedRange:
-    return PlacedRange(name, StageRange(0, 4))
-
-
 # Whose head
 
 
@@ -133,6 +130,35 @@ def test_what_is_not_started_says_so(tmp_path: Path) -> None:
     rack.close()
 
 
+# What the nodes are
+
+
+def test_models_get_no_more_of_this_machine_than_it_was_told(bench: Bench) -> None:
+    (head,) = (node for node in bench.rack.plane.nodes() if node.is_head)
+    assert head.machine is not None
+    assert head.machine.compute is not None
+    assert head.machine.compute.working_set_bytes == HEAD_BYTES
+
+
+def test_an_agent_that_runs_already_has_its_own_limit(head: TrustedHead) -> None:
+    notes: list[str] = []
+    with Rack(head.folder, memory_bytes=HEAD_BYTES, on_note=notes.append):
+        pass
+    assert notes == [
+        "an agent runs on this machine already: how much memory models may take here is for its "
+        "own --memory to say"
+    ]
+
+
+def test_this_machine_is_measured_once(bench: Bench) -> None:
+    (head,) = (node for node in bench.rack.plane.nodes() if node.is_head)
+    speeds = bench.rack.speeds("float32")
+    assert set(speeds) == {head.node_id}
+    assert speeds[head.node_id].source is SpeedSource.MEASURED
+    assert known_speeds(bench.trusted.folder, [head], "float32") == speeds
+    assert bench.rack.speeds("float32") == speeds
+
+
 # Waiting for nodes
 
 
@@ -141,7 +167,7 @@ def test_whoever_is_missing_is_named_until_nobody_waits_any_more(bench: Bench) -
     bench.notes.clear()
     waited: list[str] = []
     with pytest.raises(ClusterClosedError, match="waited for its nodes"):
-        bench.rack.await_spread([], lambda: len(waited) > 3, waited.append)
+        bench.rack.await_nodes([], lambda: len(waited) > 3, waited.append)
     assert waited[0] == "waiting for two, one"
     assert bench.notes == ["waiting for two, one"]  # once
 
@@ -150,15 +176,14 @@ def test_whoever_is_missing_is_named_until_nobody_waits_any_more(bench: Bench) -
 def test_only_those_that_stages_are_placed_on_are_waited_for(bench: Bench) -> None:
     waited: list[str] = []
     with pytest.raises(ClusterClosedError):
-        bench.rack.await_spread([placed("two")], lambda: bool(waited), waited.append)
+        bench.rack.await_nodes(["two"], lambda: bool(waited), waited.append)
     assert waited == ["waiting for two"]
-    places = [placed("head")]
-    assert bench.rack.await_spread(places).by_hand == tuple(places)
+    assert [node.name for node in bench.rack.await_nodes(["head"])] == ["head"]
 
 
 def test_a_place_on_something_else_than_a_node(bench: Bench) -> None:
     with pytest.raises(UnknownNodeError, match="no node 'mini9': there are head, two, one"):
-        bench.rack.await_spread([placed("one"), placed("mini9")])
+        bench.rack.await_nodes(["one", "mini9"])
 
 
 def test_the_head_node_comes_first_and_the_others_by_name_and_none_that_was_revoked(
@@ -168,15 +193,11 @@ def test_the_head_node_comes_first_and_the_others_by_name_and_none_that_was_revo
     members.admit(members.invite(60.0), new_keys().public, "gone")
     members.revoke("gone")
     with pytest.raises(UnknownNodeError, match="no node 'gone'"):
-        bench.rack.await_spread([placed("gone")])
+        bench.rack.await_nodes(["gone"])
     with bench.nodes("two", "one"):
-        spread = bench.rack.await_spread([])
-        assert [site.name for site in spread.sites] == ["head", "one", "two"]
-        assert spread.sites[1:] == tuple(
-            Site(name, COMPUTE.working_set_bytes) for name in ("one", "two")
-        )
-        assert spread.sites[0].limit_bytes > 0
-        assert spread.by_hand == ()
+        there = bench.rack.await_nodes()
+        assert [node.name for node in there] == ["head", "one", "two"]
+        assert all(node.machine is not None for node in there)
         places = bench.rack.places(["two", "head"], is_looped=False)
         assert [places.name(stage) for stage in (0, 1)] == ["two", "head"]
         places.close()
@@ -267,7 +288,7 @@ def test_whoever_waits_for_nodes_learns_that_it_was_closed(head: TrustedHead) ->
 
     def wait() -> None:
         try:
-            rack.await_spread([], on_wait=lambda line: is_waiting.set())
+            rack.await_nodes([], on_wait=lambda line: is_waiting.set())
         except ClusterClosedError as error:
             failures.append(error)
 

@@ -34,6 +34,8 @@ from tbcluster.cluster.agent.mailbox import Mailbox
 from tbcluster.cluster.agent.neighbours import Neighbours
 from tbcluster.cluster.agent.outbox import OfWorker, Outbox
 from tbcluster.cluster.agent.searching import LAN_BLOCKED, Searcher
+from tbcluster.cluster.agent.sharing import Sharing
+from tbcluster.cluster.agent.site import Site
 from tbcluster.cluster.agent.workers import Workers
 from tbcluster.cluster.places import make_run_dir
 from tbcluster.cluster.rack_file import RackFile
@@ -42,6 +44,7 @@ from tbcluster.errors import RackError, TrustError, WireError
 from tbcluster.hardware.interfaces import local_interfaces
 from tbcluster.machine import Machine
 from tbcluster.transport.control import ControlClient
+from tbcluster.weights.tls import new_certificate
 from tbcluster.wire.control import Route
 from tbcluster.wire.rack import (
     MAX_MESSAGE_BYTES,
@@ -73,6 +76,8 @@ logger = logging.getLogger(__name__)
 INSPECT_EVERY_S = 600.0
 # Cables come and go: the list of interfaces takes a millisecond, all else seconds on a Mac.
 GLANCE_EVERY_S = 5.0
+# Weights that were fetched, in the folder of the node's state.
+STORE = "models"
 
 
 class Agent:
@@ -81,6 +86,7 @@ class Agent:
     Args:
         rack_file: Lists the coordinator's addresses, for networks without multicast.
         models: Folder of models, found by the last part of their names.
+        memory_bytes: The most that models may take here; None for what MLX says.
 
     Raises:
         TrustError: This machine belongs to no cluster, or its keys cannot be used.
@@ -93,6 +99,7 @@ class Agent:
         *,
         rack_file: RackFile | None = None,
         models: Path | None = None,
+        memory_bytes: int | None = None,
     ) -> None:
         self._membership = _membership_of(folder)
         self._node = folder.node()
@@ -119,8 +126,16 @@ class Agent:
             lambda *outcome: post(lambda: self._found(*outcome)),
         )
         self._neighbours = Neighbours(self._node.keys, lambda found: post(lambda: self._say(found)))
-        self._workers = Workers(self._node.keys, self._run_dir, models, post, self._say_of_worker)
-        self._inspector = Inspector(models, lambda machine: post(lambda: self._saw(machine)))
+        certificate, key = new_certificate()
+        self._site = Site(
+            self._node.keys, self._run_dir, models, folder.path / STORE, certificate, key
+        )
+        self._weights_port = 0
+        self._sharing = Sharing(self._site, lambda port: post(lambda: self._shares_at(port)))
+        self._workers = Workers(self._site, post, self._say_of_worker)
+        self._inspector = Inspector(
+            models, lambda machine: post(lambda: self._saw(machine)), memory_bytes
+        )
 
     def run(self) -> None:
         """Do all of it, in the calling thread."""
@@ -166,6 +181,8 @@ class Agent:
         return own if self._machine is None else min(own, self._connection.next_at())
 
     def _close(self) -> None:
+        # First: the workers' end takes their folder along.
+        self._sharing.close()
         self._workers.close()
         self._disconnect()
         self._neighbours.close()
@@ -184,6 +201,12 @@ class Agent:
             logger.error("%s", LAN_BLOCKED)
         self._is_lan_blocked = is_blocked or (self._is_lan_blocked and not addresses)
         self._perform(self._connection.found(time.monotonic(), addresses))
+
+    def _shares_at(self, port: int) -> None:
+        self._weights_port = port
+        # Said before, it was another port's; in any other state it is about to be said.
+        if self._connection.state in (LinkState.GREETING, LinkState.CONNECTED):
+            self._greet()
 
     def _say_of_worker(self, news: OfWorker) -> None:
         message = self._outbox.add(news)
@@ -243,6 +266,8 @@ class Agent:
                 self._neighbours.port,
                 str(self._run_dir),
                 os.getuid(),
+                self._weights_port,
+                self._site.certificate,
             )
         )
 
@@ -274,6 +299,7 @@ class Agent:
                 self._outbox.heard(serial)
             case Peers(peers=peers):
                 self._neighbours.meet(peers)
+                self._sharing.accept(peer.certificate for peer in peers)
             case StartWorker(worker_id=worker_id, spec=spec):
                 self._workers.start(worker_id, spec)
             case RouteWorker(worker_id=worker_id, routes=routes):

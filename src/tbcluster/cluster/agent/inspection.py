@@ -17,21 +17,31 @@ class Inspector:
 
     Args:
         models: Where models are kept; the Hugging Face cache if not given.
+        memory_bytes: The most that models may take here; None for what MLX says.
         on_seen: Called there with what was seen.
     """
 
-    def __init__(self, models: Path | None, on_seen: Callable[[Machine], None]) -> None:
+    def __init__(
+        self,
+        models: Path | None,
+        on_seen: Callable[[Machine], None],
+        memory_bytes: int | None = None,
+    ) -> None:
         self._models = models or model_cache()
         self._on_seen = on_seen
+        self._memory_bytes = memory_bytes
         self._errands = Errands("inspection")
 
     def look(self) -> None:
         """Look once more."""
-        self._errands.do(lambda: self._on_seen(this_machine(probe_compute(), self._models)))
+        self._errands.do(self._look)
 
     def close(self) -> None:
         """Do not wait for what is under way: it changes nothing."""
         self._errands.close(CLOSE_S)
+
+    def _look(self) -> None:
+        self._on_seen(this_machine(probe_compute(self._memory_bytes), self._models))
 
 
 def model_cache() -> Path:

@@ -1,26 +1,31 @@
-"""The stage workers that an agent runs: started, told, watched, ended."""
+"""The stage workers that an agent runs, and what else it is asked to do for a while: started, told,
+watched, ended."""
 
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-import msgspec
 
 from tbcluster.cluster.agent.errands import Errand, Errands
 from tbcluster.cluster.agent.outbox import OfWorker
+from tbcluster.cluster.agent.site import Site
 from tbcluster.cluster.supervisor import Worker, describe_exit
-from tbcluster.demo import MODEL_PATH
 from tbcluster.errors import StageError
 from tbcluster.hardware.sleep import keep_awake
-from tbcluster.wire.control import CurveKeys, Routes, StageSpec, WorkerSpec
+from tbcluster.wire.control import Routes, StageSpec, WorkerSpec
+from tbcluster.wire.errands import CalibrateSpec, FetchSpec, SurveySpec
 from tbcluster.wire.rack import WorkerEnded, WorkerSaid, WorkerStarted
 
 logger = logging.getLogger(__name__)
 
-STAGE_MODULE = "tbcluster.stage"
+# What runs for each kind of spec.
+MODULES: Mapping[type[WorkerSpec], str] = {
+    StageSpec: "tbcluster.stage",
+    CalibrateSpec: "tbcluster.stage.calibrate",
+    SurveySpec: "tbcluster.weights.survey",
+    FetchSpec: "tbcluster.weights",
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -37,28 +42,22 @@ class Workers:
     another, in the order in which that was asked.
 
     Args:
-        run_dir: Folder of the workers' sockets.
-        models: Where models are looked for by the last part of their name.
         post: Has something done in the agent's own thread.
         on_news: Called there with what happens to the workers.
-        module: What to run.
+        modules: What to run.
     """
 
     def __init__(
         self,
-        keys: CurveKeys,
-        run_dir: Path,
-        models: Path | None,
+        site: Site,
         post: Callable[[Errand], None],
         on_news: Callable[[OfWorker], None],
-        module: str = STAGE_MODULE,
+        modules: Mapping[type[WorkerSpec], str] = MODULES,
     ) -> None:
-        self._keys = keys
-        self._run_dir = run_dir
-        self._models = models
+        self._site = site
         self._post = post
         self._on_news = on_news
-        self._module = module
+        self._modules = modules
         self._slots: dict[str, _Slot] = {}
         self._let_sleep: Callable[[], None] | None = None
         self._errands = Errands("workers")
@@ -70,17 +69,11 @@ class Workers:
 
     def start(self, worker_id: str, spec: WorkerSpec) -> None:
         """Start a worker; one that runs already is left as it is."""
-        assert isinstance(spec, StageSpec)  # noqa: S101 - nobody asks for errands yet
         if worker_id in self._slots:
             logger.warning("worker %s was to be started twice", worker_id)
             return
         slot = self._slots[worker_id] = _Slot(worker_id)
-        placed = msgspec.structs.replace(
-            spec,
-            keys=self._keys,
-            model=find_locally(spec.model, self._models),
-            run_dir=str(self._run_dir),
-        )
+        placed = self._site.place(spec)
         self._errands.do(lambda: self._launch(slot, placed))
 
     def route(self, worker_id: str, routes: Routes) -> None:
@@ -111,7 +104,7 @@ class Workers:
         self.stop_all("the agent ends", forgets=True)
         self._errands.do(self._rest)
         self._errands.close()
-        shutil.rmtree(self._run_dir, ignore_errors=True)
+        shutil.rmtree(self._site.run_dir, ignore_errors=True)
 
     def _end(self, slots: Sequence[_Slot], why: str) -> None:
         for slot in slots:
@@ -120,11 +113,11 @@ class Workers:
 
     # In the other thread
 
-    def _launch(self, slot: _Slot, spec: StageSpec) -> None:
+    def _launch(self, slot: _Slot, spec: WorkerSpec) -> None:
         try:
-            _make_sure_of(self._run_dir)
+            self._site.prepare()
             worker = Worker(
-                self._module,
+                self._modules[type(spec)],
                 spec,
                 on_report=lambda report: self._tell(slot, WorkerSaid(slot.worker_id, report)),
                 on_exit=lambda status: self._post(lambda: self._ended(slot, describe_exit(status))),
@@ -136,15 +129,8 @@ class Workers:
         slot.worker = worker
         if self._let_sleep is None:
             self._let_sleep = keep_awake(os.getpid())
-        layers = spec.layers
         logger.info(
-            "started worker %s, process %d: stage %d, layers %d-%d of %s",
-            slot.worker_id,
-            worker.pid,
-            spec.index,
-            layers.start,
-            layers.end - 1,
-            spec.model,
+            "started worker %s, process %d: %s", slot.worker_id, worker.pid, _described(spec)
         )
         self._tell(slot, WorkerStarted(slot.worker_id, worker.pid))
 
@@ -172,31 +158,18 @@ class Workers:
         return self._slots.get(slot.worker_id) is slot
 
 
-def find_locally(model: str, models: Path | None) -> str:
-    """The folder of a model on this machine: as it is named where that exists, else the one of the
-    same last name in `models`; the name itself if there is neither. No name is the bundled
-    model's."""
-    if not model:
-        return str(MODEL_PATH)
-    name = Path(model).name
-    if models is None or name == ".." or _exists(Path(model)):
-        return model
-    local = models / name
-    return str(local) if _exists(local) else model
-
-
-def _make_sure_of(run_dir: Path) -> None:
-    """Systems clean up their folders of temporary files: it may be gone, and its name be known."""
-    run_dir.mkdir(mode=0o700, exist_ok=True)
-    if run_dir.stat().st_uid != os.getuid():
-        raise StageError(f"{run_dir} belongs to another user: start the agent again")
-
-
-def _exists(path: Path) -> bool:
-    try:
-        return path.expanduser().exists()
-    except (OSError, RuntimeError):  # too long for a path; no home folder
-        return False
+def _described(spec: WorkerSpec) -> str:
+    """What it does, for the log."""
+    match spec:
+        case StageSpec(index=index, layers=layers, model=model):
+            return f"stage {index}, layers {layers.start}-{layers.end - 1} of {model}"
+        case SurveySpec(listing=listing):
+            return f"looking for {listing.model}"
+        case FetchSpec(listing=listing, parts=parts):
+            num_bytes = sum(span.length for part in parts for span in part.spans)
+            return f"fetching {num_bytes / 1e9:.2f} GB of {listing.model}"
+        case CalibrateSpec(kinds=kinds):
+            return f"measuring the speed with {', '.join(kinds)}"
 
 
 def _stop_together(workers: Sequence[Worker]) -> None:

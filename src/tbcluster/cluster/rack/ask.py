@@ -1,6 +1,8 @@
 """Asking for the state of the rack, whether a coordinator runs or not."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from tbcluster.cluster.rack.rack import Rack, head_of
 from tbcluster.cluster.trust.folder import TrustFolder
@@ -50,12 +52,30 @@ def ask_rack(
     """
     head = head_of(folder)
     try:
-        with Rack(folder, port_patience_s=0.0) as rack:
-            rack.plane.wait_for(_all_there, wait_s)
-            rack.plane.wait_for(_head_there, START_S)
+        with gathered(folder, wait_s) as rack:
             return rack.view(inspects=inspects, measures=measures)
     except PortInUseError:
         return _ask_running(head, AskRack(inspects, measures))
+
+
+@contextmanager
+def gathered(
+    folder: TrustFolder, wait_s: float = GATHER_S, *, memory_bytes: int | None = None
+) -> Iterator[Rack]:
+    """A rack for a moment: with the head node, and whoever else has come within `wait_s`.
+
+    Args:
+        memory_bytes: As `Rack` takes it.
+
+    Raises:
+        PortInUseError: A coordinator runs here already.
+        RackError: This machine is no head node.
+        TrustError: The folder's files cannot be used.
+    """
+    with Rack(folder, port_patience_s=0.0, memory_bytes=memory_bytes) as rack:
+        rack.plane.wait_for(_all_there, wait_s)
+        rack.plane.wait_for(_head_there, START_S)
+        yield rack
 
 
 def _all_there(nodes: list[NodeView]) -> bool:

@@ -389,4 +389,5 @@ def _peer(node: _Node) -> Peer:
         member.public_key,
         hello.probe_port,
         hello.machine.interfaces,
+        hello.certificate,
     )

@@ -26,12 +26,13 @@ from tbcluster.cluster.rack.actions import (
     WorkerNews,
 )
 from tbcluster.cluster.rack.attendance import Attendance, Coordinator
-from tbcluster.cluster.rack.link_book import LinkBook, MeasureQueue, Pair, fingerprint
+from tbcluster.cluster.rack.link_book import LinkBook
+from tbcluster.cluster.rack.link_keeper import LinkKeeper
 from tbcluster.cluster.rack.questions import Answer, Questions
 from tbcluster.cluster.trust.identity import HeadIdentity
 from tbcluster.cluster.trust.members import MemberRing
 from tbcluster.errors import RackError, WireError
-from tbcluster.machine import Interface, NodeView, PathMeasurement, RackView, Serving
+from tbcluster.machine import NodeView, PathMeasurement, RackView, Serving
 from tbcluster.transport.control import Arrival, ControlServer
 from tbcluster.transport.curve import Guard
 from tbcluster.transport.drops import Drops
@@ -41,11 +42,9 @@ from tbcluster.wire.rack import (
     AskRack,
     Goodbye,
     Hello,
-    Measure,
     Measured,
     PathsSeen,
     RackAnswer,
-    Watch,
     WorkerStarted,
     decode_from_agent,
     decode_hello_versions,
@@ -58,7 +57,6 @@ logger = logging.getLogger(__name__)
 TICK_S = 0.1
 # What was said last has so long to leave the machine.
 LINGER_S = 0.2
-Interfaces = tuple[Interface, ...]
 OnWorkerNews = Callable[[Report | WorkerStarted | str], None]
 
 CLOSED = "the rack was closed: models run on it inside `with tbcluster.Rack() as rack:` only"
@@ -88,7 +86,6 @@ class ControlPlane:
         self._head = head
         self._ring = members
         self._links = links
-        self._save_links = save_links
         me = Coordinator(
             secrets.token_hex(8),
             head.cluster_name,
@@ -98,7 +95,7 @@ class ControlPlane:
         )
         self._members = members.members()
         self._attendance = Attendance(me, self._members)
-        self._measuring = MeasureQueue()
+        self._link_keeper = LinkKeeper(links, self._attendance, save_links)
         self._workers: dict[str, OnWorkerNews] = {}
         self._questions = Questions()
         self._drops = Drops("the control plane")
@@ -170,6 +167,14 @@ class ControlPlane:
     def is_revoked(self, node_id: str) -> bool:
         """Whether a node may not take part any more."""
         return any(one.is_revoked for one in self._ring.members() if one.node_id == node_id)
+
+    def online(self) -> list[str]:
+        """Ids of the nodes that can be used."""
+        return self._attendance.online()
+
+    def addresses(self, source: str, target: str) -> tuple[str, ...]:
+        """Where a node can reach another one now, best first; none if it cannot."""
+        return self._links.addresses((source, target))
 
     def best_path(self, source: str, target: str) -> PathMeasurement:
         """Raises: NoPathError when no address of the target answers now."""
@@ -252,10 +257,8 @@ class ControlPlane:
             self._perform(self._understood(arrival))
         now = time.monotonic()
         self._perform(self._attendance.tick(now))
-        for source, target in self._measuring.next(now):
-            self._perform(self._attendance.send_to(source, Measure(target)))
-        is_measuring = self._measuring.is_waiting(self._attendance.online())
-        for answer in self._questions.due(now, is_measuring=is_measuring):
+        self._perform(self._link_keeper.due(now))
+        for answer in self._questions.due(now, is_measuring=self._link_keeper.is_busy()):
             answer(self.view())
 
     def _understood(self, arrival: Arrival) -> list[Action]:
@@ -284,18 +287,17 @@ class ControlPlane:
                 case WorkerNews(worker_id=worker_id, news=news):
                     self._pass_on(worker_id, news)
                 case NodeUp(node_id=node_id):
-                    self._watch_links_of(node_id)
-                    self._measure_links_of(node_id)
+                    self._perform(self._link_keeper.came(node_id))
                 case NodeReconnected(node_id=node_id):
-                    self._measuring.again(node_id)
+                    self._link_keeper.reconnected(node_id)
                 case NodeDown(node_id=node_id):
-                    self._measuring.drop(node_id)
+                    self._link_keeper.gone(node_id)
                     self._questions.looked(node_id)
                 case LinkNews(source=source, news=news):
                     self._note_link(source, news)
                 case Looked(node_id=node_id):
                     self._questions.looked(node_id)
-                    self._measure_links_of(node_id)
+                    self._link_keeper.measure(node_id)
                 case Asked(peer=peer, question=question):
                     self._begin_question(question, partial(self._send_view, peer))
                 case Told(text=text):
@@ -312,49 +314,10 @@ class ControlPlane:
             on_news(news)
 
     def _note_link(self, source: str, news: Measured | PathsSeen) -> None:
-        pair = (source, news.peer_id)
-        if all(member.node_id != news.peer_id for member in self._members):
-            return
-        if isinstance(news, PathsSeen):
-            self._links.note_dead(pair, news.dead)
-        else:
-            self._measuring.done(pair)
-            ends = self._ends(pair)
-            if ends is not None:
-                self._links.record(pair, fingerprint(*ends), news.paths)
-                self._save_links(self._links.encode())
-        for on_change in self._watchers:
-            on_change()
-
-    def _measure_links_of(self, node_id: str, *, anew: bool = False) -> None:
-        """Have those measured that are not known as they are now, or `anew` all."""
-        for pair in self._pairs_of(node_id):
-            if anew or not self._is_measured(pair):
-                self._measuring.add(pair)
-
-    def _watch_links_of(self, node_id: str) -> None:
-        """Have those watched that are known: neither end remembers them once the other was gone."""
-        for pair in self._pairs_of(node_id):
-            if self._is_measured(pair):
-                source, target = pair
-                watch = Watch(target, self._links.begin_watch(pair))
-                self._perform(self._attendance.send_to(source, watch))
-
-    def _pairs_of(self, node_id: str) -> list[Pair]:
-        """A node and each other one that is online, both ways."""
-        others = [other for other in self._attendance.online() if other != node_id]
-        return [pair for other in others for pair in ((node_id, other), (other, node_id))]
-
-    def _is_measured(self, pair: Pair) -> bool:
-        ends = self._ends(pair)
-        return ends is not None and self._links.is_measured(pair, fingerprint(*ends), time.time())
-
-    def _ends(self, pair: Pair) -> tuple[Interfaces, Interfaces] | None:
-        """The interfaces of both, if both are online."""
-        source, target = map(self._attendance.hello, pair)
-        if source is None or target is None:
-            return None
-        return source.machine.interfaces, target.machine.interfaces
+        if any(member.node_id == news.peer_id for member in self._members):
+            self._link_keeper.heard(source, news)
+            for on_change in self._watchers:
+                on_change()
 
     def _begin_question(self, question: AskRack, answer: Answer) -> None:
         online = self._attendance.online()
@@ -362,7 +325,7 @@ class ControlPlane:
         self._questions.add(answer, to_inspect, measures=question.measures, now=time.monotonic())
         if question.measures:
             for node_id in online:
-                self._measure_links_of(node_id, anew=True)
+                self._link_keeper.measure(node_id, anew=True)
         if question.inspects:
             self._perform(self._attendance.inspect_all())
 
@@ -375,8 +338,7 @@ class ControlPlane:
     def _is_well(self, is_enough: Callable[[list[NodeView]], bool]) -> bool:
         if self._is_closed:
             raise RackError(CLOSED)
-        is_measuring = self._measuring.is_waiting(self._attendance.online())
-        return is_enough(self.nodes()) and not is_measuring
+        return is_enough(self.nodes()) and not self._link_keeper.is_busy()
 
     def _notify(self) -> None:
         with self._changed:

@@ -68,6 +68,12 @@ class LinkBook:
                 return path
         raise NoPathError("no address answers")
 
+    def addresses(self, pair: Pair) -> tuple[str, ...]:
+        """Those of the target that answer now, best first."""
+        link = self._links.get(pair)
+        known = [path.path.address for path in link.paths] if link is not None else []
+        return tuple(address for address in known if self.is_alive(pair, address))
+
     def is_alive(self, pair: Pair, address: str) -> bool:
         """Whether an address was measured last time, and is not known to be dead since."""
         link = self._links.get(pair)

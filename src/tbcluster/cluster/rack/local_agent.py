@@ -14,13 +14,19 @@ logger = logging.getLogger(__name__)
 # An agent that ends at once each time is not started faster than this.
 RESTART_S = 1.0
 STOP_GRACE_S = 10.0
+ARGUMENTS = ("-P", "-m", "tbcluster", "agent", "--follow-parent")
 
 
 class LocalAgent:
-    """Keeps an agent running on this machine, which ends with this process."""
+    """Keeps an agent running on this machine, which ends with this process.
 
-    def __init__(self, folder: TrustFolder) -> None:
+    Args:
+        memory_bytes: The most that models may take here; None for what MLX says.
+    """
+
+    def __init__(self, folder: TrustFolder, memory_bytes: int | None = None) -> None:
         self._folder = folder
+        self._limits = () if memory_bytes is None else ("--memory", str(memory_bytes))
         self._is_closed = threading.Event()
         # Held while one is started: it is started before `close` or not at all.
         self._lock = threading.Lock()
@@ -54,7 +60,7 @@ class LocalAgent:
                 return None
             try:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "tbcluster", "agent", "--follow-parent"],
+                    [sys.executable, *ARGUMENTS, *self._limits],
                     stdin=subprocess.PIPE,
                     env={**os.environ, "TBCLUSTER_HOME": str(self._folder.path)},
                     # A group of its own: a terminal's Ctrl-C goes to the parent, which decides.

@@ -4,16 +4,20 @@ import errno
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Self
 
+from tbcluster.checkpoint import Span
+from tbcluster.cluster.agent.lock import runs_agent
 from tbcluster.cluster.discovery.mdns import Announcer
-from tbcluster.cluster.layout import PlacedRange, Site, Spread
+from tbcluster.cluster.rack.calibration import measured_speeds
 from tbcluster.cluster.rack.control_plane import ControlPlane
+from tbcluster.cluster.rack.fetching import FetchStatus, RackFetch
 from tbcluster.cluster.rack.link_book import LinkBook, SavedLink, decode_links
 from tbcluster.cluster.rack.local_agent import LocalAgent
 from tbcluster.cluster.rack.places import RackPlaces
+from tbcluster.cluster.speed_book import SpeedBook
 from tbcluster.cluster.trust.desk import JoinDesk
 from tbcluster.cluster.trust.folder import TrustFolder
 from tbcluster.cluster.trust.identity import HeadIdentity
@@ -30,7 +34,9 @@ from tbcluster.errors import (
 )
 from tbcluster.hardware.interfaces import local_interfaces
 from tbcluster.hardware.private_file import PrivateFile
-from tbcluster.machine import Machine, NodeState, NodeView, RackView, Serving
+from tbcluster.machine import NodeState, NodeView, RackView, Serving
+from tbcluster.planner.nodes import NodeSpeed
+from tbcluster.weights.library import ModelSource
 from tbcluster.wire.rack import AskRack
 
 logger = logging.getLogger(__name__)
@@ -53,6 +59,8 @@ class Rack:
         folder: Where this machine's keys are kept; None for the usual place.
         port_patience_s: How long to wait for the control port, which a command that looks at the
             rack may hold for a moment.
+        memory_bytes: The most that models may take on this machine; None for what MLX says. An
+            agent that runs here already knows its own.
         on_note: Called with each line a user should see.
 
     Raises (from `start` or on entering):
@@ -66,9 +74,11 @@ class Rack:
         folder: TrustFolder | None = None,
         *,
         port_patience_s: float = 15.0,
+        memory_bytes: int | None = None,
         on_note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._port_patience_s = port_patience_s
+        self._memory_bytes = memory_bytes
         self._folder = folder or TrustFolder()
         self._on_note = on_note
         self._cleanup = ExitStack()
@@ -90,7 +100,8 @@ class Rack:
             desk.start()
             cleanup.callback(desk.close)
             cleanup.callback(Announcer(head.cluster_id, head.control_port).close)
-            cleanup.callback(LocalAgent(self._folder).close)
+            self._warn_of_agent()
+            cleanup.callback(LocalAgent(self._folder, self._memory_bytes).close)
             self._cleanup = cleanup.pop_all()
         if self._is_closed.is_set():
             # `close` may have come too early to find anything.
@@ -116,24 +127,27 @@ class Rack:
             raise RackError("the rack is not running: use `with` or call `start` first")
         return self._plane
 
-    def await_spread(
+    def await_nodes(
         self,
-        placed: Sequence[PlacedRange],
+        wanted: Sequence[str] = (),
         gives_up: Callable[[], bool] = lambda: False,
         on_wait: Callable[[str], None] = lambda _: None,
-    ) -> Spread:
-        """Wait until every node that stages go to is online, and the links between them are known.
+    ) -> list[NodeView]:
+        """Wait until these nodes are online, and the links between them are known.
 
         Args:
-            placed: Stages that are placed by hand; with none of them all nodes are waited for.
+            wanted: Their names; with none of them all nodes are waited for.
             gives_up: Asked now and then whether to stop waiting.
             on_wait: Told now and then what is waited for, in words.
 
+        Returns:
+            All that are online, the head node first.
+
         Raises:
-            UnknownNodeError: A stage is placed on something else than a node.
+            UnknownNodeError: One of them is no node.
             ClusterClosedError: Nobody waits any more.
         """
-        wanted = [place.node for place in placed]
+        wanted = list(wanted)
         self._check_names(wanted)
         if wanted:
             # The coordinator's own ways are those of its node.
@@ -158,7 +172,7 @@ class Rack:
             # One that is wanted was there, and is waited for should it have gone since.
             if node.state is NodeState.ONLINE or node.name in wanted
         ]
-        return Spread(tuple(map(_site, _head_first(there))), tuple(placed))
+        return _head_first(there)
 
     def places(self, names: Sequence[str], *, is_looped: bool) -> RackPlaces:
         """Places for stages on these nodes.
@@ -173,6 +187,64 @@ class Rack:
         ids = {member.name: member.node_id for member in members.values()}
         nodes = [ids[name] for name in names]
         return RackPlaces(self.plane, self._head, nodes, members, is_looped=is_looped)
+
+    def fetch(
+        self,
+        source: ModelSource,
+        needs: Mapping[str, Sequence[Span]],
+        on_progress: Callable[[tuple[FetchStatus, ...]], None] = lambda _: None,
+        gives_up: Callable[[], bool] = lambda: False,
+        *,
+        verifies: bool = False,
+        hub: str = "",
+    ) -> dict[str, str]:
+        """Have nodes fetch what they need of a model onto their own disks; those that are offline
+        are waited for.
+
+        Args:
+            needs: By the node's name, the bytes of the model's files that its stages load.
+            on_progress: Called in this thread whenever a node is further than before.
+            gives_up: Asked now and then whether to stop.
+            verifies: Whether all that these nodes hold is read and hashed first.
+            hub: Endpoint of the hub; empty for each node's own setting.
+
+        Returns:
+            By the node's name, the folder there that stages load from.
+
+        Raises:
+            FetchError: It failed on a node, which the message names; all others have stopped.
+            UnknownNodeError, RackError: There is no such node any more, or the rack was closed.
+            ClusterClosedError: It was given up.
+        """
+        self._check_names(list(needs))
+        ids = {member.name: member.node_id for member in self._members()}
+        by_id = {ids[name]: spans for name, spans in needs.items()}
+        folders = RackFetch(self.plane, source, by_id, hub=hub, verifies=verifies).run(
+            on_progress, lambda: self._is_closed.is_set() or gives_up()
+        )
+        return {name: folders[ids[name]] for name in needs}
+
+    def speeds(
+        self, kind: str, gives_up: Callable[[], bool] = lambda: False
+    ) -> dict[str, NodeSpeed]:
+        """How fast the nodes that are online compute, by node id. Those whose speed is not known
+        are measured, which takes some seconds; what cannot be measured is missing.
+
+        Args:
+            kind: Of the weights (`ModelProfile.weight_kind`).
+            gives_up: Asked now and then whether to stop.
+
+        Raises:
+            RackError: The rack was closed.
+            ClusterClosedError: It was given up.
+        """
+        return measured_speeds(
+            self.plane,
+            self.plane.view().nodes,
+            kind,
+            SpeedBook(self._folder.path),
+            lambda: self._is_closed.is_set() or gives_up(),
+        )
 
     def describe(self, serving: Callable[[], Serving | None]) -> None:
         """What is served, for those who ask."""
@@ -197,6 +269,13 @@ class Rack:
             except PortInUseError:
                 if time.monotonic() > give_up or self._is_closed.wait(LOOK_S):
                     raise
+
+    def _warn_of_agent(self) -> None:
+        if self._memory_bytes is not None and runs_agent(self._folder.path):
+            self._on_note(
+                "an agent runs on this machine already: how much memory models may take here is "
+                "for its own --memory to say"
+            )
 
     def _members(self) -> list[Member]:
         known = MemberFile(self._folder).nodes()
@@ -287,14 +366,3 @@ def _missing(nodes: Sequence[NodeView], wanted: Sequence[str]) -> list[str]:
 
 def _head_first(nodes: Sequence[NodeView]) -> list[NodeView]:
     return sorted(nodes, key=lambda node: (not node.is_head, node.name))
-
-
-def _site(node: NodeView) -> Site:
-    return Site(node.name, _memory_for_models(node.machine))
-
-
-def _memory_for_models(machine: Machine | None) -> int:
-    if machine is None:
-        return 0
-    compute = machine.compute
-    return compute.working_set_bytes if compute is not None else machine.memory_bytes

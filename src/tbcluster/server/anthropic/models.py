@@ -1,11 +1,12 @@
 """/v1/models, as Anthropic's clients expect it."""
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import Request as HttpRequest
 
-from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.models.views import ModelView
 from tbcluster.server.problems import VERSION_HEADER
 
 
@@ -14,21 +15,24 @@ def is_asked_for(http: HttpRequest) -> bool:
     return VERSION_HEADER.decode() in http.headers
 
 
-def model_info(cluster: Cluster) -> dict[str, Any]:
-    """The served model."""
-    created_at = datetime.fromtimestamp(int(cluster.created_at), UTC)
+def model_info(view: ModelView, since: float) -> dict[str, Any]:
+    """One model, loaded or not; see `openai.models` for `since`."""
+    cluster = view.cluster
+    created_at = since if cluster is None else cluster.created_at
+    longest = view.context_length if cluster is None else cluster.longest_sequence
     return {
         "type": "model",
-        "id": cluster.model_name,
-        "display_name": cluster.model_name,
-        "created_at": created_at.isoformat(),
+        "id": view.name,
+        "display_name": view.name,
+        "created_at": datetime.fromtimestamp(int(created_at), UTC).isoformat(),
         "lifecycle": "active",
-        "max_input_tokens": cluster.longest_sequence,
-        "max_tokens": cluster.longest_sequence,
+        "max_input_tokens": longest,
+        "max_tokens": longest,
     }
 
 
-def model_page(cluster: Cluster) -> dict[str, Any]:
-    """The served model, as the only one on the only page."""
-    name = cluster.model_name
-    return {"data": [model_info(cluster)], "has_more": False, "first_id": name, "last_id": name}
+def model_page(views: Sequence[ModelView], since: float) -> dict[str, Any]:
+    """All of them, on the only page."""
+    data = [model_info(view, since) for view in views]
+    first, last = (data[0]["id"], data[-1]["id"]) if data else (None, None)
+    return {"data": data, "has_more": False, "first_id": first, "last_id": last}

@@ -20,6 +20,7 @@ MEDIA_TYPE = "application/x-ndjson"
 NS_PER_S = 1_000_000_000
 
 JsonObject: TypeAlias = dict[str, Any]
+Shape: TypeAlias = Literal["chat", "generate"]
 
 _encode = msgspec.json.Encoder().encode
 
@@ -34,7 +35,7 @@ class Envelope:
         began_at: When the request came, in seconds on the monotonic clock.
     """
 
-    shape: Literal["chat", "generate"]
+    shape: Shape
     model: str
     texts: TokenTexts
     shows_logprobs: bool
@@ -47,10 +48,7 @@ class Envelope:
         said: JsonObject = {"thinking": thinking} if thinking else {}
         if calls:
             said["tool_calls"] = list(calls)
-        if self.shape == "chat":
-            said = {"message": {"role": "assistant", "content": text, **said}}
-        else:
-            said = {"response": text, **said}
+        said = shaped(self.shape, text, said)
         if self.shows_logprobs and sampled:
             said["logprobs"] = chat_logprobs(self.texts, sampled)["content"]
         return {"model": self.model, "created_at": now(), **said, "done": False}
@@ -68,9 +66,18 @@ class Envelope:
             "eval_duration": nanoseconds(usage.last_token_at - usage.first_token_at),
         }
 
-    def loaded(self) -> JsonObject:
-        """The answer to a request without a prompt: the model is there."""
-        return {**self.body("", "", (), ()), "done": True, "done_reason": "load"}
+
+def shaped(shape: Shape, text: str, others: JsonObject) -> JsonObject:
+    """A text, and what was said besides, where the shape has it."""
+    if shape == "chat":
+        return {"message": {"role": "assistant", "content": text, **others}}
+    return {"response": text, **others}
+
+
+def unasked_body(shape: Shape, model: str, reason: Literal["load", "unload"]) -> JsonObject:
+    """The answer to a request without a prompt: whether the model is there now."""
+    said = shaped(shape, "", {})
+    return {"model": model, "created_at": now(), **said, "done": True, "done_reason": reason}
 
 
 def answer_body(envelope: Envelope, choices: list[Choice], usage: Usage) -> JsonObject:

@@ -1,75 +1,97 @@
-"""What the Ollama dialect tells of the served model."""
+"""What the Ollama dialect tells of models."""
 
 import hashlib
 import json
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from tbcluster.answers.format import AnswerFormat
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.models.views import ModelView
 from tbcluster.server.ollama.answers import timestamp
 
-# A model stays as long as the server runs.
+# A model that nobody lets go stays as long as the server runs.
 NEVER = "9999-12-31T23:59:59Z"
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
 
 JsonObject: TypeAlias = dict[str, Any]
 
 
-def list_body(cluster: Cluster) -> JsonObject:
-    """The answer of /api/tags."""
-    card = {**_card(cluster), "modified_at": timestamp(cluster.created_at)}
-    return {"models": [card]}
+def list_body(views: Sequence[ModelView], since: float) -> JsonObject:
+    """The answer of /api/tags.
+
+    Args:
+        since: When models that are not loaded began to be listed, in seconds since 1970.
+    """
+    return {"models": [{**_card(view), "modified_at": _modified(view, since)} for view in views]}
 
 
-def running_body(cluster: Cluster) -> JsonObject:
+def running_body(views: Sequence[ModelView]) -> JsonObject:
     """The answer of /api/ps."""
-    card = _card(cluster)
-    running = {"expires_at": NEVER, "size_vram": card["size"]}
-    return {"models": [{**card, **running, "context_length": cluster.longest_sequence}]}
+    return {"models": [_running(view) for view in views if view.cluster is not None]}
 
 
-def show_body(cluster: Cluster, answers: AnswerFormat) -> JsonObject:
-    """The answer of /api/show."""
+def show_body(view: ModelView, answers: AnswerFormat | None, since: float) -> JsonObject:
+    """The answer of /api/show.
+
+    Args:
+        answers: What the model's chat template knows; None where it is not loaded.
+    """
+    cluster = view.cluster
     return {
-        "modelfile": f"FROM {cluster.model_name}\n",
-        "parameters": _parameters(cluster.folder.generation_config),
-        "template": _template(cluster.tokenizer),
-        "details": _details(cluster),
-        "model_info": _model_info(cluster),
+        "modelfile": f"FROM {view.name}\n",
+        "parameters": _parameters(cluster.folder.generation_config) if cluster else "",
+        "template": _template(cluster.tokenizer) if cluster else "",
+        "details": _details(view),
+        "model_info": _model_info(view),
         "capabilities": _capabilities(cluster, answers),
-        "modified_at": timestamp(cluster.created_at),
+        "modified_at": _modified(view, since),
     }
 
 
-def _card(cluster: Cluster) -> JsonObject:
+def _running(view: ModelView) -> JsonObject:
+    card = _card(view)
+    left_s = view.expires_in_s
+    expires_at = NEVER if left_s is None else timestamp(time.time() + left_s)
+    longest = view.cluster.longest_sequence if view.cluster else None
+    running = {"expires_at": expires_at, "size_vram": card["size"], "context_length": longest}
+    return {**card, **running}
+
+
+def _card(view: ModelView) -> JsonObject:
     return {
-        "name": cluster.model_name,
-        "model": cluster.model_name,
-        "size": sum(file.stat().st_size for file in cluster.folder.path.glob("*.safetensors")),
-        "digest": _digest(cluster),
-        "details": _details(cluster),
+        "name": view.name,
+        "model": view.name,
+        "size": view.size_bytes,
+        "digest": _digest(view),
+        "details": _details(view),
     }
 
 
-def _digest(cluster: Cluster) -> str:
+def _modified(view: ModelView, since: float) -> str:
+    return timestamp(since if view.cluster is None else view.cluster.created_at)
+
+
+def _digest(view: ModelView) -> str:
     """Tells models apart; hashing the weights themselves would take minutes."""
-    config = json.dumps(cluster.folder.config, sort_keys=True)
-    return hashlib.sha256(f"{cluster.model_name}\n{config}".encode()).hexdigest()
+    config = json.dumps(view.config(), sort_keys=True)
+    return hashlib.sha256(f"{view.name}\n{config}".encode()).hexdigest()
 
 
-def _details(cluster: Cluster) -> JsonObject:
-    family = str(cluster.folder.config.get("model_type", ""))
+def _details(view: ModelView) -> JsonObject:
+    family = str(view.config().get("model_type", ""))
     return {
         "parent_model": "",
         "format": "safetensors",
         "family": family,
         "families": [family],
         "parameter_size": "",
-        "quantization_level": _quantization(cluster.folder.config),
+        "quantization_level": _quantization(view.config()),
     }
 
 
-def _quantization(config: JsonObject) -> str:
+def _quantization(config: Mapping[str, Any]) -> str:
     quantization = config.get("quantization")
     if isinstance(quantization, dict) and isinstance(quantization.get("bits"), int):
         return f"Q{quantization['bits']}"
@@ -77,14 +99,14 @@ def _quantization(config: JsonObject) -> str:
     return _DTYPES.get(str(dtype), "")
 
 
-def _model_info(cluster: Cluster) -> JsonObject:
+def _model_info(view: ModelView) -> JsonObject:
     """The sizes in GGUF's names, where the config tells them."""
-    config = cluster.folder.config
+    config = view.config()
+    family = str(config.get("model_type", ""))
     text_config = config.get("text_config")
     config = {**config, **(text_config if isinstance(text_config, dict) else {})}
-    family = str(cluster.folder.config.get("model_type", ""))
     sizes = {
-        "context_length": cluster.context_length,
+        "context_length": view.context_length,
         "block_count": config.get("num_hidden_layers"),
         "embedding_length": config.get("hidden_size"),
         "attention.head_count": config.get("num_attention_heads"),
@@ -106,8 +128,10 @@ def _template(tokenizer: Any) -> str:
     return template if isinstance(template, str) else ""
 
 
-def _capabilities(cluster: Cluster, answers: AnswerFormat) -> list[str]:
+def _capabilities(cluster: Cluster | None, answers: AnswerFormat | None) -> list[str]:
     """Every model gives embeddings; a model that was made for them says how they are pooled."""
+    if cluster is None or answers is None:
+        return ["completion"]
     known = {
         "tools": answers.has_tools,
         "thinking": answers.has_reasoning,

@@ -1,7 +1,7 @@
 """/api/embed and the older /api/embeddings."""
 
 import time
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter
@@ -15,15 +15,17 @@ from tbcluster.embeddings import finished_vector
 from tbcluster.engine.limits import MAX_INTEGER
 from tbcluster.errors import RequestError
 from tbcluster.generation import encode_prompt
-from tbcluster.server.answering import CLIENT_CLOSED_REQUEST
 from tbcluster.server.bodies import UntypedJsonRoute
 from tbcluster.server.choices import unless_disconnected
+from tbcluster.server.desk import Desk
 from tbcluster.server.embeddings import MAX_INPUTS, check_dimensions, counted_outputs
 from tbcluster.server.fields import Body, Listed
 from tbcluster.server.intake import Intake
 from tbcluster.server.ollama.answers import nanoseconds
-from tbcluster.server.ollama.names import check_room, check_served
+from tbcluster.server.ollama.keep_alive import KeepAlive
+from tbcluster.server.ollama.names import intake_of
 from tbcluster.server.ollama.schemas import ModelOptions
+from tbcluster.server.problems import CLIENT_CLOSED_REQUEST
 
 InputText = Annotated[str, Field(min_length=1)]
 
@@ -37,8 +39,7 @@ class EmbedFields(Body):
 
     model: str = Field(min_length=1)
     options: ModelOptions | None = None
-
-    ACCEPTED: ClassVar[frozenset[str]] = frozenset({"keep_alive"})
+    keep_alive: KeepAlive = None
 
 
 class EmbedRequest(EmbedFields):
@@ -60,19 +61,17 @@ class EmbeddingsRequest(EmbedFields):
     prompt: InputText
 
 
-def make_router(intake: Intake) -> APIRouter:
-    """The endpoints of one cluster."""
+def make_router(desk: Desk) -> APIRouter:
+    """The endpoints of all models."""
     router = APIRouter(route_class=UntypedJsonRoute)
-    cluster = intake.cluster
 
     async def outputs_of(
         body: EmbedFields, texts: list[str], http: HttpRequest, *, truncates: bool = True
     ) -> list[Output] | None:
         """One for each text; None if the client has gone away."""
-        check_served(cluster, body.model)
-        check_room(cluster, body.options)
+        intake = await intake_of(desk, http, body.model, body.options, body.keep_alive)
         requests = await run_in_threadpool(_requests, intake, texts, truncates=truncates)
-        return await unless_disconnected(http, counted_outputs(cluster, requests, http))
+        return await unless_disconnected(http, counted_outputs(intake, requests, http))
 
     @router.post("/embed")
     async def embed(body: EmbedRequest, http: HttpRequest) -> Response:

@@ -7,6 +7,7 @@ from pydantic import ConfigDict, Field, model_validator
 from tbcluster.engine.limits import MAX_INTEGER, MAX_SEED, MAX_TEMPERATURE
 from tbcluster.server.ask import Chat, Constraint, Options, Tools
 from tbcluster.server.fields import Body, Listed, Nested, refusal
+from tbcluster.server.ollama.keep_alive import KeepAlive
 from tbcluster.server.ollama.turns import ChatMessage, neutral_messages
 from tbcluster.server.openai.schemas import FunctionDefinition
 
@@ -117,8 +118,7 @@ class GenerationFields(Body):
     think: Think | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_TOP_LOGPROBS)
-
-    ACCEPTED: ClassVar[frozenset[str]] = frozenset({"keep_alive"})
+    keep_alive: KeepAlive = None
 
     @model_validator(mode="after")
     def _check_logprobs(self) -> Self:

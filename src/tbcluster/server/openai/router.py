@@ -8,33 +8,31 @@ from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from tbcluster.cluster.cluster import Cluster
 from tbcluster.server.answering import Answer
 from tbcluster.server.anthropic import models as anthropic_models
 from tbcluster.server.bodies import JsonRoute
+from tbcluster.server.desk import Desk
 from tbcluster.server.error_docs import streamed
-from tbcluster.server.intake import Intake
 from tbcluster.server.openai.chat import ChatWriter, chat_body
 from tbcluster.server.openai.completions import CompletionWriter, completion_body
 from tbcluster.server.openai.envelope import Envelope
+from tbcluster.server.openai.models import model_card, model_list
 from tbcluster.server.openai.schemas import ChatCompletionRequest, CompletionRequest
 from tbcluster.server.sse import MEDIA_TYPE
-from tbcluster.server.token_texts import TokenTexts
 
 
-def make_router(intake: Intake) -> APIRouter:
-    """The endpoints of one cluster."""
+def make_router(desk: Desk) -> APIRouter:
+    """The endpoints of all models."""
     router = APIRouter(prefix="/v1", route_class=JsonRoute, tags=["OpenAI"])
-    cluster = intake.cluster
-    texts = TokenTexts(cluster.tokenizer)
+    models = desk.models
 
     @router.post("/chat/completions", responses=streamed(MEDIA_TYPE))
     async def chat_completions(body: ChatCompletionRequest, http: HttpRequest) -> Response:
         """Answer a conversation, whole or streamed."""
-        intake.check_model(body.model)
+        intake = await desk.intake(http, body.model)
         generation = await run_in_threadpool(intake.chat, body.chat(), body.chat_options())
-        envelope = Envelope("chatcmpl-", cluster.model_name, texts, bool(body.logprobs))
-        answer = Answer(cluster, generation, http)
+        envelope = Envelope("chatcmpl-", intake.name, intake.texts, bool(body.logprobs))
+        answer = Answer(intake, generation, http)
         if not body.stream:
             return await answer.whole(partial(chat_body, envelope))
         num_choices = len(generation.requests)
@@ -45,14 +43,14 @@ def make_router(intake: Intake) -> APIRouter:
     @router.post("/completions", responses=streamed(MEDIA_TYPE))
     async def completions(body: CompletionRequest, http: HttpRequest) -> Response:
         """Continue texts or token arrays, whole or streamed."""
-        intake.check_model(body.model)
+        intake = await desk.intake(http, body.model)
         options = body.completion_options()
         generation = await run_in_threadpool(intake.completions, body.prompts, options)
-        envelope = Envelope("cmpl-", cluster.model_name, texts, body.logprobs is not None)
+        envelope = Envelope("cmpl-", intake.name, intake.texts, body.logprobs is not None)
         echoes = [""] * len(generation.requests)
         if body.echo:
-            echoes = await run_in_threadpool(_echoes, cluster.tokenizer, body)
-        answer = Answer(cluster, generation, http)
+            echoes = await run_in_threadpool(_echoes, intake.cluster.tokenizer, body)
+        answer = Answer(intake, generation, http)
         if not body.stream:
             return await answer.whole(partial(completion_body, envelope, echoes))
         return await answer.stream(
@@ -60,32 +58,23 @@ def make_router(intake: Intake) -> APIRouter:
         )
 
     @router.get("/models")
-    async def models(http: HttpRequest) -> dict[str, Any]:
-        """The served model, as the only one in a list; in Anthropic's shape for its clients."""
+    async def list_models(http: HttpRequest) -> dict[str, Any]:
+        """The models that are loaded and those that can be; in Anthropic's shape for its
+        clients."""
+        views = await run_in_threadpool(models.views)
         if anthropic_models.is_asked_for(http):
-            return anthropic_models.model_page(cluster)
-        return {"object": "list", "data": [model_card(cluster)]}
+            return anthropic_models.model_page(views, models.created_at)
+        return model_list(views, models.created_at)
 
     @router.get("/models/{name:path}")
     async def model(name: str, http: HttpRequest) -> dict[str, Any]:
-        """The served model; in Anthropic's shape for its clients."""
-        intake.check_model(name)
+        """One of them; in Anthropic's shape for its clients."""
+        view = await run_in_threadpool(models.view, name)
         if anthropic_models.is_asked_for(http):
-            return anthropic_models.model_info(cluster)
-        return model_card(cluster)
+            return anthropic_models.model_info(view, models.created_at)
+        return model_card(view, models.created_at)
 
     return router
-
-
-def model_card(cluster: Cluster) -> dict[str, Any]:
-    """The served model as /v1/models lists it."""
-    return {
-        "id": cluster.model_name,
-        "object": "model",
-        "created": int(cluster.created_at),
-        "owned_by": "tbcluster",
-        "context_length": cluster.context_length,
-    }
 
 
 def _echoes(tokenizer: Any, body: CompletionRequest) -> list[str]:

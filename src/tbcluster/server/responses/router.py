@@ -15,6 +15,7 @@ from tbcluster.errors import RequestError
 from tbcluster.server.answering import Answer
 from tbcluster.server.ask import Chat
 from tbcluster.server.bodies import JsonRoute
+from tbcluster.server.desk import Desk
 from tbcluster.server.error_docs import streamed
 from tbcluster.server.intake import Generation, Intake
 from tbcluster.server.openai.logprobs import chat_logprobs
@@ -27,7 +28,6 @@ from tbcluster.server.responses.output import OutputItems
 from tbcluster.server.responses.schemas import ResponsesRequest
 from tbcluster.server.responses.store import Item, ResponseStore, Turn
 from tbcluster.server.sse import MEDIA_TYPE
-from tbcluster.server.token_texts import TokenTexts
 
 MAX_PAGE = 100
 # What the neutral layer calls the fields of this dialect.
@@ -52,11 +52,10 @@ class ItemsQuery(BaseModel):
     order: Literal["asc", "desc"] = "desc"
 
 
-def make_router(intake: Intake, store: ResponseStore | None = None) -> APIRouter:
-    """The endpoints of one cluster."""
+def make_router(desk: Desk, store: ResponseStore | None = None) -> APIRouter:
+    """The endpoints of all models; a response can be continued by another one."""
     router = APIRouter(prefix="/v1/responses", route_class=JsonRoute, tags=["OpenAI"])
     kept = ResponseStore() if store is None else store
-    texts = TokenTexts(intake.cluster.tokenizer)
 
     def found(http: HttpRequest, response_id: str, param: str) -> Turn:
         turn = kept.get(caller_of(http), response_id)
@@ -68,7 +67,7 @@ def make_router(intake: Intake, store: ResponseStore | None = None) -> APIRouter
     async def create(body: ResponsesRequest, http: HttpRequest) -> Response:
         """Answer an input, whole or streamed; the response can be continued unless `store` is
         false."""
-        intake.check_model(body.model)
+        intake = await desk.intake(http, body.model)
         caller = caller_of(http)
         previous = None
         if body.previous_response_id is not None:
@@ -80,14 +79,16 @@ def make_router(intake: Intake, store: ResponseStore | None = None) -> APIRouter
             envelope = Envelope(request_fields(body, generation.requests[0].sampling))
             output = OutputItems(
                 new_item_id,
-                (lambda s: chat_logprobs(texts, s)["content"]) if body.shows_logprobs else None,
+                (lambda s: chat_logprobs(intake.texts, s)["content"])
+                if body.shows_logprobs
+                else None,
             )
 
             def keep(response: dict[str, Any]) -> None:
                 if body.is_stored:
                     kept.put(Turn(caller, response, items, previous))
 
-            answer = Answer(intake.cluster, generation, http)
+            answer = Answer(intake, generation, http)
             if body.stream:
                 return await answer.stream(ResponseWriter(envelope, output, keep))
             return await answer.whole(partial(response_body, envelope, output), keep)

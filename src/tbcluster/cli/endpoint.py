@@ -1,0 +1,68 @@
+"""A running server, as commands ask it over HTTP."""
+
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+from tbcluster.errors import EndpointError
+
+# What takes longer is asked for and then looked at, not waited for.
+TIMEOUT_S = 30.0
+
+
+class Endpoint:
+    """A server at an address.
+
+    Args:
+        url: Such as http://127.0.0.1:8080.
+        key: An API key; None where none is asked for.
+
+    Raises:
+        EndpointError: The address is none, no server answers there, or it refuses what is asked;
+            its own words say why.
+    """
+
+    def __init__(self, url: str, key: str | None = None) -> None:
+        parts = urllib.parse.urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.netloc:
+            raise EndpointError(
+                f"{url!r} is no address of a server: give one such as http://host:8080"
+            )
+        self.url = url.rstrip("/").removesuffix("/v1")
+        self._headers = {"Content-Type": "application/json"}
+        if key is not None:
+            self._headers["Authorization"] = f"Bearer {key}"
+
+    def get(self, path: str) -> Any:
+        """The JSON at a path."""
+        return self._ask(path, None)
+
+    def post(self, path: str, body: dict[str, Any]) -> Any:
+        """What the server answers to a body."""
+        return self._ask(path, json.dumps(body).encode())
+
+    def _ask(self, path: str, content: bytes | None) -> Any:
+        request = urllib.request.Request(self.url + path, content, self._headers)  # noqa: S310
+        # A proxy for the internet knows nothing of servers here.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=TIMEOUT_S) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise EndpointError(f"{self.url}: {_words(error)}") from error
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "reason", error)
+            raise EndpointError(
+                f"no tbcluster server answers at {self.url} ({reason}): start one with "
+                "`tbcluster serve`, or name its address with --url"
+            ) from error
+
+
+def _words(error: urllib.error.HTTPError) -> str:
+    """What the server says of it."""
+    try:
+        return str(json.load(error)["error"]["message"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return f"it answers {error.code} {error.reason}: is it tbcluster's?"

@@ -1,0 +1,143 @@
+"""`tbcluster plan`: who would run which layers, in which memory, how fast, and why."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tbcluster.cli.loading import console, say
+from tbcluster.cli.options import (
+    Context,
+    KvBits,
+    Memory,
+    Model,
+    PlanPath,
+    Replicas,
+    Stages,
+    Streams,
+)
+from tbcluster.cli.plan_view import show_plan
+from tbcluster.cli.rack import only_errors, output
+from tbcluster.cli.state import own_folder
+from tbcluster.cluster.plan_file import read_plan, save_plan
+from tbcluster.cluster.plan_request import PlanRequest, lasting_name, plan_request
+from tbcluster.cluster.rack_file import read_rack_file
+from tbcluster.errors import DoesNotFitError
+
+if TYPE_CHECKING:
+    # MLX takes its time to import, which commands that need it not should not wait for.
+    from tbcluster.cluster.planning import PlannedModel
+
+
+def plan(
+    model: Model = None,
+    context: Context = None,
+    streams: Streams = None,
+    kv_bits: KvBits = None,
+    stages: Stages = None,
+    replicas: Replicas = None,
+    rack: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="Plan for the rack that this file describes, which need not be there (see "
+            "configs/).",
+            show_default=False,
+        ),
+    ] = None,
+    local: Annotated[bool, typer.Option("--local", help="Plan for this machine alone.")] = False,
+    memory: Memory = None,
+    plan: PlanPath = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the plan to this file, for `tbcluster serve --plan FILE`.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show which node would run which layers of a model, how fast that is, and why.
+
+    Loads nothing: of a Hugging Face id only the headers of its weight files are fetched.
+    """
+    if rack is not None and (local or memory is not None):
+        raise typer.BadParameter(
+            "it says which machines there are: leave out --local and --memory",
+            param_hint="--rack",
+        )
+    request = plan_request(
+        model,
+        read_plan(plan) if plan is not None else None,
+        context=context,
+        streams=streams,
+        kv_bits=kv_bits,
+        stages=stages,
+        replicas=replicas,
+    )
+    try:
+        planned = planned_model(request, rack, local=local, memory_bytes=memory)
+    except DoesNotFitError as error:
+        if as_json:
+            typer.echo(json.dumps(refusal(error), indent=2))
+            raise typer.Exit(1) from error
+        raise
+    if save is not None:
+        save_plan(save, planned.plan, lasting_name(request.model), request.kv_bits)
+    if as_json:
+        typer.echo(json.dumps(facts(planned), indent=2))
+        return
+    for note in planned.notes:
+        say(note)
+    show_plan(output(), planned.plan, planned.opened.profile, planned.rack)
+    if save is not None:
+        say(f"written to {save}: `tbcluster serve --plan {save}` uses it")
+
+
+def planned_model(
+    request: PlanRequest, rack: Path | None, *, local: bool, memory_bytes: int | None = None
+) -> "PlannedModel":
+    """The plan for the rack that was named, for the one whose head this machine is, or for this
+    machine where it belongs to none.
+
+    Raises:
+        TbclusterError: The model, the rack or the plan cannot be used.
+    """
+    from tbcluster.cluster.planning import plan_alone, plan_described, plan_on_rack
+
+    described = read_rack_file(rack) if rack is not None else None
+    with console.status("planning ..."), only_errors():
+        if described is not None:
+            return plan_described(request, described)
+        folder = own_folder()
+        if local or folder.membership() is None:
+            return plan_alone(request, memory_bytes)
+        return plan_on_rack(request, folder, memory_bytes)
+
+
+def facts(planned: "PlannedModel") -> dict[str, Any]:
+    """All of it, as programs read it."""
+    profile, rack = planned.opened.profile, planned.rack
+    return {
+        "plan": asdict(planned.plan),
+        "model": {**asdict(profile), "weight_bytes": profile.weight_bytes},
+        "rack": {
+            "nodes": [asdict(node) for node in rack.nodes],
+            "links": [
+                {"source": source, "target": target, **asdict(link)}
+                for (source, target), link in rack.links.items()
+            ],
+        },
+    }
+
+
+def refusal(error: DoesNotFitError) -> dict[str, Any]:
+    """What is missing, as programs read it."""
+    return {
+        "error": str(error),
+        "missing_bytes": error.missing_bytes,
+        "remedies": list(error.remedies),
+    }

@@ -1,0 +1,101 @@
+"""Fetching weights ahead, without loading them."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tbcluster.checkpoint import Span
+from tbcluster.cluster.opening import open_model
+from tbcluster.cluster.plan_request import PlanRequest
+from tbcluster.cluster.planning import PlannedModel, plan_viewed
+from tbcluster.cluster.preparation import spans_by_node
+from tbcluster.demo import MODEL_PATH
+from tbcluster.errors import FetchError
+from tbcluster.model.source import find_model
+from tbcluster.weights.checking import hash_of
+from tbcluster.weights.library import open_model_source
+from tbcluster.weights.store import Store
+
+if TYPE_CHECKING:
+    # One machine alone needs none of it, and it takes its time to import.
+    from tbcluster.cluster.rack.fetching import FetchStatus
+    from tbcluster.cluster.rack.rack import Rack
+
+OnFetch = Callable[[Sequence["FetchStatus"]], None]
+OnPlan = Callable[[PlannedModel], None]
+
+
+def pull_planned(
+    rack: "Rack", request: PlanRequest, on_plan: OnPlan, on_fetch: OnFetch, *, verifies: bool
+) -> None:
+    """Fetch onto each node what it needs for a plan, once all nodes are there.
+
+    Args:
+        verifies: Whether what the nodes hold is read and hashed first.
+
+    Raises:
+        TbclusterError: The model cannot be used, placed or fetched.
+    """
+    opened = open_model(request.model, request.kv_bits, is_on_rack=True)
+    rack.await_nodes(sorted({node for stages in request.by_hand for node, _ in stages}))
+    speeds = rack.speeds(opened.profile.weight_kind)
+    planned = plan_viewed(request, opened, rack.view(), speeds)
+    on_plan(planned)
+    if opened.weights is not None:
+        needs = spans_by_node(opened, planned.plan)
+        rack.fetch(opened.weights, needs, on_fetch, verifies=verifies)
+
+
+def pull_everywhere(rack: "Rack", model: str, on_fetch: OnFetch, *, verifies: bool) -> None:
+    """Fetch all of a model onto every node.
+
+    Raises:
+        TbclusterError: The model cannot be found or fetched.
+    """
+    source = open_model_source(model, Store())
+    spans = [Span(file.path, 0, file.size) for file in source.listing.files]
+    needs = {node.name: spans for node in rack.await_nodes()}
+    rack.fetch(source, needs, on_fetch, verifies=verifies)
+
+
+def pull_here(model: str | None) -> Path:
+    """Have all of a model on this machine, in the Hugging Face cache, with progress bars; a folder
+    stays where it is.
+
+    Raises:
+        ModelError: It cannot be found or read.
+    """
+    return find_model(model or str(MODEL_PATH)).path
+
+
+def verify_here(model: str, on_file: Callable[[str], None] = lambda _: None) -> int:
+    """Read and hash a model's weights on this machine, and compare them with the hub's hashes.
+
+    Args:
+        on_file: Called with the name of each before it is read.
+
+    Returns:
+        The bytes that were hashed: 0 where no hashes are known, as of a folder.
+
+    Raises:
+        FetchError: A file is not what it should be, or its hash cannot be asked for.
+    """
+    source = open_model_source(model, Store())
+    num_bytes = 0
+    for file in source.listing.files:
+        # Of small files a listing may have been made from the very files.
+        if file.sha256 is None or not file.holds_weights:
+            continue
+        on_file(file.path)
+        path = source.folder / file.path
+        try:
+            found = hash_of(path)
+        except OSError as error:
+            raise FetchError(f"{path} cannot be read: {error.strerror}") from error
+        if found != file.sha256:
+            raise FetchError(
+                f"{path} is not what the hub has: its SHA-256 is {found}, and {file.sha256} was "
+                "expected; remove it and pull again"
+            )
+        num_bytes += file.size
+    return num_bytes

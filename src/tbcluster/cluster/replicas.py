@@ -1,0 +1,189 @@
+"""All replicas of a model as one: requests are routed to them, what they say is put together."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING
+
+from tbcluster.cluster.parity_check import ParityCheck
+from tbcluster.cluster.replica import Hooks, Replica
+from tbcluster.cluster.routing import choose
+from tbcluster.cluster.served_model import ServedModel
+from tbcluster.cluster.stages import OnProgress, StageStatus
+from tbcluster.cluster.status import ClusterState, loading, state_of
+from tbcluster.core import Request
+from tbcluster.engine.limits import Limits
+from tbcluster.engine.sequence import Listener
+from tbcluster.engine.statistics import EngineStatistics, merged
+from tbcluster.errors import ClusterClosedError, StageLostError, TbclusterError
+
+if TYPE_CHECKING:
+    from tbcluster.cluster.rack.rack import Rack
+
+logger = logging.getLogger(__name__)
+
+
+class ReplicaSet:
+    """Every replica of a model.
+
+    Args:
+        on_progress: Called while stages load, with the state of all of them.
+    """
+
+    def __init__(
+        self,
+        models: Sequence[ServedModel],
+        rack: "Rack | None",
+        check: ParityCheck,
+        on_progress: OnProgress,
+    ) -> None:
+        self._on_progress = on_progress
+        self._progress_lock = threading.Lock()
+        self._check = check
+        self._is_checking = False
+        self._replicas: list[Replica] = []
+        hooks = Hooks(self._tell_progress, self._note_failure)
+        try:
+            for model in models:
+                self._replicas.append(Replica(model, rack, check, hooks))
+        except BaseException:
+            self.close()
+            raise
+
+    # Life
+
+    def load(self) -> None:
+        """Start the stages of all replicas at once, and wait until they take steps.
+
+        Raises:
+            TbclusterError: One cannot be loaded, or they were closed meanwhile.
+        """
+        self._at_once(Replica.load)
+
+    def check(self) -> None:
+        """Check the output of each.
+
+        Raises:
+            ParityError: It is not what it should be.
+            StageLostError: A stage was lost meanwhile.
+        """
+        self._is_checking = True
+        for replica in self._replicas:
+            replica.check()
+
+    def open(self) -> None:
+        """Answer requests."""
+        for replica in self._replicas:
+            replica.open()
+
+    def close(self) -> None:
+        """End all processes; open requests end with ClusterClosedError. Thread-safe."""
+        for replica in self._replicas:
+            replica.close()
+        self._check.close()
+
+    def end_requests(self, reason: str) -> None:
+        """End every request, open or yet to come, with ClusterClosedError."""
+        for replica in self._replicas:
+            replica.engine.close(ClusterClosedError(reason))
+
+    # Requests
+
+    def submit(self, request: Request, listener: Listener) -> None:
+        """Run a request on the replica that suits it best (see `routing`).
+
+        Raises:
+            TbclusterError: See `Engine.submit`.
+        """
+        if len(self._replicas) == 1:
+            self._replicas[0].engine.submit(request, listener)
+            return
+        chosen = choose([replica.candidate(request) for replica in self._replicas])
+        self._replicas[chosen].engine.submit(request, listener)
+
+    def cancel(self, request: Request) -> None:
+        """End a request wherever it runs."""
+        for replica in self._replicas:
+            replica.engine.cancel(request.request_id)
+
+    # Facts
+
+    @property
+    def model(self) -> ServedModel:
+        """The first one; what is not about its stages holds for all."""
+        return self._replicas[0].model
+
+    @property
+    def limits(self) -> Limits:
+        """What a request may ask for: the limits of the replica that takes the longest ones."""
+        limits = [replica.model.limits for replica in self._replicas]
+        return max(limits, key=lambda of: float("inf") if of.kv_tokens is None else of.kv_tokens)
+
+    @property
+    def state(self) -> ClusterState:
+        """What they can do together."""
+        return state_of(replica.state for replica in self._replicas)
+
+    @property
+    def doing(self) -> str:
+        """What they do while they start, in words."""
+        return self._check.doing if self._is_checking else loading(self.statuses)
+
+    @property
+    def failure(self) -> TbclusterError | None:
+        """Why a replica has failed for good, if one has."""
+        failures = (replica.failure for replica in self._replicas)
+        return next((failure for failure in failures if failure is not None), None)
+
+    @property
+    def num_open(self) -> int:
+        """Requests that have not ended."""
+        return sum(replica.engine.num_open for replica in self._replicas)
+
+    @property
+    def statuses(self) -> list[StageStatus]:
+        """Of all stages, as they are known now."""
+        return [status for replica in self._replicas for status in replica.stages.statuses]
+
+    def snapshot(self) -> tuple[StageStatus, ...]:
+        """Of all stages, with the names that their nodes have now."""
+        return tuple(status for replica in self._replicas for status in replica.stages.snapshot())
+
+    def statistics(self) -> EngineStatistics:
+        """What all engines have counted since the last reset."""
+        return merged([replica.engine.statistics for replica in self._replicas])
+
+    def reset_statistics(self) -> None:
+        """Let them count from zero again."""
+        for replica in self._replicas:
+            replica.engine.reset_statistics()
+
+    def _at_once(self, action: Callable[[Replica], None]) -> None:
+        """Do it for all, each in a thread of its own; the first error ends the others."""
+        with ThreadPoolExecutor(len(self._replicas), "tbcluster-load") as pool:
+            try:
+                running = [pool.submit(action, replica) for replica in self._replicas]
+                done, _ = wait(running, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
+            except BaseException:
+                for replica in self._replicas:
+                    replica.interrupt()
+                raise
+
+    def _tell_progress(self, _: list[StageStatus]) -> None:
+        with self._progress_lock:
+            self._on_progress(self.statuses)
+
+    def _note_failure(self, index: int, error: TbclusterError) -> TbclusterError:
+        """What the requests of a replica that has failed for good are told."""
+        others = [replica for replica in self._replicas if replica.model.replica != index]
+        if all(replica.state is ClusterState.FAILED for replica in others):
+            logger.error("%s; no more requests can be answered: start tbcluster again", error)
+            for replica in others:
+                # From now on it makes no sense to send a request again.
+                replica.engine.close(error)
+            return error
+        logger.error("replica %d: %s; the others go on without it", index, error)
+        return StageLostError(f"a replica has failed ({error}): send the request again")

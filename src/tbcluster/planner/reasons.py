@@ -1,0 +1,150 @@
+"""Why a plan is as it is, in lines for a person. Pure."""
+
+from collections.abc import Iterator
+
+from tbcluster.planner.chains import Chain
+from tbcluster.planner.cost import Promise
+from tbcluster.planner.layout import Layout, Layouts
+from tbcluster.planner.nodes import PlanNode, PlanRack
+from tbcluster.planner.plan import LeftOut
+from tbcluster.planner.profile import ModelProfile
+from tbcluster.planner.replicas import Choice, max_replicas
+from tbcluster.planner.step_costs import RackCosts
+from tbcluster.planner.words import amount, and_list, count, milliseconds, speed
+
+# Of larger racks not every stage is explained.
+MAX_EXPLAINED = 16
+
+
+def reasons(
+    profile: ModelProfile, rack: PlanRack, layouts: Layouts, layout: Layout
+) -> tuple[str, ...]:
+    """Lines for a plan's `reasons`."""
+    lines = [*_about_replicas(layouts, layout)]
+    if layout.num_sharing > 1:
+        return tuple(lines)
+    costs = layouts.search.costs
+    is_stacked = len(layout.replicas[0][0]) > len(layout.choice.replicas[0][0].nodes)
+    for chain, promise in layout.choice.replicas:
+        if is_stacked:
+            lines.append("more stages than nodes were asked for: neighbours share a node")
+        elif len(chain.nodes) > 1:
+            lines += _about_stages(costs, chain, promise)
+            lines.append(_about_order(costs, chain, promise))
+    if not layouts.search.is_exact:
+        lines.append(
+            f"{len(rack.nodes)} unequal nodes are too many to try all orders: good ones were tried "
+            "and improved"
+        )
+    return tuple(dict.fromkeys(lines))
+
+
+def left_out(
+    profile: ModelProfile, rack: PlanRack, layouts: Layouts, layout: Layout
+) -> tuple[LeftOut, ...]:
+    """The nodes that run nothing."""
+    used = {stage.node.name for stages, _ in layout.replicas for stage in stages}
+    costs, promise = layouts.search.costs, layout.replicas[0][1]
+    fits = costs.fits(promise)
+    found = []
+    for at, node in enumerate(rack.nodes):
+        if node.name in used:
+            continue
+        head = next((one.name for one in rack.nodes if one.is_head), "the head node")
+        if not (costs.enter_s[at] < float("inf") and costs.leave_s[at] < float("inf")):
+            because = f"there is no way between {head} and it"
+        elif not fits[at].any():
+            because = f"its {amount(node.memory_bytes)} for models hold no layer of this model"
+        elif layouts.wishes.stages is not None:
+            because = f"{count(layouts.wishes.stages, 'stage')} for each replica were asked for"
+        else:
+            because = _not_faster(layout.choice, node)
+        found.append(LeftOut(node.name, because))
+    return tuple(found)
+
+
+def _not_faster(choice: Choice, node: PlanNode) -> str:
+    chain, promise = choice.replicas[0]
+    used = len(chain.nodes)
+    more = [other for num, other in sorted(choice.by_stages.items()) if num > used]
+    if len(choice.replicas) > 1:
+        return "the replicas would not be faster with it, and it cannot hold one of its own"
+    if not more:
+        return "no way leads through it and all the others"
+    now, then = chain.tokens_per_s(promise), more[0].tokens_per_s(promise)
+    if then < now:
+        return (
+            f"with {len(more[0].nodes)} nodes {count(promise.streams, 'stream')} would get "
+            f"{speed(then)} instead of {speed(now)}"
+        )
+    return (
+        f"with {len(more[0].nodes)} nodes the slowest stage would take "
+        f"{milliseconds(more[0].slowest_s)} instead of {milliseconds(chain.slowest_s)}"
+    )
+
+
+def _about_replicas(layouts: Layouts, layout: Layout) -> Iterator[str]:
+    number, totals = len(layout.replicas), layout.choice.totals
+    if layouts.wishes.replicas is not None:
+        if number > 1:
+            shared = ", side by side on the same nodes" if layout.num_sharing > 1 else ""
+            yield f"{count(number, 'replica')}, as asked{shared}"
+        return
+    if number > 1:
+        fewer = {n: total for n, total in totals.items() if n < number}
+        slower = (
+            f": {speed(totals[number])} together, {speed(max(fewer.values()))} with fewer"
+            if fewer
+            else ": all that the nodes hold"
+        )
+        yield f"{count(number, 'replica')}{slower}"
+        return
+    if len(layouts.rack.nodes) == 1 or not totals:
+        return
+    _, promise = layout.choice.replicas[0]
+    others = {n: total for n, total in totals.items() if n > 1}
+    if others:
+        at = max(others, key=lambda n: others[n])
+        yield (
+            f"one replica: {at} would give {speed(others[at])} together instead of "
+            f"{speed(totals[1])}, not 5 % more"
+        )
+    elif promise.streams == 1:
+        yield "one replica: there is one stream"
+    elif max_replicas(layouts.search, promise) < 2:
+        yield "one replica: there is memory for one"
+    else:
+        yield f"one replica: more would not give 5 % more than {speed(totals[1])} together"
+
+
+def _about_stages(costs: RackCosts, chain: Chain, promise: Promise) -> Iterator[str]:
+    busy, _ = costs.costs(promise, len(chain.nodes))
+    fits = costs.fits(promise)
+    last = len(costs.bounds) - 1
+    for at, node in list(enumerate(chain.nodes))[:MAX_EXPLAINED]:
+        start, end = chain.bounds[at], chain.bounds[at + 1]
+        seconds = float(busy.stages[node, start, end])
+        first, after = costs.bounds[start], costs.bounds[end]
+        more = [fits[node, start - 1, end]] if start > 0 else []
+        more += [fits[node, start, end + 1]] if end < last else []
+        named = f"layers {first}-{after - 1}" if after - first > 1 else f"layer {first}"
+        why = (
+            f"the slowest takes {milliseconds(chain.slowest_s)}"
+            if any(more)
+            else "its memory holds no more"
+        )
+        yield f"{costs.nodes[node].name} has {named}: {milliseconds(seconds)} a step, {why}"
+
+
+def _about_order(costs: RackCosts, chain: Chain, promise: Promise) -> str:
+    _, trip = costs.costs(promise, len(chain.nodes))
+    stages = sum(
+        float(trip.stages[node, start, end])
+        for node, start, end in zip(chain.nodes, chain.bounds, chain.bounds[1:], strict=False)
+    )
+    hops = chain.trip_s - stages
+    names = and_list([costs.nodes[node].name for node in chain.nodes[:MAX_EXPLAINED]])
+    return (
+        f"in the order {names} hops take {milliseconds(hops)} of the {milliseconds(chain.trip_s)} "
+        "of a step's trip"
+    )

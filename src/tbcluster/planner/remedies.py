@@ -1,0 +1,252 @@
+"""What is missing where a model does not fit, and what would: by planning it. Pure."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from tbcluster.core import KV_BITS, KV_BLOCK_TOKENS, CacheCost, StageRange
+from tbcluster.errors import DoesNotFitError, PlanError
+from tbcluster.planner.cost import MemoryCosts, Promise, reserve_bytes
+from tbcluster.planner.layout import Layouts
+from tbcluster.planner.nodes import PlanLink, PlanNode, PlanRack
+from tbcluster.planner.plan import Wishes
+from tbcluster.planner.profile import ModelProfile, PartProfile
+from tbcluster.planner.words import amount, and_list, count
+
+MIB = 1 << 20
+# Of weights that somebody may have converted. Scales and biases of groups of 64 take 0.5 more.
+WEIGHT_BITS = (8, 6, 4, 3)
+GROUP_BITS = 0.5
+# More nodes than this are not advised.
+MAX_MORE_NODES = 8
+# The way to a node that is not there: Ethernet.
+ASSUMED_LINK = PlanLink(200e-6, 1.1e9)
+_KIND_BITS = {"float32": 32.0, "bfloat16": 16.0, "float16": 16.0, "mxfp4": 4.25, "mxfp8": 8.25}
+
+
+def does_not_fit(
+    profile: ModelProfile, rack: PlanRack, wishes: Wishes, promise: Promise
+) -> PlanError:
+    """The error to raise: how much is missing, and what would fit. If more memory would not help,
+    nodes do not reach each other."""
+    missing = _missing_bytes(profile, rack, wishes, promise)
+    if missing is None:
+        return PlanError(
+            f"{profile.name} cannot be placed as asked, whatever the memory: "
+            f"{_unreachable(rack)}see `tbcluster links`, or ask for fewer stages or replicas"
+        )
+    room = sum(node.memory_bytes for node in rack.nodes)
+    whole = MemoryCosts(profile, promise).of(StageRange(0, len(profile.layers))).total_bytes
+    kept = sum(reserve_bytes(node.memory_bytes) for node in rack.nodes)
+    copies = f" for each of {wishes.replicas} replicas" if (wishes.replicas or 1) > 1 else ""
+    message = (
+        f"{profile.name} does not fit: it needs {amount(whole + kept)}{copies} with "
+        f"{count(promise.streams, 'stream')} of {promise.context} tokens, and "
+        f"{and_list([node.name or 'this machine' for node in rack.nodes])} "
+        f"{'has' if len(rack.nodes) == 1 else 'have'} {amount(room)} for models; "
+        f"{amount(missing)} are missing"
+    )
+    return DoesNotFitError(message, missing, tuple(_remedies(profile, rack, wishes, promise)))
+
+
+def _missing_bytes(
+    profile: ModelProfile, rack: PlanRack, wishes: Wishes, promise: Promise
+) -> int | None:
+    """The least memory that would have to be added, to all nodes evenly or to the largest one; to
+    1/256. None if none would do."""
+    whole = MemoryCosts(profile, promise).of(StageRange(0, len(profile.layers))).total_bytes
+    most = 2 * whole * (wishes.replicas or 1) + MIB
+    largest = max(rack.nodes, key=lambda node: node.memory_bytes)
+
+    def evenly(more: int) -> PlanRack:
+        return _larger(rack, {node.name: more // len(rack.nodes) for node in rack.nodes})
+
+    def at_one(more: int) -> PlanRack:
+        return _larger(rack, {largest.name: more})
+
+    found = []
+    for larger, limit in ((evenly, most * len(rack.nodes)), (at_one, most)):
+
+        def fits(more: int, larger: Callable[[int], PlanRack] = larger) -> bool:
+            return Layouts(profile, larger(more), wishes).fits(promise)
+
+        if fits(limit):
+            found.append(_least(fits, limit))
+    return min(found, default=None)
+
+
+def _least(fits: Callable[[int], bool], limit: int) -> int:
+    low, high = 0, limit
+    while high - low > max(1, high >> 8):
+        middle = (low + high) // 2
+        if fits(middle):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def _larger(rack: PlanRack, more: dict[str, int]) -> PlanRack:
+    nodes = tuple(
+        replace(node, memory_bytes=node.memory_bytes + more.get(node.name, 0))
+        for node in rack.nodes
+    )
+    return replace(rack, nodes=nodes)
+
+
+def _remedies(
+    profile: ModelProfile, rack: PlanRack, wishes: Wishes, promise: Promise
+) -> Iterator[str]:
+    def fits(
+        model: ModelProfile = profile,
+        on: PlanRack = rack,
+        other: Promise = promise,
+        wished: Wishes = wishes,
+    ) -> bool:
+        return Layouts(model, on, wished).fits(other)
+
+    if wishes.stages is not None and fits(wished=replace(wishes, stages=None)):
+        yield "another number of stages would fit: leave --stages out"
+    if (wishes.replicas or 1) > 1 and fits(wished=replace(wishes, replicas=1)):
+        yield "one replica would fit"
+    yield from _smaller_promises(promise, lambda other: fits(other=other))
+    yield from _fewer_bits(profile, wishes, lambda model: fits(model=model))
+    yield from _more_nodes(rack, lambda larger: fits(on=larger))
+
+
+def _smaller_promises(promise: Promise, fits: Callable[[Promise], bool]) -> Iterator[str]:
+    blocks = [
+        at
+        for at in _powers(promise.context // KV_BLOCK_TOKENS)
+        if at * KV_BLOCK_TOKENS < promise.context
+    ]
+    shorter = next(
+        (at for at in blocks if fits(replace(promise, context=at * KV_BLOCK_TOKENS))), None
+    )
+    if shorter is not None:
+        longest = _most(
+            lambda at: fits(replace(promise, context=at * KV_BLOCK_TOKENS)),
+            shorter,
+            promise.context // KV_BLOCK_TOKENS,
+        )
+        yield f"a context of {longest * KV_BLOCK_TOKENS} tokens would fit (--context)"
+    if promise.streams > 1 and fits(replace(promise, streams=1)):
+        streams = _most(lambda n: fits(replace(promise, streams=n)), 1, promise.streams - 1)
+        yield f"{count(streams, 'stream')} of {promise.context} tokens would fit (--streams)"
+
+
+def _powers(most: int) -> Iterator[int]:
+    """Halves of a number, down to 1."""
+    while most >= 1:
+        yield most
+        most //= 2
+
+
+def _most(fits: Callable[[int], bool], low: int, high: int) -> int:
+    """The most that fits; `low` does."""
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(middle):
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _fewer_bits(
+    profile: ModelProfile, wishes: Wishes, fits: Callable[[ModelProfile], bool]
+) -> Iterator[str]:
+    now = _bits_of(profile.weight_kind)
+    for bits in WEIGHT_BITS:
+        share = (bits + GROUP_BITS) / now
+        if share < 1:
+            smaller = _scaled(profile, weights=share)
+            if fits(smaller):
+                yield (
+                    f"the same model with weights of {bits} bits would fit (about "
+                    f"{amount(smaller.weight_bytes)} instead of {amount(profile.weight_bytes)})"
+                )
+                break
+    kv_now = wishes.kv_bits + GROUP_BITS if wishes.kv_bits is not None else _plain_kv_bits(profile)
+    for bits in KV_BITS:
+        share = (bits + GROUP_BITS) / kv_now
+        if share < 1 and fits(_scaled(profile, caches=share)):
+            yield f"KV caches of {bits} bits would fit (--kv-bits {bits})"
+            break
+
+
+def _bits_of(kind: str) -> float:
+    affine = re.match(r"(\d+)-bit", kind)
+    return int(affine[1]) + GROUP_BITS if affine is not None else _KIND_BITS.get(kind, 16.0)
+
+
+def _plain_kv_bits(profile: ModelProfile) -> float:
+    return 32.0 if profile.weight_kind == "float32" else 16.0
+
+
+def _scaled(profile: ModelProfile, weights: float = 1.0, caches: float = 1.0) -> ModelProfile:
+    def scaled(part: PartProfile) -> PartProfile:
+        return replace(
+            part,
+            weight_bytes=int(part.weight_bytes * weights),
+            expert_bytes=int(part.expert_bytes * weights),
+            lookup_bytes=int(part.lookup_bytes * weights),
+            caches=tuple(
+                CacheCost(cost.fixed_bytes, int(cost.bytes_per_token * caches), cost.window)
+                for cost in part.caches
+            ),
+        )
+
+    return replace(
+        profile,
+        layers=tuple(scaled(part) for part in profile.layers),
+        embedding=scaled(profile.embedding),
+        head=scaled(profile.head),
+        shared=scaled(profile.shared),
+    )
+
+
+def _more_nodes(rack: PlanRack, fits: Callable[[PlanRack], bool]) -> Iterator[str]:
+    by_size = sorted(rack.offline, key=lambda node: -node.memory_bytes)
+    for at in range(1, len(by_size) + 1):
+        if fits(_joined(rack, by_size[:at])):
+            names = and_list([node.name for node in by_size[:at]])
+            yield f"it would fit with {names}, {'which is' if at == 1 else 'which are'} offline now"
+            break
+    largest = max(rack.nodes, key=lambda node: node.memory_bytes)
+    what = f"like {largest.name}" if largest.name else "like this machine"
+    room = amount(largest.memory_bytes)
+    for number in range(1, MAX_MORE_NODES + 1):
+        more = [
+            replace(largest, name=f"{largest.name}+{at}", is_head=False) for at in range(number)
+        ]
+        if fits(_joined(rack, more)):
+            yield f"{count(number, 'more node')} {what} ({room} for models) would do"
+            return
+    yield (
+        f"{MAX_MORE_NODES} more nodes {what} ({room} for models) would not do: larger ones, or a "
+        "smaller model"
+    )
+
+
+def _joined(rack: PlanRack, more: list[PlanNode]) -> PlanRack:
+    links = dict(rack.links)
+    nodes = [*rack.nodes, *more]
+    for one in nodes:
+        for other in more:
+            if one.name != other.name:
+                links[one.name, other.name] = ASSUMED_LINK
+                links[other.name, one.name] = ASSUMED_LINK
+    return replace(rack, nodes=tuple(nodes), links=links)
+
+
+def _unreachable(rack: PlanRack) -> str:
+    """Pairs that cannot reach each other, a few of them."""
+    names = [node.name for node in rack.nodes]
+    pairs = [
+        f"{one} and {other}"
+        for at, one in enumerate(names)
+        for other in names[at + 1 :]
+        if (one, other) not in rack.links or (other, one) not in rack.links
+    ]
+    return f"{and_list(pairs[:3])} cannot reach each other; " if pairs else ""

@@ -1,0 +1,118 @@
+"""`tbcluster pull` as a user runs it, against a hub of our own."""
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from tbcluster.cli.main import app
+from tests.cli.test_commands import run
+from tests.doubles.checkpoints import LlamaSizes, write_llama
+from tests.doubles.hub import HubServer
+from tests.doubles.trusted import TrustedHead
+
+MODEL = "owner/toy"
+SIZES = LlamaSizes(num_hidden_layers=4, hidden_size=128, vocab_size=2000)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
+    """A hub with one model."""
+    folder = tmp_path_factory.mktemp("hub")
+    write_llama(folder / MODEL, SIZES, num_shards=2, with_tokenizer=True)
+    with HubServer(folder) as server:
+        yield server
+
+
+class User:
+    """Runs `tbcluster pull` with folders of its own."""
+
+    def __init__(self, hub: HubServer, path: Path) -> None:
+        self.home = path / "home"
+        self.cache = path / "cache"
+        self._env = {
+            "TBCLUSTER_HOME": str(self.home),
+            "HF_HOME": str(self.cache),
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_OFFLINE": "0",
+        }
+
+    def pull(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run("pull", *arguments, env=self._env)
+
+    def told(self, *arguments: str) -> dict[str, Any]:
+        done = self.pull(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        facts: dict[str, Any] = json.loads(done.stdout)
+        return facts
+
+
+@pytest.fixture
+def user(hub: HubServer, tmp_path: Path) -> User:
+    return User(hub, tmp_path)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("model*.safetensors"))
+
+
+def test_on_one_machine_all_of_it_goes_into_the_cache(user: User) -> None:
+    done = user.pull(MODEL, "--verify")
+    assert done.returncode == 0, done.stderr
+    (snapshot,) = user.cache.glob("hub/models--owner--toy/snapshots/*")
+    assert f"all of {MODEL} is in {snapshot}" in done.stderr.replace("\n", "")
+    assert "are what the hub has" in done.stderr
+    spoil(weight_files(snapshot)[0].resolve())
+    done = user.pull(MODEL, "--verify")
+    assert done.returncode == 1
+    assert "is not what the hub has" in done.stderr.replace("\n", " ")
+
+
+def test_a_folder_is_where_it_is(hub: HubServer, tmp_path: Path) -> None:
+    folder = str(hub.folder / MODEL)
+    environment = {"TBCLUSTER_HOME": str(tmp_path)}
+    done = CliRunner().invoke(app, ["pull", folder, "--verify", "--json"], env=environment)
+    told = json.loads(done.stdout)
+    assert (told["folder"], told["verified_bytes"]) == (folder, 0)
+
+
+def test_the_bundled_model_is_there(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["pull", "--json"], env={"TBCLUSTER_HOME": str(tmp_path)})
+    assert (done.exit_code, done.stdout) == (0, "")
+
+
+def test_onto_the_nodes_of_a_rack_and_again_what_has_changed(user: User, hub: HubServer) -> None:
+    TrustedHead(user.home)
+    before = hub.sent_bytes
+    (node,) = user.told(MODEL, "--context", "256")["nodes"]
+    size = sum(file.stat().st_size for file in weight_files(hub.folder / MODEL))
+    assert (node["node"], node["is_done"]) == ("head", True)
+    assert node["hub_bytes"] > 0.9 * size
+    assert hub.sent_bytes - before < 1.05 * size + 100_000
+    store = user.home / "models" / "owner--toy"
+    spoiled = next(store.glob("*/model-00001*.safetensors"))
+    status = spoil(spoiled)
+    done = user.pull(MODEL, "--all", "--verify")
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"([\d.]+) (kB|MB) from the hub, 0 B from nodes", done.stdout)
+    assert found, done.stdout
+    assert float(found[1]) * {"kB": 1e3, "MB": 1e6}[found[2]] < status.st_size
+    original = next((hub.folder / MODEL).glob("model-00001*.safetensors"))
+    assert spoiled.read_bytes() == original.read_bytes()
+
+
+def spoil(file: Path) -> os.stat_result:
+    """Change the last byte, so that nothing but reading finds it."""
+    status = file.stat()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    return status

@@ -1,0 +1,158 @@
+"""The rack as the planner sees it, from what nodes say and from rack files."""
+
+from pathlib import Path
+
+import pytest
+
+from tbcluster.cluster.plan_rack import memory_for_models, one_machine, plan_rack, rack_of_file
+from tbcluster.cluster.rack_file import RackFile, RackLink, RackNode, read_rack_file
+from tbcluster.errors import RackFileError
+from tbcluster.machine import (
+    Compute,
+    Interface,
+    InterfaceKind,
+    LinkView,
+    Machine,
+    NodeState,
+    NodeView,
+    PathMeasurement,
+)
+from tbcluster.machine import Path as Way
+from tbcluster.planner.nodes import NodeSpeed, PlanLink, SpeedSource
+
+GIB = 1 << 30
+CONFIGS = Path(__file__).parents[2] / "configs"
+MEASURED = NodeSpeed(((1, 1e-9),), 1e-4, 1e-4, 1e-9)
+
+
+def machine(chip: str | None, backend: str | None = "Metal GPU", gib: int = 48) -> Machine:
+    compute = Compute(backend, "a device", gib * GIB, None, "1", "1") if backend else None
+    cable = Interface("en3", InterfaceKind.THUNDERBOLT, is_up=True, mtu=1500)
+    return Machine(
+        "host", "a system", "arm64", "1", "3.11",
+        chip=chip, memory_bytes=64 * GIB, compute=compute, interfaces=(cable,),
+    )  # fmt: skip
+
+
+def node(name: str, what: Machine | None, *, is_head: bool = False) -> NodeView:
+    return NodeView(f"id-{name}", name, NodeState.ONLINE, is_head, what)
+
+
+def measured(address: str, round_trip_us: float, large_gbps: float) -> PathMeasurement:
+    return PathMeasurement(Way("en3", address, "en4"), round_trip_us, 1.0, large_gbps, 0.0)
+
+
+def test_nodes_come_head_first_with_what_is_known_of_each() -> None:
+    nodes = [
+        node("away", None),
+        node("b", machine("Apple M4 Pro")),
+        node("c", machine(None, backend=None)),
+        node("z", machine("Apple M9 Giga"), is_head=True),
+    ]
+    rack = plan_rack(nodes, (), {"id-z": MEASURED}, "float16", {"b": 8 * GIB, "z": 99 * GIB})
+    assert [one.name for one in rack.nodes] == ["z", "b", "c"]
+    assert [one.is_head for one in rack.nodes] == [True, False, False]
+    assert [one.memory_bytes for one in rack.nodes] == [0, 40 * GIB, 64 * GIB]
+    sources = [one.speed.source for one in rack.nodes]
+    assert sources == [SpeedSource.MEASURED, SpeedSource.CATALOGUE, SpeedSource.ASSUMED]
+    assert rack.nodes[0].speed == MEASURED
+
+
+def test_a_mac_without_metal_is_no_mac_to_a_model() -> None:
+    rack = plan_rack([node("a", machine("Apple M4 Pro", "CPU"))], (), {}, "float16")
+    assert rack.nodes[0].speed.source is SpeedSource.ASSUMED
+
+
+def test_a_link_is_its_best_path_that_answers() -> None:
+    nodes = [node(name, machine(None)) for name in ("a", "b")]
+    paths = (measured("10.0.0.2", 400, 16), measured("10.0.1.2", 1000, 8))
+    there = LinkView("id-a", "id-b", paths)
+    back = LinkView("id-b", "id-a", paths, dead=("10.0.0.2",))
+    rack = plan_rack(nodes, [there, back, LinkView("id-a", "id-gone", paths)], {}, "float16")
+    assert rack.links == {
+        ("a", "b"): PlanLink(200e-6, 2e9, "thunderbolt"),
+        ("b", "a"): PlanLink(500e-6, 1e9, "thunderbolt"),
+    }
+
+
+def test_pairs_without_a_path_cannot_reach_each_other() -> None:
+    nodes = [node(name, machine(None)) for name in ("a", "b")]
+    dead = LinkView("id-a", "id-b", (measured("10.0.0.2", 400, 16),), dead=("10.0.0.2",))
+    assert plan_rack(nodes, [dead, LinkView("id-b", "id-a")], {}, "float16").links == {}
+
+
+def test_a_path_that_no_large_message_crossed_is_as_fast_as_small_ones() -> None:
+    nodes = [node(name, machine(None)) for name in ("a", "b")]
+    rack = plan_rack(nodes, [LinkView("id-a", "id-b", (measured("x", 400, 0),))], {}, "float16")
+    assert rack.links["a", "b"].bytes_per_s == 1e9 / 8
+
+
+def test_memory_is_what_mlx_says() -> None:
+    assert memory_for_models(machine("Apple M4 Pro")) == 48 * GIB
+    assert memory_for_models(machine("Apple M4 Pro", backend=None)) == 64 * GIB
+    assert memory_for_models(None) == 0
+
+
+def test_one_machine() -> None:
+    rack = one_machine(5, MEASURED, "here")
+    (alone,) = rack.nodes
+    assert (alone.name, alone.memory_bytes, alone.is_head, rack.links) == ("here", 5, True, {})
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_example_can_be_planned_for(path: Path) -> None:
+    file = read_rack_file(path)
+    rack = rack_of_file(file, "4-bit/64")
+    assert rack.nodes[0].name == file.head
+    assert [one.is_head for one in rack.nodes] == [True] + [False] * (len(rack.nodes) - 1)
+    assert all(one.speed.source is SpeedSource.CATALOGUE for one in rack.nodes)
+    assert len(rack.links) == len(rack.nodes) * (len(rack.nodes) - 1)
+
+
+def a_file(*links: RackLink, **changes: object) -> RackFile:
+    one = RackNode(name="a", chip="M4 Pro", memory_gb=24)
+    other = RackNode.model_validate({"name": "b", "chip": "M3 Ultra", "memory_gb": 512.0} | changes)
+    return RackFile(name="rack", head="b", nodes=(one, other), links=links)
+
+
+def test_macs_give_models_what_metal_takes_by_default() -> None:
+    head, small = rack_of_file(a_file(), "float16").nodes
+    assert (head.name, head.memory_bytes) == ("b", 384 * GIB)
+    assert (small.name, small.memory_bytes) == ("a", 16 * GIB)
+
+
+def test_of_several_cables_the_fastest_counts() -> None:
+    between = ("a", "b")
+    cables = [
+        RackLink(between=between, kind="ethernet1"),
+        RackLink(between=between, kind="thunderbolt4"),
+        RackLink(between=between, kind="wifi"),
+    ]
+    rack = rack_of_file(a_file(*cables), "float16")
+    assert rack.links["a", "b"] == rack.links["b", "a"]
+    assert rack.links["a", "b"].kind == "thunderbolt4"
+
+
+def test_a_cable_that_is_slower_than_its_kind() -> None:
+    link = RackLink(between=("a", "b"), kind="ethernet10", gbps=2)
+    assert rack_of_file(a_file(link), "float16").links["b", "a"].bytes_per_s == 2e9 / 8
+    fast = link.model_copy(update={"gbps": 99})
+    assert rack_of_file(a_file(fast), "float16").links["b", "a"].bytes_per_s == 9.4e9 / 8
+
+
+def test_nodes_without_a_cable_meet_over_a_network() -> None:
+    assert rack_of_file(a_file(), "float16").links["a", "b"].kind == "ethernet1"
+
+
+def test_a_chip_that_is_not_known_is_assumed_to_be_slow() -> None:
+    head, known = rack_of_file(a_file(chip="M9 Giga"), "float16").nodes
+    assert head.speed.source is SpeedSource.ASSUMED
+    assert head.speed.rates[0][1] > known.speed.rates[0][1]
+
+
+@pytest.mark.parametrize(
+    ("field", "words"), [("memory_gb", "b has no memory_gb"), ("chip", "b has no chip")]
+)
+def test_a_file_that_lacks_what_a_plan_needs(field: str, words: str) -> None:
+    with pytest.raises(RackFileError, match=words):
+        rack_of_file(a_file(**{field: None}), "float16")

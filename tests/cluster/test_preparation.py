@@ -1,0 +1,225 @@
+"""What precedes loading: opening, planning, showing, fetching."""
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tbcluster.checkpoint import Span
+from tbcluster.cluster.kv_options import KvOptions
+from tbcluster.cluster.opening import THIS_MACHINE
+from tbcluster.cluster.parity_check import (
+    ConsistencyCheck,
+    NoCheck,
+    ReferenceCheck,
+    parity_check,
+)
+from tbcluster.cluster.preparation import Order, Preparation, Prepared, fetching
+from tbcluster.cluster.rack.fetching import FetchStatus
+from tbcluster.cluster.stages import StageState
+from tbcluster.cluster.status import planned_stages
+from tbcluster.core import StageRange
+from tbcluster.demo import MODEL_PATH
+from tbcluster.errors import ClusterClosedError, DoesNotFitError, PlanError
+from tbcluster.machine import LinkView, Machine, NodeState, NodeView, PathMeasurement, RackView
+from tbcluster.machine import Path as NetworkPath
+from tbcluster.planner.nodes import NodeSpeed
+from tbcluster.planner.plan import Plan, Wishes
+
+GIB = 1 << 30
+SPEED = NodeSpeed(((1, 1e-10),), 1e-4, 1e-4, 1e-10)
+BY_HAND = [[("head", StageRange(0, 4)), ("mini2", StageRange(4, 8))]]
+
+
+PATH = PathMeasurement(NetworkPath("en0", "192.0.2.1", "en0"), 100.0, 8.0, 8.0, 0.0)
+LINKS = (LinkView("head", "mini2", (PATH,)), LinkView("mini2", "head", (PATH,)))
+
+
+def node(name: str, memory_bytes: int = 4 * GIB) -> NodeView:
+    machine = Machine(name, "macOS", "arm64", "0", "3.11", memory_bytes=memory_bytes)
+    return NodeView(name, name, NodeState.ONLINE, is_head=name == "head", machine=machine)
+
+
+class RackDouble:
+    """Two nodes that are there, with what they were asked for."""
+
+    def __init__(self, *nodes: NodeView) -> None:
+        self.nodes = nodes or (node("head"), node("mini2"))
+        self.awaited: Sequence[str] | None = None
+        self.needs: Mapping[str, Sequence[Span]] = {}
+
+    def await_nodes(
+        self, wanted: Sequence[str], gives_up: Callable[[], bool], on_wait: Callable[[str], None]
+    ) -> list[NodeView]:
+        self.awaited = wanted
+        on_wait("waiting for mini2")
+        if gives_up():
+            raise ClusterClosedError("nobody waits")
+        return list(self.nodes)
+
+    def speeds(self, kind: str, gives_up: Callable[[], bool]) -> dict[str, NodeSpeed]:
+        return {one.node_id: SPEED for one in self.nodes}
+
+    def view(self) -> RackView:
+        return RackView("c", "rack", "0", self.nodes, LINKS)
+
+    def fetch(
+        self,
+        source: Any,
+        needs: Mapping[str, Sequence[Span]],
+        on_progress: Callable[[Sequence[FetchStatus]], None],
+        gives_up: Callable[[], bool],
+    ) -> dict[str, str]:
+        self.needs = needs
+        on_progress([FetchStatus(name, 2, 5) for name in needs])
+        return {name: f"/on/{name}" for name in needs}
+
+
+class Bench:
+    def __init__(self, order: Order, rack: RackDouble | None = None) -> None:
+        self.plans: list[Plan] = []
+        self.notes: list[str] = []
+        self.said: list[str] = []
+        self.is_over = False
+        self.preparation = Preparation(
+            order,
+            rack,  # type: ignore[arg-type]
+            lambda: self.is_over,
+            on_plan=self.plans.append,
+            on_fetch=lambda _: self.said.append(self.preparation.doing),
+            on_note=self.notes.append,
+        )
+
+    def run(self) -> Prepared:
+        return self.preparation.run()
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "model"
+    shutil.copytree(MODEL_PATH, folder)
+    return folder
+
+
+def test_one_machine_needs_no_rack(model: Path) -> None:
+    bench = Bench(Order(model))
+    prepared = bench.run()
+    assert bench.plans == [prepared.plan] == [bench.preparation.plan]
+    assert {s.node for replica in prepared.plan.replicas for s in replica.stages} == {THIS_MACHINE}
+    assert prepared.replicas[0].sources[0] == str(model)
+    assert prepared.no_reference_because is None
+    assert any("float32" in note for note in bench.notes)
+
+
+def test_what_other_models_hold_is_not_there(model: Path) -> None:
+    order = Order(model, memory_bytes=GIB)
+    (stage, _) = Bench(order).run().plan.replicas[0].stages
+    assert stage.memory_bytes == GIB
+    beside = replace(order, taken_bytes={THIS_MACHINE: GIB // 4})
+    (stage, _) = Bench(beside).run().plan.replicas[0].stages
+    assert stage.memory_bytes == GIB - GIB // 4
+    full = Bench(replace(order, taken_bytes={THIS_MACHINE: 2 * GIB}))
+    with pytest.raises(DoesNotFitError):
+        full.run()
+    assert full.plans == []
+
+
+def test_kv_memory_by_hand_is_in_the_plan(model: Path) -> None:
+    plan = Bench(Order(model, KvOptions(memory_bytes=2**22))).run().plan
+    assert {stage.kv_bytes for stage in plan.replicas[0].stages} == {2**22}
+
+
+def test_the_bundled_model_is_on_every_node() -> None:
+    rack = RackDouble()
+    prepared = Bench(Order(by_hand=BY_HAND), rack).run()
+    assert rack.needs == {}
+    assert prepared.replicas[0].sources == ("", "")
+
+
+def test_on_a_rack_stages_load_from_what_was_fetched(model: Path) -> None:
+    rack = RackDouble()
+    bench = Bench(Order(model, by_hand=BY_HAND), rack)
+    prepared = bench.run()
+    assert rack.awaited == ["head", "mini2"]
+    assert prepared.replicas[0].nodes == ("head", "mini2")
+    assert prepared.replicas[0].sources == ("/on/head", "/on/mini2")
+    assert bench.said == ["fetching: head 40 %, mini2 40 %"]
+    assert {span.file for span in rack.needs["head"]} >= {"config.json", "model.safetensors"}
+    assert rack.needs["head"] != rack.needs["mini2"]
+
+
+def test_whoever_gives_up_waits_no_longer(model: Path) -> None:
+    bench = Bench(Order(model), RackDouble())
+    bench.is_over = True
+    with pytest.raises(ClusterClosedError):
+        bench.run()
+    assert bench.preparation.doing == "waiting for mini2"
+
+
+def test_prefixes_on_disk_are_for_one_machine(tmp_path: Path) -> None:
+    order = Order(kv=KvOptions(prefix_folder=tmp_path))
+    with pytest.raises(PlanError, match=r"leave out --prefix-folder, or .* --local"):
+        Bench(order, RackDouble()).run()
+
+
+def test_the_unsharded_model_is_compared_with_where_the_head_can_hold_it(
+    model: Path,
+) -> None:
+    prepared = Bench(Order(model, by_hand=BY_HAND), RackDouble()).run()
+    check = parity_check(prepared, lambda _: None)
+    check.close()
+    assert isinstance(check, ReferenceCheck)
+
+
+@pytest.mark.parametrize("is_fixed", [False, True])
+def test_elsewhere_stages_are_checked_against_one_another(is_fixed: bool) -> None:
+    prepared = Bench(Order(by_hand=BY_HAND), RackDouble()).run()
+    weights = prepared.opened.profile.weight_bytes
+    rack = replace(
+        prepared.rack,
+        nodes=tuple(replace(one, memory_bytes=weights) for one in prepared.rack.nodes),
+    )
+    (served,) = prepared.replicas
+    served = replace(served, caches=replace(served.caches, fixed_chunks=is_fixed))
+    small = replace(prepared, rack=rack, replicas=(served,))
+    assert small.no_reference_because == "head has no memory for all of it"
+    notes: list[str] = []
+    check = parity_check(small, notes.append)
+    assert isinstance(check, NoCheck if is_fixed else ConsistencyCheck)
+    (note,) = notes
+    assert "not compared with the unsharded model: head has no memory" in note
+
+
+def test_how_far_the_nodes_are() -> None:
+    fetches = (
+        FetchStatus("head", 10, 10, is_done=True),
+        FetchStatus("mini2", 4, 10),
+        FetchStatus("mini3", 0, 0),
+    )
+    assert fetching(fetches) == "fetching: mini2 40 %, mini3 0 %"
+    assert fetching(fetches[:1]) == "fetching the weights"
+
+
+def test_stages_that_are_not_started_yet() -> None:
+    prepared = Bench(Order(by_hand=[*BY_HAND, *BY_HAND]), RackDouble()).run()
+    stages = planned_stages(prepared.plan, [FetchStatus("mini2", 4, 10)], is_rack=True)
+    assert [(s.index, s.replica, s.node) for s in stages] == [
+        (0, 0, "head"),
+        (1, 0, "mini2"),
+        (2, 1, "head"),
+        (3, 1, "mini2"),
+    ]
+    assert [stage.state for stage in stages[:2]] == [StageState.LOADING, StageState.FETCHING]
+    assert (stages[1].loaded_bytes, stages[1].total_bytes) == (4, 10)
+    alone = planned_stages(prepared.plan, (), is_rack=False)
+    assert {stage.node for stage in alone} == {None}
+
+
+def test_wishes_reach_the_plan(model: Path) -> None:
+    plan = Bench(Order(model, wishes=Wishes(stages=1, replicas=2, context=300))).run().plan
+    assert len(plan.replicas) == 2
+    assert [len(replica.stages) for replica in plan.replicas] == [1, 1]
+    assert plan.context == 300

@@ -1,0 +1,150 @@
+"""Clusters without a model: they take memory that does not exist, and start when they are told."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Self, cast
+
+from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.status import ClusterState, ClusterStatus
+from tbcluster.core import StageRange
+from tbcluster.engine.statistics import EngineStatistics, merged
+from tbcluster.errors import ClusterClosedError, DoesNotFitError, TbclusterError
+from tbcluster.planner.plan import Plan, PlannedReplica, PlannedStage
+
+NODE = "mini1"
+
+
+class ScriptedCluster:
+    """One cluster, whose start waits until `may_start` is set."""
+
+    def __init__(self, machine: "ScriptedMachine", name: str, size: int, taken: int) -> None:
+        self.model_name = name
+        self.created_at = 0.0
+        self.context_length = None
+        self.may_start = threading.Event()
+        self.plan: Plan | None = None
+        self.ended_with: str | None = None
+        self._machine = machine
+        self._size = size
+        self._taken = taken
+        self._state = ClusterState.STARTING
+        self._on_plan: Callable[[Plan], None] = lambda _: None
+
+    def planned(self, on_plan: Callable[[Plan], None]) -> Cluster:
+        """As `MakeCluster` gives it."""
+        self._on_plan = on_plan
+        return cast(Cluster, self)
+
+    def start(self) -> Self:
+        """Plan, wait, take memory."""
+        machine = self._machine
+        left = machine.memory_bytes - self._taken
+        if self._size > left:
+            raise DoesNotFitError(
+                f"{self.model_name} takes {self._size} bytes, {left} are left",
+                self._size - left,
+                (),
+            )
+        self.plan = plan_of(self.model_name, self._size)
+        self._on_plan(self.plan)
+        machine.begin(self)
+        self.may_start.wait(timeout=30)
+        machine.end(self)
+        if self._state is ClusterState.CLOSED:
+            raise ClusterClosedError("closed while it was starting")
+        if self.model_name in machine.broken:
+            raise machine.broken[self.model_name]
+        self._state = ClusterState.READY
+        return self
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._state = ClusterState.CLOSED
+        self.may_start.set()
+        self._machine.give_back(self)
+
+    def end_requests(self, reason: str) -> None:
+        """Remember why."""
+        self.ended_with = reason
+
+    def fail(self) -> None:
+        """Answer nothing any more."""
+        self._state = ClusterState.FAILED
+
+    def statistics(self) -> EngineStatistics:
+        """KV budgets alone are of interest."""
+        return replace(merged(()), kv_used_bytes=(0,), kv_budget_bytes=(0,))
+
+    def status(self) -> ClusterStatus:
+        """Its state."""
+        return ClusterStatus(self._state, self.model_name, (), 0, None, "loading stage 0")
+
+
+class ScriptedMachine:
+    """Memory that scripted clusters share. As a `MakeCluster` it makes one of a model's size.
+
+    Attributes:
+        broken: Models that do not start, and why.
+        starting: Those that are being loaded now; `most_at_once` is the most there ever were.
+        used_bytes: What they hold; `most_bytes` is the most there ever was.
+    """
+
+    def __init__(self, memory_bytes: int, sizes: Mapping[str, int], *, waits: bool = False) -> None:
+        self.memory_bytes = memory_bytes
+        self.broken: dict[str, TbclusterError] = {}
+        self.made: list[ScriptedCluster] = []
+        self.starting: list[str] = []
+        self.order: list[str] = []
+        self.most_at_once = 0
+        self.most_bytes = 0
+        self._sizes = sizes
+        self._waits = waits
+        self._held: dict[ScriptedCluster, int] = {}
+        self._lock = threading.Lock()
+
+    def __call__(
+        self,
+        source: str | Path | None,
+        *,
+        taken_bytes: Mapping[str, int],
+        on_plan: Callable[[Plan], None],
+    ) -> Cluster:
+        """A cluster that is not started."""
+        name = str(source)
+        made = ScriptedCluster(self, name, self._sizes[name], sum(taken_bytes.values()))
+        if not self._waits:
+            made.may_start.set()
+        self.made.append(made)
+        return made.planned(on_plan)
+
+    def newest(self, name: str) -> ScriptedCluster:
+        """The cluster that was made last for a model."""
+        return next(made for made in reversed(self.made) if made.model_name == name)
+
+    def begin(self, cluster: ScriptedCluster) -> None:
+        """A load begins, which takes its memory."""
+        with self._lock:
+            self.starting.append(cluster.model_name)
+            self.order.append(cluster.model_name)
+            self.most_at_once = max(self.most_at_once, len(self.starting))
+            self._held[cluster] = self._sizes[cluster.model_name]
+            self.most_bytes = max(self.most_bytes, sum(self._held.values()))
+
+    def end(self, cluster: ScriptedCluster) -> None:
+        """A load has ended."""
+        with self._lock:
+            self.starting.remove(cluster.model_name)
+
+    def give_back(self, cluster: ScriptedCluster) -> None:
+        """A cluster's memory is free."""
+        with self._lock:
+            self._held.pop(cluster, None)
+
+
+def plan_of(name: str, size: int) -> Plan:
+    """One stage that takes `size` bytes."""
+    stage = PlannedStage(NODE, StageRange(0, 1), size, 0, 0, 0, size, 0.0, 0.0, 0.0)
+    replica = PlannedReplica((stage,), 0.0, 0.0, 1, 1, 1.0, 1.0, 1.0)
+    return Plan(name, (replica,), (), 1, 1, ())

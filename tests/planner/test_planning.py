@@ -1,0 +1,353 @@
+"""Whole plans: what always holds, what wishes change, and what is said where it does not fit."""
+
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from tbcluster.core import CacheCost, StageRange
+from tbcluster.errors import DoesNotFitError, PlanError
+from tbcluster.planner.cost import Promise, decode_load
+from tbcluster.planner.nodes import PlanLink, PlanRack
+from tbcluster.planner.partition import even_split
+from tbcluster.planner.plan import DEFAULT_CONTEXT, Plan, PlannedReplica, Wishes
+from tbcluster.planner.planning import make_plan, plan_by_hand
+from tbcluster.planner.predict import Placed, memory_shortage, trip
+from tbcluster.planner.profile import ModelProfile
+from tests.planner.racks import LAYER, MB, model, models, node, rack, racks
+
+wishes_of_all_kinds = st.builds(
+    Wishes,
+    context=st.sampled_from([None, 256, 4096]),
+    streams=st.integers(1, 5),
+    stages=st.sampled_from([None, None, 1, 2, 3]),
+    replicas=st.sampled_from([None, None, 1, 2]),
+)
+
+
+def planned(profile: ModelProfile, on: PlanRack, wishes: Wishes) -> Plan | None:
+    """The plan; None if it does not fit or there is no way."""
+    try:
+        return make_plan(profile, on, wishes)
+    except PlanError:
+        return None
+
+
+def nodes_of(replica: PlannedReplica) -> list[str]:
+    return [stage.node for stage in replica.stages]
+
+
+def used_bytes(plan: Plan) -> Counter[str]:
+    used: Counter[str] = Counter()
+    for replica in plan.replicas:
+        for stage in replica.stages:
+            used[stage.node] += stage.used_bytes
+    return used
+
+
+@settings(max_examples=150, deadline=None)
+@given(models(), racks(), wishes_of_all_kinds)
+def test_what_holds_for_every_plan(profile: ModelProfile, on: PlanRack, wishes: Wishes) -> None:
+    plan = planned(profile, on, wishes)
+    if plan is None:
+        return
+    for replica in plan.replicas:
+        layers = [stage.layers for stage in replica.stages]
+        assert layers[0].start == 0
+        assert layers[-1].end == len(profile.layers)
+        assert all(before.end == after.start for before, after in pairwise(layers))
+        assert {stage.start for stage in layers[1:]} <= set(profile.legal_cuts)
+        if wishes.stages is not None:
+            assert len(layers) == wishes.stages
+        if len(layers) <= len(on.nodes):
+            assert len(set(nodes_of(replica))) == len(layers)
+        assert replica.longest_context >= plan.context or replica.longest_context % 256 == 0
+        assert replica.slowest_s <= replica.step_s * replica.streams
+    memory = {one.name: one.memory_bytes for one in on.nodes}
+    for name, size in used_bytes(plan).items():
+        assert size <= memory[name]
+    left = {out.node for out in plan.left_out}
+    assert left == set(memory) - set(used_bytes(plan))
+    assert len(plan.replicas) == (wishes.replicas or len(plan.replicas))
+    assert plan.streams == sum(replica.streams for replica in plan.replicas)
+    if wishes.context is not None:
+        assert plan.context == wishes.context
+
+
+@settings(max_examples=100, deadline=None)
+@given(models(), racks(), st.integers(1, 5))
+def test_never_worse_than_an_even_split(profile: ModelProfile, on: PlanRack, streams: int) -> None:
+    """Over the same nodes in the same order: by the slowest stage or link, then by the trip."""
+    plan = planned(profile, on, Wishes(context=512, streams=streams, replicas=1))
+    assume(plan is not None)
+    assert plan is not None
+    nodes = {one.name: one for one in on.nodes}
+    replica = plan.replicas[0]
+    names = nodes_of(replica)
+    promise = Promise(512, streams)
+    even = [
+        Placed(nodes[name], layers)
+        for name, layers in zip(
+            names, even_split(len(profile.layers), profile.legal_cuts, len(names)), strict=True
+        )
+    ]
+    if memory_shortage(profile, [(even, promise)]):
+        return
+    ours = [Placed(nodes[stage.node], stage.layers) for stage in replica.stages]
+    best, other = (
+        trip(profile, on, stages, decode_load(promise, len(names))) for stages in (ours, even)
+    )
+    assert best.slowest_s <= other.slowest_s
+    if best.slowest_s == other.slowest_s:
+        assert best.total_s <= other.total_s * (1 + 1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(models(), racks(), st.integers(1, 4))
+def test_by_hand_gives_the_same_figures(profile: ModelProfile, on: PlanRack, streams: int) -> None:
+    wishes = Wishes(context=512, streams=streams, replicas=1)
+    plan = planned(profile, on, wishes)
+    assume(plan is not None)
+    assert plan is not None
+    given_by_hand = [[(stage.node, stage.layers) for stage in plan.replicas[0].stages]]
+    assert plan_by_hand(profile, on, wishes, given_by_hand).replicas == plan.replicas
+
+
+@settings(max_examples=80, deadline=None)
+@given(models(), racks(), st.integers(1, 4))
+def test_what_is_missing_is_enough(profile: ModelProfile, on: PlanRack, streams: int) -> None:
+    """And hardly more: with a tenth less, neither all nodes nor the largest would do."""
+    wishes = Wishes(context=2048, streams=streams)
+    try:
+        make_plan(profile, on, wishes)
+    except DoesNotFitError as error:
+        missing = error.missing_bytes
+    except PlanError:
+        return
+    else:
+        return
+    assert planned(profile, larger(on, missing), wishes) or planned(
+        profile, larger(on, missing, only_largest=True), wishes
+    )
+    less = missing * 9 // 10
+    assert planned(profile, larger(on, less), wishes) is None
+    assert planned(profile, larger(on, less, only_largest=True), wishes) is None
+
+
+def larger(on: PlanRack, more: int, *, only_largest: bool = False) -> PlanRack:
+    largest = max(on.nodes, key=lambda one: one.memory_bytes)
+    nodes = tuple(
+        replace(one, memory_bytes=one.memory_bytes + more // (1 if only_largest else len(on.nodes)))
+        if one is largest or not only_largest
+        else one
+        for one in on.nodes
+    )
+    return replace(on, nodes=nodes)
+
+
+def test_faster_nodes_get_more_layers() -> None:
+    on = rack(node("a", 500, is_head=True), node("b", 500, slowness=3))
+    plan = make_plan(model(24), on, Wishes(stages=2, replicas=1, context=256))
+    sizes = {s.node: s.layers.end - s.layers.start for s in plan.replicas[0].stages}
+    assert sizes == {"a": 18, "b": 6}
+
+
+def test_a_node_that_only_slows_it_down_is_left_out() -> None:
+    on = rack(node("a", 500, is_head=True), node("snail", 500, slowness=40))
+    plan = make_plan(model(12), on, Wishes(context=256))
+    assert nodes_of(plan.replicas[0]) == ["a"]
+    (left,) = plan.left_out
+    assert left.node == "snail"
+    assert "with 2 nodes 4 streams would get" in left.because
+
+
+def test_nodes_that_cannot_be_used_say_why() -> None:
+    small, far = node("small", 1), node("far", 500)
+    linked = rack(node("a", 500, is_head=True), small, far)
+    links = {pair: link for pair, link in linked.links.items() if "far" not in pair}
+    plan = make_plan(model(4), PlanRack(linked.nodes, links), Wishes(context=256))
+    assert {out.node: out.because for out in plan.left_out} == {
+        "far": "there is no way between a and it",
+        "small": "its 1 MiB for models hold no layer of this model",
+    }
+
+
+def test_the_order_follows_good_links() -> None:
+    """Only a-b, b-c and c-a are near: any order but that ring has a slow hop."""
+    nodes = [node("a", 110, is_head=True), *(node(name, 110) for name in "bcd")]
+    far, near = PlanLink(5e-3, 1e9), PlanLink(1e-4, 1e9)
+    good = {("a", "c"), ("c", "b"), ("b", "d"), ("d", "a")}
+    on = rack(*nodes)
+    links = {pair: near if pair in good else far for pair in on.links}
+    plan = make_plan(
+        model(16), PlanRack(on.nodes, links), Wishes(context=256, stages=4, replicas=1)
+    )
+    names = nodes_of(plan.replicas[0])
+    assert set(pairwise([*names, names[0]])) == good
+
+
+def test_copies_where_each_node_can_hold_one() -> None:
+    """Far nodes are of no use to one copy, and of much to two."""
+    on = rack(node("a", 900, is_head=True), node("b", 900), latency_s=0.05)
+    plan = make_plan(model(12), on, Wishes(context=256, streams=8))
+    assert sorted(map(nodes_of, plan.replicas)) == [["a"], ["b"]]
+    assert sum(replica.streams for replica in plan.replicas) == 8
+    assert plan.reasons[0].startswith("2 replicas: ")
+
+
+def test_no_context_is_the_default_or_what_fits() -> None:
+    much = make_plan(model(4), rack(node("a", 900, is_head=True)), Wishes())
+    assert (much.context, much.streams) == (DEFAULT_CONTEXT, 4)
+    short = make_plan(model(4, context_length=1024), rack(node("a", 900, is_head=True)), Wishes())
+    assert short.context == 1024
+    for memory_mb in (150, 230):
+        on = rack(node("a", memory_mb, is_head=True))
+        less = make_plan(model(4), on, Wishes())
+        assert 256 <= less.context < DEFAULT_CONTEXT
+        assert less.context % 256 == 0
+        assert f"4 streams of {less.context} tokens: more does not fit" in less.reasons[0]
+        with pytest.raises(DoesNotFitError):
+            make_plan(model(4), on, Wishes(context=less.context + 256))
+    assert less.context > DEFAULT_CONTEXT / 2
+    fewest = make_plan(model(4), rack(node("a", 91, is_head=True)), Wishes())
+    assert fewest.context == 256
+    assert 1 <= fewest.streams < 4
+
+
+def test_the_longest_context_is_what_fits() -> None:
+    on = rack(node("a", 200, is_head=True), node("b", 200))
+    profile = model(8, context_length=None)
+    plan = make_plan(profile, on, Wishes(context=256))
+    longest = plan.replicas[0].longest_context
+    layout = [[(stage.node, stage.layers) for stage in plan.replicas[0].stages]]
+    plan_by_hand(profile, on, Wishes(context=longest, streams=1), layout)
+    with pytest.raises(DoesNotFitError):
+        plan_by_hand(profile, on, Wishes(context=longest + 256, streams=1), layout)
+
+
+def test_more_stages_than_nodes() -> None:
+    here = rack(node("", 900, is_head=True))
+    plan = make_plan(model(11), here, Wishes(context=256, stages=3))
+    ranges = [stage.layers for stage in plan.replicas[0].stages]
+    assert ranges == even_split(11, tuple(range(1, 11)), 3)
+    assert set(nodes_of(plan.replicas[0])) == {""}
+    two = rack(node("a", 900, is_head=True), node("b", 900))
+    names = nodes_of(make_plan(model(11), two, Wishes(context=256, stages=5)).replicas[0])
+    assert sorted(Counter(names).values()) == [2, 3]
+    assert names in (sorted(names), sorted(names, reverse=True))
+
+
+def test_more_replicas_than_nodes_share_them() -> None:
+    here = rack(node("", 900, is_head=True))
+    plan = make_plan(model(8), here, Wishes(context=256, streams=4, stages=2, replicas=2))
+    assert [nodes_of(replica) for replica in plan.replicas] == [["", ""]] * 2
+    assert plan.streams == 4
+    assert {stage.memory_bytes for replica in plan.replicas for stage in replica.stages} == {
+        900 * MB
+    }
+    assert used_bytes(plan)[""] <= 900 * MB
+    alone = make_plan(model(8), here, Wishes(context=256, streams=4, stages=2))
+    assert plan.replicas[0].slowest_s > 1.5 * alone.replicas[0].slowest_s
+
+
+def test_kv_memory_by_hand_decides_what_is_promised() -> None:
+    here = rack(node("", 900, is_head=True))
+    # A stage has 4 layers of 1000 bytes a token, 4 streams: 16000 a token, rounded up twice.
+    wishes = Wishes(stages=2, kv_memory_bytes=16_000 * 1536)
+    plan = make_plan(model(8), here, wishes)
+    assert plan.context == 1024
+    assert {stage.kv_bytes for stage in plan.replicas[0].stages} == {16_000 * 1536}
+    assert make_plan(model(8), here, replace(wishes, context=1024)).context == 1024
+    with pytest.raises(DoesNotFitError, match="hold 4 streams of 1024 tokens, not of 1280"):
+        make_plan(model(8), here, replace(wishes, context=1280))
+
+
+def test_remedies_are_true() -> None:
+    profile = model(8, layers=(replace(LAYER, caches=(CacheCost(0, 4000),)),) * 8)
+    on = rack(node("a", 400, is_head=True))
+    wishes = Wishes(context=8192, streams=4)
+    with pytest.raises(DoesNotFitError) as caught:
+        make_plan(profile, on, wishes)
+    error = caught.value
+    assert "does not fit: it needs" in str(error)
+    texts = list(error.remedies)
+    context = int(texts[0].removeprefix("a context of ").split()[0])
+    assert make_plan(profile, on, replace(wishes, context=context)).context == context
+    assert planned(profile, on, replace(wishes, context=context + 256)) is None
+    number = int(texts[-1].split()[0])
+    assert texts[-1] == f"{number} more nodes like a (381.5 MiB for models) would do"
+    more = [node(f"b{at}", 400) for at in range(number)]
+    assert planned(profile, rack(*on.nodes, *more), wishes)
+    assert planned(profile, rack(*on.nodes, *more[1:]), wishes) is None
+
+
+def test_fewer_bits_and_nodes_that_are_offline() -> None:
+    profile = model(20)
+    on = replace(rack(node("a", 150, is_head=True)), offline=(node("away", 200),))
+    with pytest.raises(DoesNotFitError) as caught:
+        make_plan(profile, on, Wishes(context=256, streams=1))
+    assert any("weights of 6 bits" in text for text in caught.value.remedies)
+    assert "it would fit with away, which is offline now" in caught.value.remedies
+
+
+def test_too_many_streams() -> None:
+    profile = model(4, layers=(replace(LAYER, caches=(CacheCost(0, 4000),)),) * 4)
+    on = rack(node("a", 220, is_head=True))
+    with pytest.raises(DoesNotFitError) as caught:
+        make_plan(profile, on, Wishes(context=2048, streams=6))
+    (text,) = [text for text in caught.value.remedies if "--streams" in text]
+    streams = int(text.split()[0])
+    assert make_plan(profile, on, Wishes(context=2048, streams=streams)).streams == streams
+    assert planned(profile, on, Wishes(context=2048, streams=streams + 1)) is None
+
+
+@pytest.mark.parametrize(
+    ("wishes", "words"),
+    [
+        (Wishes(context=0), "context of 0: ask for 1 or more"),
+        (Wishes(streams=0), "streams of 0"),
+        (Wishes(replicas=-1), "replicas of -1"),
+        (Wishes(stages=0), "0 stages: ask for 1 or more"),
+        (Wishes(stages=9), "9 stages are too many: .* at most 4"),
+        (Wishes(context=40000), "a context of 40000 tokens: model was made for 32768 at most"),
+    ],
+)
+def test_wishes_that_cannot_be_met(wishes: Wishes, words: str) -> None:
+    with pytest.raises(PlanError, match=words):
+        make_plan(model(4), rack(node("a", 500, is_head=True)), wishes)
+
+
+def test_no_way_is_no_lack_of_memory() -> None:
+    on = PlanRack((node("a", 90, is_head=True), node("b", 90)), {})
+    with pytest.raises(PlanError, match="whatever the memory: a and b cannot reach each other"):
+        make_plan(model(8), on, Wishes(context=256, stages=2, streams=1))
+
+
+@pytest.mark.parametrize(
+    ("layout", "words"),
+    [
+        ([], "without replicas"),
+        (
+            [[("a", StageRange(0, 2)), ("c", StageRange(2, 4))]],
+            "node 'c'; nodes that can be used: a and b",
+        ),
+        ([[("a", StageRange(0, 2))]], "layers 2-3 are in no stage"),
+        ([[("b", StageRange(0, 4))]], "a cannot reach b"),
+    ],
+)
+def test_by_hand_is_checked(layout: list[list[tuple[str, StageRange]]], words: str) -> None:
+    on = PlanRack((node("a", 500, is_head=True), node("b", 500)), {})
+    with pytest.raises(PlanError, match=words):
+        plan_by_hand(model(4), on, Wishes(), layout)
+
+
+def test_by_hand_counts_what_replicas_take_together() -> None:
+    on = rack(node("a", 200, is_head=True))
+    layout = [[("a", StageRange(0, 8))]]
+    assert plan_by_hand(model(8), on, Wishes(context=256), layout).is_by_hand
+    with pytest.raises(DoesNotFitError, match="a lacks") as caught:
+        plan_by_hand(model(8), on, Wishes(context=256), layout * 2)
+    assert 0 < caught.value.missing_bytes < 200 * MB
