@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tbcluster.planner.chains import Chain
 from tbcluster.planner.cost import Promise
-from tbcluster.planner.nodes import PlanRack
+from tbcluster.planner.nodes import PlanLink, PlanRack
 from tbcluster.planner.orders import fixed_chain
 from tbcluster.planner.profile import ModelProfile
 from tbcluster.planner.replicas import COPY_SLACK, choose, exact_groups
@@ -157,3 +157,14 @@ def test_equal_nodes_are_not_told_apart() -> None:
     chain = search.best(Promise(256, 4), 16)
     assert chain is not None
     assert sorted(chain.nodes) == list(range(16))
+
+
+def test_a_busy_link_is_worse_than_a_far_one() -> None:
+    """From a to b a token occupies the link for 80 ms; from b to a it is 100 ms away."""
+    nodes = (node("a", 400, is_head=True), node("b", 400))
+    slow, far = PlanLink(0.0, 1.25e4), PlanLink(0.1, 1e9)
+    on = PlanRack(nodes, {("a", "b"): slow, ("b", "a"): far})
+    chain = searched(model(4), on).best(Promise(256, 2), 2)
+    assert chain is not None
+    assert chain.nodes == (1, 0)
+    assert chain.slowest_s < 0.08 < 0.1 < chain.trip_s
