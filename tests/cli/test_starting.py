@@ -103,12 +103,12 @@ def test_waiting_ends_at_once_when_told_to(
 
 
 def test_a_start_that_fails_ends_the_server(head: TrustedHead) -> None:
-    with waiting_server(head, "/no/such/folder") as (server, client):
+    with waiting_server(head, "--stages", "99") as (server, client):
         head.members.revoke(AWAY)
         assert server.process.wait(timeout=30) == 1
         with pytest.raises(httpx.TransportError):
             client.get("/health")
-    assert "no folder '/no/such/folder'" in server.output
+    assert "99 stages are too many" in server.output
     assert "Traceback" not in server.output
 
 

@@ -161,9 +161,9 @@ def test_equal_nodes_are_not_told_apart() -> None:
 
 def test_a_busy_link_is_worse_than_a_far_one() -> None:
     """From a to b a token occupies the link for 80 ms; from b to a it is 100 ms away."""
-    nodes = (node("a", 400, is_head=True), node("b", 400))
+    near = rack(node("a", 400), node("b", 400), node("head", 1, is_head=True))
     slow, far = PlanLink(0.0, 1.25e4), PlanLink(0.1, 1e9)
-    on = PlanRack(nodes, {("a", "b"): slow, ("b", "a"): far})
+    on = PlanRack(near.nodes, {**near.links, ("a", "b"): slow, ("b", "a"): far})
     chain = searched(model(4), on).best(Promise(256, 2), 2)
     assert chain is not None
     assert chain.nodes == (1, 0)
