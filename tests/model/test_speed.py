@@ -26,7 +26,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.parametrize("kind", ["float32", "bfloat16", "4-bit/64", "8-bit/32", "mxfp4"])
+@pytest.mark.parametrize("kind", ["float32", "bfloat16", "4-bit/64", "8-bit/32 64", "mxfp4"])
 def test_all_kinds_are_measured(kind: str) -> None:
     rates = byte_rates(kind, DEVICE)
     assert tuple(rows for rows, _ in rates) == ROWS
@@ -65,8 +65,17 @@ def test_bytes_are_those_that_are_read(kind: str, num_bytes: float) -> None:
 
 
 def test_there_are_more_matrices_than_caches_hold() -> None:
-    matrices = list(speed._matrices("float16", DEVICE, mx.float32))
+    matrices = list(speed._matrices("float16", None, DEVICE, mx.float32))
     assert sum(matrix.nbytes for matrix in matrices) >= speed.CPU_BYTES
+
+
+@pytest.mark.parametrize(
+    ("kind", "wanted", "used"),
+    [("float32", 448, 448), ("4-bit/64", 448, 512), ("mxfp4", 7168, 2048), ("float32", None, 1024)],
+)
+def test_matrices_are_as_wide_as_the_model_is(kind: str, wanted: int | None, used: int) -> None:
+    matrix = next(speed._matrices(kind, wanted, Device("CPU", mx.float32), mx.float32))
+    assert matrix.width == used
 
 
 def test_the_mean_of_a_sample_and_the_shortest_of_several(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,8 @@
 """How fast a machine computes that nobody has measured: by its chip, or assumed. Pure."""
 
-import re
-
 from tbcluster.hardware.chips import Chip
 from tbcluster.planner.nodes import NodeSpeed, SpeedSource
+from tbcluster.planner.weight_kinds import bits_per_weight
 
 ROWS = (1, 2, 4, 8, 16, 64, 512, 2048)
 # Fitted to decode of 7B models in float16, 8 and 4 bits on 26 Apple chips, M1 to M5 Max (llama.cpp
@@ -21,16 +20,6 @@ ASSUMED_CHIPS = {
     "CUDA GPU": Chip("?", 0, 300, 20),
     "CPU": Chip("?", 0, 3.0, 0.005),
 }
-_AFFINE = re.compile(r"(\d+)-bit/(\d+)")
-# Bytes of a weight, scales included.
-_BYTES = {
-    "float32": 4.0,
-    "bfloat16": 2.0,
-    "float16": 2.0,
-    "mxfp4": 4.25 / 8,
-    "nvfp4": 4.5 / 8,
-    "mxfp8": 8.25 / 8,
-}
 
 
 def catalogue_speed(chip: Chip, kind: str) -> NodeSpeed:
@@ -44,20 +33,11 @@ def assumed_speed(kind: str, backend: str = "CPU") -> NodeSpeed:
     return _speed(chip, kind, SpeedSource.ASSUMED)
 
 
-def bytes_per_weight(kind: str) -> float:
-    """Scales and biases included; of an unknown kind, as of float16."""
-    affine = _AFFINE.fullmatch(kind)
-    if affine is not None:
-        # A scale and a bias of 16 bits for each group.
-        return (int(affine[1]) + 32 / int(affine[2])) / 8
-    return _BYTES.get(kind, 2.0)
-
-
 def _speed(chip: Chip, kind: str, source: SpeedSource) -> NodeSpeed:
     """A step is bounded by its memory traffic or by its multiplications."""
     byte_s = 1 / (chip.bandwidth_gbs * 1e9 * BANDWIDTH_SHARE)
     is_half = kind != "float32"
     tflops = (chip.tensor_tflops if is_half else None) or chip.tflops
-    row_s = 2 / bytes_per_weight(kind) / (tflops * 1e12 * TFLOPS_SHARE)
+    row_s = 2 * 8 / bits_per_weight(kind) / (tflops * 1e12 * TFLOPS_SHARE)
     rates = tuple((rows, max(byte_s, rows * row_s)) for rows in ROWS)
     return NodeSpeed(rates, LAYER_S, STAGE_S, byte_s, source)

@@ -81,7 +81,7 @@ def plan_on_rack(
     from tbcluster.cluster.rack.ask import ask_rack, gathered
 
     opened = open_model(request.model, request.kv_bits, is_on_rack=True)
-    kind = opened.profile.weight_kind
+    kind = opened.profile.speed_kind
     try:
         with gathered(folder, memory_bytes=memory_bytes) as rack:
             view, speeds = rack.view(), rack.speeds(kind)

@@ -144,7 +144,7 @@ class Preparation:
         wanted = sorted({node for stages in order.by_hand for node, _ in stages})
         there = self._rack.await_nodes(wanted, self._gives_up, self._note_doing)
         self.doing = "measuring the nodes"
-        speeds = self._rack.speeds(kind, self._gives_up)
+        speeds = self._rack.speeds(opened.profile.speed_kind, self._gives_up)
         return plan_rack(there, self._rack.view().links, speeds, kind, order.taken_bytes)
 
     def _note_doing(self, what: str) -> None:

@@ -38,7 +38,7 @@ def pull_planned(
     """
     opened = open_model(request.model, request.kv_bits, is_on_rack=True)
     rack.await_nodes(sorted({node for stages in request.by_hand for node, _ in stages}))
-    speeds = rack.speeds(opened.profile.weight_kind)
+    speeds = rack.speeds(opened.profile.speed_kind)
     planned = plan_viewed(request, opened, rack.view(), speeds)
     on_plan(planned)
     if opened.weights is not None:

@@ -26,8 +26,11 @@ BATCH_S = 0.02
 MAX_MATRIX_S = 0.25
 # More than caches hold: of an Ultra all, of a CPU core those that are its own.
 GPU_BYTES, CPU_BYTES = 512 << 20, 56 << 20
-# As wide as layers are; on a CPU no wider than a prompt gets through in a moment.
+# As wide as layers are, where that is not said, and the widest that are measured.
 GPU_WIDTH, CPU_WIDTH = 4096, 1024
+MAX_GPU_WIDTH, MAX_CPU_WIDTH = 8192, 2048
+# Groups of quantized weights divide it.
+WIDTH_STEP = 128
 # A layer's matrices, (out, in) in widths: those of attention, and a feed-forward part's both ways.
 SHAPES = ((1, 1), (1, 1), (3, 1), (1, 3))
 # Of the KV cache that is read: heads, queries for each, numbers of a head; few and many tokens.
@@ -35,6 +38,7 @@ NUM_HEADS, NUM_QUERIES, HEAD_SIZE = 8, 4, 128
 FEW_TOKENS, MANY_TOKENS = 256, 4096
 TOY_WIDTH = 64
 _AFFINE = re.compile(r"([2-8])-bit/(32|64|128)")
+_WITH_WIDTH = re.compile(r"(?P<kind>.*\S) (?P<width>\d{1,6})")
 # (bits, weights that share a scale), by MLX's name of the mode.
 _MODES = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
 _TYPES = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
@@ -60,14 +64,16 @@ def byte_rates(kind: str, device: Device) -> tuple[tuple[int, float], ...]:
     """(rows, seconds for each byte of weights), ascending; see `planner.nodes.NodeSpeed`.
 
     Args:
-        kind: See `planner.profile.ModelProfile`. Where the device computes in one type alone,
-            floating kinds are that one.
+        kind: See `planner.profile.ModelProfile.speed_kind`; the width may be missing. Where the
+            device computes in one type alone, floating kinds are that one.
 
     Raises:
         StageError: There is no such kind.
     """
+    with_width = _WITH_WIDTH.fullmatch(kind)
+    kind, width = (with_width["kind"], int(with_width["width"])) if with_width else (kind, None)
     dtype = device.compute_dtype or _TYPES.get(kind, mx.bfloat16)
-    matrices = list(_matrices(kind, device, dtype))
+    matrices = list(_matrices(kind, width, device, dtype))
     rates: list[tuple[int, float]] = []
     clock = clock_of(device)
     byte_s = _once(matrices, dtype, clock)
@@ -168,10 +174,13 @@ def _multiply(batch: list[Matrix], rows: int, dtype: mx.Dtype) -> None:
     mx.eval([matrix.multiply(inputs[matrix.width]) for matrix in batch])
 
 
-def _matrices(kind: str, device: Device, dtype: mx.Dtype) -> Iterator[Matrix]:
+def _matrices(kind: str, width: int | None, device: Device, dtype: mx.Dtype) -> Iterator[Matrix]:
     """Of this kind, more of them than caches hold."""
     is_cpu = device.backend == CPU
-    width, wanted = (CPU_WIDTH, CPU_BYTES) if is_cpu else (GPU_WIDTH, GPU_BYTES)
+    usual, most = (CPU_WIDTH, MAX_CPU_WIDTH) if is_cpu else (GPU_WIDTH, MAX_GPU_WIDTH)
+    step = 1 if kind in _TYPES else WIDTH_STEP
+    width = -(-min(width or usual, most) // step) * step
+    wanted = CPU_BYTES if is_cpu else GPU_BYTES
     for outputs, inputs in cycle(SHAPES):
         if wanted <= 0:
             return

@@ -28,14 +28,6 @@ class PartProfile:
     lookup_bytes: int = 0
     caches: tuple[CacheCost, ...] = ()
 
-    def bytes_read(self, rows: int) -> float:
-        """Bytes of weights that one step of `rows` tokens reads, with experts drawn evenly."""
-        dense = self.weight_bytes - self.expert_bytes - self.lookup_bytes
-        if not self.num_experts:
-            return float(dense + self.expert_bytes)
-        idle = (1 - self.experts_per_token / self.num_experts) ** rows
-        return dense + self.expert_bytes * (1 - idle)
-
 
 @dataclass(frozen=True, slots=True)
 class ModelProfile:
@@ -74,6 +66,13 @@ class ModelProfile:
     num_parameters: int
     active_parameters: int
     tied_bytes: int = 0
+
+    @property
+    def speed_kind(self) -> str:
+        """The kind of its weights with their width, "float32 4096": what speeds are measured
+        with, because on some machines wide matrices are slower byte by byte than narrow ones."""
+        width = self.hidden_bytes // (4 if self.weight_kind == "float32" else 2)
+        return f"{self.weight_kind} {width}"
 
     @property
     def weight_bytes(self) -> int:

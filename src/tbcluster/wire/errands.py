@@ -84,7 +84,7 @@ class Accepted(msgspec.Struct, frozen=True, tag="accepted"):
 
 
 class CalibrateSpec(msgspec.Struct, frozen=True, tag="calibrate"):
-    """Measure how fast weights of these kinds are computed with (`ModelProfile.weight_kind`)."""
+    """Measure how fast weights of these kinds are computed with (`ModelProfile.speed_kind`)."""
 
     kinds: tuple[str, ...]
 

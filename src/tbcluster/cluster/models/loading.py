@@ -63,13 +63,14 @@ class Loader:
         self._on_note = on_note
         self._wanted: dict[str, Loadable] = {}
         self._asked: dict[str, Future[None]] = {}
-        # Loads that are to end, and the threads that end them.
-        self._withdrawn: dict[str, threading.Thread | None] = {}
+        # Of the load that was given up, until it has ended.
+        self._ended: Future[None] = done()
+        self._is_closing = False
         self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="tbcluster-loader", daemon=True)
 
     def start(self) -> None:
-        """Load in a thread what is asked for, and unload what nobody uses any more."""
+        """Load in a thread what is asked for."""
         self._thread.start()
 
     def join(self) -> None:
@@ -99,27 +100,39 @@ class Loader:
         """A model that is loaded or wanted: nobody has to look for it."""
         with self._shelf.changed:
             is_there = name in self._shelf.clusters or name in self._asked
+            is_there = is_there or name == self._shelf.residency.loading
             return self._wanted.get(name) if is_there else None
+
+    def held(self) -> list[Loadable]:
+        """The models that are loaded, wanted or leave, wherever their files are by now."""
+        with self._shelf.changed:
+            return [loadable for name, loadable in self._wanted.items() if self.known(name)]
 
     def asked(self, name: str) -> "Future[None] | None":
         """What those wait for who wait for this model; None if nobody does."""
         with self._shelf.changed:
             return self._asked.get(name)
 
-    def stop(self, name: str) -> "Future[None]":
-        """Take a model out of the queue, or end its load; the result is there when it has ended."""
+    def withdraw(self, name: str) -> None:
+        """Take a model out of the queue, if it is there; who waits for it is told."""
         with self._shelf.changed:
-            asked, ended = self._asked[name], new_future()
-            asked.add_done_callback(lambda _: resolve(ended))
             if self._shelf.residency.withdraw(name):
-                del self._asked[name]
-                resolve(asked, _unloaded_meanwhile(name))
-            elif name not in self._withdrawn:
-                cluster = self._shelf.clusters.get(name)
-                # It ends the `start` that the loading thread is in, and takes its time.
-                self._withdrawn[name] = None if cluster is None else in_thread(cluster.close)
-                self._shelf.changed.notify_all()
-            return ended
+                self._tell(name, _unloaded_meanwhile(name))
+
+    def stop(self, name: str) -> "Future[None]":
+        """Give up the load of this model, which is under way; the result is there when it has
+        ended. It may be asked for again at once."""
+        shelf = self._shelf
+        with shelf.changed:
+            if shelf.residency.stop():
+                self._ended = new_future()
+                self._tell(name, _unloaded_meanwhile(name))
+                cluster = shelf.clusters.get(name)
+                if cluster is not None:
+                    self._is_closing = True
+                    in_thread(lambda: self._close(cluster))
+                shelf.changed.notify_all()
+            return self._ended
 
     def stop_all(self, reason: str) -> None:
         """Let nobody wait any more."""
@@ -155,15 +168,13 @@ class Loader:
                         self._on_note(f"{name} is loaded")
 
     def _wait_for_work(self) -> bool:
-        """Wait until a model's turn has come, and let those go whose time is up meanwhile; False
-        in the end."""
+        """Wait until a model's turn has come; False in the end."""
         shelf = self._shelf
         with shelf.changed:
-            while not shelf.is_closed:
-                if shelf.residency.next_load() is not None:
-                    return True
-                shelf.changed.wait(shelf.expire())
-            return False
+            shelf.changed.wait_for(
+                lambda: shelf.is_closed or shelf.residency.next_load() is not None
+            )
+            return not shelf.is_closed
 
     def _load(self, name: str) -> None:
         """Load a queued model, and tell those who wait for it."""
@@ -181,27 +192,45 @@ class Loader:
             logger.exception("loading %s failed", name)
             error = ModelError(f"loading {name} failed: {raised}")
         finally:
-            closer = self._withdrawn.get(name)
-            if closer is not None:
-                closer.join()
-            elif taken is None and (left := self._shelf.clusters.get(name)) is not None:
+            if taken is None and (left := self._shelf.clusters.get(name)) is not None:
                 left.close()
             self._end(name, taken, error)
 
     def _end(self, name: str, taken: Mapping[str, int] | None, error: BaseException) -> None:
-        with self._shelf.changed:
-            if name in self._withdrawn:
-                del self._withdrawn[name]
-                taken, error = None, _unloaded_meanwhile(name)
-            elif taken is None:
-                self.errors[name] = str(error)
-            self._shelf.residency.end(name, self._shelf.clock(), taken)
+        shelf = self._shelf
+        with shelf.changed:
+            # It may have been given up at the last moment.
+            shelf.changed.wait_for(lambda: not self._is_closing)
+            was_stopped = shelf.residency.is_stopped
+            taken = None if was_stopped else taken
+            shelf.residency.end(name, shelf.clock(), taken)
             if taken is None:
-                self._shelf.clusters.pop(name, None)
-            asked = self._asked.pop(name, None)
-            self._shelf.changed.notify_all()
-        if asked is not None:
-            resolve(asked, None if taken is not None else error)
+                shelf.clusters.pop(name, None)
+            if was_stopped:
+                resolve(self._ended)  # whoever waits now has asked since
+            else:
+                self._keep_error(name, None if taken is not None else error)
+                # With the lock held: what waits for the model uses it before it can leave again.
+                self._tell(name, None if taken is not None else error)
+            shelf.changed.notify_all()
+
+    def _keep_error(self, name: str, error: BaseException | None) -> None:
+        if error is not None:
+            self.errors[name] = str(error)
+
+    def _tell(self, name: str, error: BaseException | None) -> None:
+        """Tell those who wait for a model."""
+        if (asked := self._asked.pop(name, None)) is not None:
+            resolve(asked, error)
+
+    def _close(self, cluster: Cluster) -> None:
+        """End the `start` that the loading thread is in, which takes its time."""
+        try:
+            cluster.close()
+        finally:
+            with self._shelf.changed:
+                self._is_closing = False
+                self._shelf.changed.notify_all()
 
     def _started(self, loadable: Loadable) -> Cluster:
         """The model's cluster, for which as few others as possible were unloaded. Where busy ones
@@ -211,36 +240,40 @@ class Loader:
             NoRoomError: It does not fit beside those that stay.
             TbclusterError: It cannot be loaded for another reason.
         """
+        shelf, residency = self._shelf, self._shelf.residency
         give_up_at = time.monotonic() + self._room_wait_s
         while True:
             refused: DoesNotFitError | None = None
-            with self._shelf.changed:
-                ways, idle = self._shelf.residency.ways(), self._shelf.residency.idle()
+            with shelf.changed:
+                shelf.changed.wait_for(lambda: not residency.is_any_leaving or self._is_given_up())
+                if self._is_given_up():
+                    raise _given_up()
+                ways, before = residency.ways(), residency.in_the_way()
             for victims in ways:
                 try:
                     return self._start(loadable, victims)
                 except DoesNotFitError as error:
                     refused = error
-                    with self._shelf.changed:
-                        del self._shelf.clusters[loadable.name]
-            if not self._await_room(loadable.name, idle, give_up_at):
+                    with shelf.changed:
+                        del shelf.clusters[loadable.name]
+            if not self._await_room(before, give_up_at):
                 raise self._no_room(loadable.name, refused)
 
-    def _await_room(self, name: str, idle: tuple[str, ...], give_up_at: float) -> bool:
-        """Wait until others are idle than these; False if that will not be, or takes too long."""
-        shelf = self._shelf
-
-        def is_over() -> bool:
-            return shelf.is_closed or name in self._withdrawn or not shelf.residency.may_get_room()
+    def _await_room(self, before: tuple[tuple[str, bool], ...], give_up_at: float) -> bool:
+        """Wait until something else is in the way; False if that will not be, or takes too long."""
+        shelf, residency = self._shelf, self._shelf.residency
 
         def is_news() -> bool:
-            return shelf.residency.idle() != idle or is_over()
+            return residency.in_the_way() != before or self._is_given_up()
 
         with shelf.changed:
-            if is_over():
-                # The one that was waited for may have become idle, or gone, at this moment.
-                return shelf.residency.idle() != idle and not shelf.is_closed
-            return shelf.changed.wait_for(is_news, give_up_at - time.monotonic())
+            if not is_news() and not residency.may_get_room():
+                return False
+            left_s = give_up_at - time.monotonic()
+            return shelf.changed.wait_for(is_news, left_s) or residency.is_any_leaving
+
+    def _is_given_up(self) -> bool:
+        return self._shelf.is_closed or self._shelf.residency.is_stopped
 
     def _start(self, loadable: Loadable, victims: tuple[str, ...]) -> Cluster:
         """Plan as if the victims were gone; once there is a plan they go, and then it is loaded."""
@@ -251,10 +284,9 @@ class Loader:
             loadable.source, taken_bytes=taken, on_plan=lambda _: shelf.make_room(victims)
         )
         with shelf.changed:
-            is_wanted = not shelf.is_closed and name not in self._withdrawn
             shelf.clusters[name] = cluster
-        if not is_wanted:
-            raise ClusterClosedError("the server is shutting down")
+            if self._is_given_up():
+                raise _given_up()
         return cluster.start()
 
     def _no_room(self, name: str, refused: DoesNotFitError | None) -> TbclusterError:
@@ -276,6 +308,10 @@ class Loader:
 
 def _has_failed(cluster: Cluster) -> bool:
     return cluster.status().state in (ClusterState.FAILED, ClusterState.CLOSED)
+
+
+def _given_up() -> ClusterClosedError:
+    return ClusterClosedError("the server is shutting down")
 
 
 def _unloaded_meanwhile(name: str) -> ClusterClosedError:

@@ -51,6 +51,7 @@ class Models:
         self.created_at = time.time()
         self._catalogue = catalogue
         self._first_words = first_words
+        self._is_starting = True
         self._shelf = Shelf(self.rules, drain_s, on_note, clock)
         self._loader = Loader(self._shelf, make, drain_s, on_note)
 
@@ -64,12 +65,15 @@ class Models:
         residency.ask(loadable.name, makes_room=False)
         residency.begin(loadable.name)
         residency.end(loadable.name, models._shelf.clock(), {})
+        models._is_starting = False
         return models
 
     # Life
 
     def start(self) -> Self:
-        """Let models be loaded when someone asks for them."""
+        """Let models be loaded when someone asks for them, and go when nobody does."""
+        self._is_starting = False
+        self._shelf.start()
         self._loader.start()
         return self
 
@@ -126,12 +130,12 @@ class Models:
         """
         self._find(name)
         with self._shelf.changed:
-            state = self._shelf.residency.state(name)
-            if state is ModelState.UNLOADED:
-                return done()
-            if state is ModelState.LOADING:
+            self._loader.withdraw(name)
+            if name == self._shelf.residency.loading:
                 return self._loader.stop(name)
-            return self._shelf.leave(name, force=force)
+            if name in self._shelf.residency.loaded:
+                return self._shelf.leave(name, force=force)
+            return done()
 
     # Using
 
@@ -207,8 +211,8 @@ class Models:
         if cluster is not None:
             return cluster.status()
         state = ClusterState.CLOSED if is_closed else ClusterState.STARTING
-        doing = self._loader.errors.get(name) or self._first_words
-        return ClusterStatus(state, name, (), 0, None, doing)
+        doing = self._first_words if self._is_starting else None
+        return ClusterStatus(state, name, (), 0, self._loader.errors.get(name), doing)
 
     def serving(self) -> Serving | None:
         """What a rack tells of all that is loaded or being loaded."""
@@ -226,7 +230,10 @@ class Models:
 
     def views(self) -> list[ModelView]:
         """All models that can be asked for. It may read folders."""
-        return [self._view(loadable) for loadable in self._catalogue.all().values()]
+        listed = self._catalogue.all()
+        for loadable in self._loader.held():
+            listed.setdefault(loadable.name, loadable)
+        return [self._view(loadable) for loadable in listed.values()]
 
     def loaded_views(self) -> list[ModelView]:
         """Those that are loaded. It may read folders."""
@@ -242,19 +249,23 @@ class Models:
             resident = shelf.residency.loaded.get(name)
             expires_at = shelf.residency.expires_at(name)
             now = shelf.clock()
-        doing, error = None, self._loader.errors.get(name)
-        if cluster is not None:
-            doing, error = cluster.status().doing, cluster.status().error
-        elif state is ModelState.LOADING:
-            doing = "waiting for its turn"
+        status = cluster.status() if cluster is not None else None
+        if status is not None:
+            doing, error = status.doing, status.error
+        else:
+            is_waiting = state is ModelState.LOADING
+            doing = "waiting for its turn" if is_waiting else None
+            error = None if is_waiting else self._loader.errors.get(name)
         return ModelView(
             loadable,
             state,
             cluster if resident is not None else None,
             doing,
             error,
-            resident.num_uses if resident is not None else 0,
-            None if expires_at is None else max(0.0, expires_at - now),
+            has_failed=error is not None
+            and (status is None or status.state is ClusterState.FAILED),
+            num_uses=resident.num_uses if resident is not None else 0,
+            expires_in_s=None if expires_at is None else max(0.0, expires_at - now),
         )
 
     def _find(self, name: str) -> Loadable:

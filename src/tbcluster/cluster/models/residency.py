@@ -16,7 +16,7 @@ class ModelState(StrEnum):
     UNLOADED = "unloaded"
     LOADING = "loading"  # or waiting for its turn
     LOADED = "loaded"
-    UNLOADING = "unloading"
+    UNLOADING = "unloading"  # or no longer to be loaded, and not yet given up
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class Residency:
     _queue: dict[str, bool] = field(default_factory=dict)
     _loading: str | None = None
     _makes_room: bool = False
+    _is_stopped: bool = False
     _loaded: dict[str, Resident] = field(default_factory=dict)
 
     # What is
@@ -71,8 +72,9 @@ class Residency:
         """Where a model stands. One that leaves and is wanted again is leaving."""
         if (resident := self._loaded.get(name)) is not None:
             return ModelState.UNLOADING if resident.is_leaving else ModelState.LOADED
-        is_wanted = name == self._loading or name in self._queue
-        return ModelState.LOADING if is_wanted else ModelState.UNLOADED
+        if name == self._loading:
+            return ModelState.UNLOADING if self._is_stopped else ModelState.LOADING
+        return ModelState.LOADING if name in self._queue else ModelState.UNLOADED
 
     @property
     def loaded(self) -> Mapping[str, Resident]:
@@ -100,7 +102,8 @@ class Residency:
         Args:
             makes_room: Whether idle models may be unloaded for it.
         """
-        if name == self._loading or self.state(name) is ModelState.LOADED:
+        is_being_loaded = name == self._loading and not self._is_stopped
+        if is_being_loaded or self.state(name) is ModelState.LOADED:
             return
         self._queue[name] = self._queue.get(name, False) or makes_room
 
@@ -114,7 +117,7 @@ class Residency:
 
     def next_load(self) -> str | None:
         """The model whose turn it is; None while one is being loaded, or is leaving."""
-        if self._loading is not None or any(r.is_leaving for r in self._loaded.values()):
+        if self._loading is not None or self.is_any_leaving:
             return None
         return next(iter(self._queue), None)
 
@@ -122,6 +125,17 @@ class Residency:
         """Begin to load a queued model."""
         self._makes_room = self._queue.pop(name)
         self._loading = name
+        self._is_stopped = False
+
+    def stop(self) -> bool:
+        """Give the load up that is under way; False if it is already."""
+        was_stopped, self._is_stopped = self._is_stopped, True
+        return not was_stopped
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the load that is under way was given up."""
+        return self._loading is not None and self._is_stopped
 
     def ways(self) -> list[tuple[str, ...]]:
         """How to make room for the one that is being loaded: each way is the models that have to
@@ -132,9 +146,20 @@ class Residency:
         return [idle[:count] for count in range(num_too_many, len(idle) + 1)]
 
     def may_get_room(self) -> bool:
-        """Whether there will be another way, once a model that is busy now is idle."""
+        """Whether there will be another way: once a model has left that is leaving, or one is idle
+        that is busy now."""
         is_any_busy = any(resident.num_uses for resident in self._loaded.values())
-        return self._makes_room and is_any_busy
+        return self.is_any_leaving or (self._makes_room and is_any_busy)
+
+    @property
+    def is_any_leaving(self) -> bool:
+        """Whether memory will be free in a moment."""
+        return any(resident.is_leaving for resident in self._loaded.values())
+
+    def in_the_way(self) -> tuple[tuple[str, bool], ...]:
+        """The models in memory, and whether each is idle: while this stays as it is, no other way
+        opens."""
+        return tuple((name, _is_idle(resident)) for name, resident in self._loaded.items())
 
     def idle(self) -> tuple[str, ...]:
         """The models that answer nothing, the one that was not used for longest first."""

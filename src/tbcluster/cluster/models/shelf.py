@@ -17,6 +17,8 @@ from tbcluster.errors import ClusterClosedError
 
 # Ending processes on another machine may take a while, and must not take for ever.
 CLOSE_PATIENCE_S = 10.0
+# A thread cannot be told to sleep for as many seconds as a request may name.
+LONGEST_SLEEP_S = 3600.0
 
 
 class Use:
@@ -62,6 +64,10 @@ class Shelf:
         self._on_note = on_note
         self._leaving: dict[str, Future[None]] = {}
         self._forced: set[str] = set()
+
+    def start(self) -> None:
+        """Unload in a thread what nobody uses any more."""
+        in_thread(self._watch_expiry)
 
     def use(self, name: str) -> Use | None:
         """The model for a request, which ends the use; None if it is not loaded."""
@@ -110,16 +116,6 @@ class Shelf:
         for future in leaving:
             future.result()
 
-    def expire(self) -> float | None:
-        """Begin to unload the models whose time is up. Seconds until the next one's is; None for
-        never."""
-        with self.changed:
-            now = self.clock()
-            for name in self.residency.expired(now):
-                self.leave(name)
-            expiry = self.residency.next_expiry()
-            return None if expiry is None else max(0.0, expiry - now)
-
     def end_requests(self, reason: str) -> None:
         """End every request, open or yet to come."""
         with self.changed:
@@ -137,6 +133,15 @@ class Shelf:
         for cluster in clusters:
             cluster.close()
         await_futures(leaving, CLOSE_PATIENCE_S)
+
+    def _watch_expiry(self) -> None:
+        with self.changed:
+            while not self.is_closed:
+                for name in self.residency.expired(self.clock()):
+                    self.leave(name)
+                expiry = self.residency.next_expiry()
+                left_s = None if expiry is None else max(0.0, expiry - self.clock())
+                self.changed.wait(None if left_s is None else min(left_s, LONGEST_SLEEP_S))
 
     def _leave(self, name: str) -> None:
         """Let requests finish, end what does not, and free the memory."""
@@ -158,8 +163,8 @@ class Shelf:
                 del self.clusters[name]
                 future = self._leaving.pop(name)
                 self.changed.notify_all()
-            self._on_note(f"{name} is unloaded")
             resolve(future)
+            self._on_note(f"{name} is unloaded")
 
     def is_loaded(self, name: str) -> bool:
         """Whether a model can be used."""

@@ -19,7 +19,8 @@ class ModelView:
     Attributes:
         cluster: What answers for it; None unless it is loaded.
         doing: While it is loaded: with what, in words.
-        error: Why loading it failed the last time, or why it answers no more.
+        error: Why loading it failed the last time, or why it, or a replica of it, answers no more.
+        has_failed: Whether for that reason nothing of it answers.
         expires_in_s: Seconds until it is unloaded if nobody uses it; None for never.
     """
 
@@ -28,6 +29,7 @@ class ModelView:
     cluster: Cluster | None = None
     doing: str | None = None
     error: str | None = None
+    has_failed: bool = False
     num_uses: int = 0
     expires_in_s: float | None = None
 

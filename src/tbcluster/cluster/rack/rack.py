@@ -231,7 +231,7 @@ class Rack:
         are measured, which takes some seconds; what cannot be measured is missing.
 
         Args:
-            kind: Of the weights (`ModelProfile.weight_kind`).
+            kind: Of the weights (`ModelProfile.speed_kind`).
             gives_up: Asked now and then whether to stop.
 
         Raises:
