@@ -67,7 +67,7 @@ def load(
         for status in followed(server, name):
             if status["value"] == "loaded" and not status.get("failed"):
                 break
-            if status["value"] == "unloaded":
+            if status["value"] in ("loaded", "unloaded"):
                 raise EndpointError(status.get("error") or f"{name} was unloaded meanwhile")
             say(status.get("doing") or "waiting")
     console.print(Text(f"{harmless(name)} is loaded."))
@@ -86,8 +86,8 @@ def unload(
     server.post("/models/unload", {"model": name, "force": force})
     with shown(f"unloading {name}"):
         for status in followed(server, name):
-            if status["value"] in ("unloaded", "loading"):
-                break
+            if status["value"] != "unloading":
+                break  # "loading" if someone wants it again already
     console.print(Text(f"{harmless(name)} is unloaded."))
 
 

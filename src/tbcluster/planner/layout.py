@@ -7,7 +7,7 @@ from itertools import pairwise
 from tbcluster.core import StageRange
 from tbcluster.planner.chains import Chain
 from tbcluster.planner.cost import Promise
-from tbcluster.planner.nodes import NodeSpeed, PlanNode, PlanRack
+from tbcluster.planner.nodes import PlanRack
 from tbcluster.planner.partition import even_split
 from tbcluster.planner.plan import Wishes
 from tbcluster.planner.predict import Placed, memory_shortage
@@ -63,8 +63,15 @@ class Layouts:
         choice = choose(self.search, promise, stages, replicas)
         if choice is None:
             return None
+        choice = self._head_first(choice)
         laid = tuple((self._placed(chain), own) for chain, own in choice.replicas)
         return Layout(laid * self.num_sharing, choice, self.num_sharing)
+
+    def _head_first(self, choice: Choice) -> Choice:
+        """The replica that the head node takes part in comes first, as its node does elsewhere."""
+        heads = {at for at, node in enumerate(self.rack.nodes) if node.is_head}
+        ordered = sorted(choice.replicas, key=lambda one: heads.isdisjoint(one[0].nodes))
+        return replace(choice, replicas=tuple(ordered))
 
     def _placed(self, chain: Chain) -> tuple[Placed, ...]:
         bounds = [self.search.costs.bounds[bound] for bound in chain.bounds]
@@ -122,17 +129,12 @@ def _shared(rack: PlanRack, num_sharing: int) -> PlanRack:
     """Each node as one of so many replicas has it."""
     if num_sharing == 1:
         return rack
-    nodes = tuple(_part(node, num_sharing) for node in rack.nodes)
-    return replace(rack, nodes=nodes)
-
-
-def _part(node: PlanNode, num_sharing: int) -> PlanNode:
-    speed = node.speed
-    slower = NodeSpeed(
-        tuple((rows, rate * num_sharing) for rows, rate in speed.rates),
-        speed.layer_s * num_sharing,
-        speed.stage_s * num_sharing,
-        speed.cache_s_per_byte * num_sharing,
-        speed.source,
+    nodes = tuple(
+        replace(
+            node,
+            memory_bytes=node.memory_bytes // num_sharing,
+            speed=node.speed.shared_by(num_sharing),
+        )
+        for node in rack.nodes
     )
-    return replace(node, memory_bytes=node.memory_bytes // num_sharing, speed=slower)
+    return replace(rack, nodes=nodes)

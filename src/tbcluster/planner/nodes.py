@@ -32,6 +32,16 @@ class NodeSpeed:
     cache_s_per_byte: float
     source: SpeedSource = SpeedSource.MEASURED
 
+    def shared_by(self, number: int) -> "NodeSpeed":
+        """What each of so many has of it that compute at the same time."""
+        return NodeSpeed(
+            tuple((rows, rate * number) for rows, rate in self.rates),
+            self.layer_s * number,
+            self.stage_s * number,
+            self.cache_s_per_byte * number,
+            self.source,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class PlanNode:

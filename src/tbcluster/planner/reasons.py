@@ -21,14 +21,20 @@ def reasons(
 ) -> tuple[str, ...]:
     """Lines for a plan's `reasons`."""
     lines = [*_about_replicas(layouts, layout)]
+    stages = layout.replicas[0][0]
+    if len(stages) > len(layout.choice.replicas[0][0].nodes):
+        lines.append(
+            f"{count(len(stages), 'stage')} side by side on {_name(rack.nodes[0])}"
+            if len(rack.nodes) == 1
+            else f"{count(len(stages), 'stage')} are more than there are nodes: neighbours share one"
+        )
+        return tuple(lines)
     if layout.num_sharing > 1:
         return tuple(lines)
+    lines += _about_memory(layouts, layout)
     costs = layouts.search.costs
-    is_stacked = len(layout.replicas[0][0]) > len(layout.choice.replicas[0][0].nodes)
     for chain, promise in layout.choice.replicas:
-        if is_stacked:
-            lines.append("more stages than nodes were asked for: neighbours share a node")
-        elif len(chain.nodes) > 1:
+        if len(chain.nodes) > 1:
             lines += _about_stages(costs, chain, promise)
             lines.append(_about_order(costs, chain, promise))
     if not layouts.search.is_exact:
@@ -55,8 +61,9 @@ def left_out(
             because = f"there is no way between {head} and it"
         elif not fits[at].any():
             because = f"its {amount(node.memory_bytes)} for models hold no layer of this model"
-        elif layouts.wishes.stages is not None:
-            because = f"{count(layouts.wishes.stages, 'stage')} for each replica were asked for"
+        elif (stages := layouts.wishes.stages) is not None:
+            each = " for each replica" if len(layout.replicas) > 1 else ""
+            because = f"{count(stages, 'stage')}{each} {'was' if stages == 1 else 'were'} asked for"
         else:
             because = _not_faster(layout.choice, node)
         found.append(LeftOut(node.name, because))
@@ -87,7 +94,9 @@ def _about_replicas(layouts: Layouts, layout: Layout) -> Iterator[str]:
     number, totals = len(layout.replicas), layout.choice.totals
     if layouts.wishes.replicas is not None:
         if number > 1:
-            shared = ", side by side on the same nodes" if layout.num_sharing > 1 else ""
+            nodes = layouts.rack.nodes
+            where = _name(nodes[0]) if len(nodes) == 1 else "the same nodes"
+            shared = f", side by side on {where}" if layout.num_sharing > 1 else ""
             yield f"{count(number, 'replica')}, as asked{shared}"
         return
     if number > 1:
@@ -115,6 +124,13 @@ def _about_replicas(layouts: Layouts, layout: Layout) -> Iterator[str]:
         yield "one replica: there is memory for one"
     else:
         yield f"one replica: more would not give 5 % more than {speed(totals[1])} together"
+
+
+def _about_memory(layouts: Layouts, layout: Layout) -> Iterator[str]:
+    """That one node is not enough, where none is."""
+    least = layouts.search.least_stages(layout.replicas[0][1])
+    if least is not None and least > 1:
+        yield f"no node holds all of it: {least} do together"
 
 
 def _about_stages(costs: RackCosts, chain: Chain, promise: Promise) -> Iterator[str]:
@@ -148,3 +164,7 @@ def _about_order(costs: RackCosts, chain: Chain, promise: Promise) -> str:
         f"in the order {names} hops take {milliseconds(hops)} of the {milliseconds(chain.trip_s)} "
         "of a step's trip"
     )
+
+
+def _name(node: PlanNode) -> str:
+    return node.name or "this machine"

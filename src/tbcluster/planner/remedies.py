@@ -1,6 +1,5 @@
 """What is missing where a model does not fit, and what would: by planning it. Pure."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -11,17 +10,18 @@ from tbcluster.planner.layout import Layouts
 from tbcluster.planner.nodes import PlanLink, PlanNode, PlanRack
 from tbcluster.planner.plan import Wishes
 from tbcluster.planner.profile import ModelProfile, PartProfile
+from tbcluster.planner.weight_kinds import bits_per_weight
 from tbcluster.planner.words import amount, and_list, count
 
 MIB = 1 << 20
-# Of weights that somebody may have converted. Scales and biases of groups of 64 take 0.5 more.
+# Of weights that somebody may have converted, in groups of 64.
 WEIGHT_BITS = (8, 6, 4, 3)
-GROUP_BITS = 0.5
+# What scales and biases of quantized KV caches take beside them.
+KV_GROUP_BITS = 0.5
 # More nodes than this are not advised.
 MAX_MORE_NODES = 8
 # The way to a node that is not there: Ethernet.
 ASSUMED_LINK = PlanLink(200e-6, 1.1e9)
-_KIND_BITS = {"float32": 32.0, "bfloat16": 16.0, "float16": 16.0, "mxfp4": 4.25, "mxfp8": 8.25}
 
 
 def does_not_fit(
@@ -156,9 +156,9 @@ def _most(fits: Callable[[int], bool], low: int, high: int) -> int:
 def _fewer_bits(
     profile: ModelProfile, wishes: Wishes, fits: Callable[[ModelProfile], bool]
 ) -> Iterator[str]:
-    now = _bits_of(profile.weight_kind)
+    now = bits_per_weight(profile.weight_kind)
     for bits in WEIGHT_BITS:
-        share = (bits + GROUP_BITS) / now
+        share = bits_per_weight(f"{bits}-bit/64") / now
         if share < 1:
             smaller = _scaled(profile, weights=share)
             if fits(smaller):
@@ -167,17 +167,12 @@ def _fewer_bits(
                     f"{amount(smaller.weight_bytes)} instead of {amount(profile.weight_bytes)})"
                 )
                 break
-    kv_now = wishes.kv_bits + GROUP_BITS if wishes.kv_bits is not None else _plain_kv_bits(profile)
+    kv_now = _plain_kv_bits(profile) if wishes.kv_bits is None else wishes.kv_bits + KV_GROUP_BITS
     for bits in KV_BITS:
-        share = (bits + GROUP_BITS) / kv_now
+        share = (bits + KV_GROUP_BITS) / kv_now
         if share < 1 and fits(_scaled(profile, caches=share)):
             yield f"KV caches of {bits} bits would fit (--kv-bits {bits})"
             break
-
-
-def _bits_of(kind: str) -> float:
-    affine = re.match(r"(\d+)-bit", kind)
-    return int(affine[1]) + GROUP_BITS if affine is not None else _KIND_BITS.get(kind, 16.0)
 
 
 def _plain_kv_bits(profile: ModelProfile) -> float:
@@ -203,6 +198,7 @@ def _scaled(profile: ModelProfile, weights: float = 1.0, caches: float = 1.0) ->
         embedding=scaled(profile.embedding),
         head=scaled(profile.head),
         shared=scaled(profile.shared),
+        tied_bytes=int(profile.tied_bytes * weights),
     )
 
 

@@ -4,13 +4,11 @@ import asyncio
 import threading
 from concurrent.futures import Future
 from contextlib import suppress
-from weakref import WeakKeyDictionary
 
 from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.models.models import Models
 from tbcluster.cluster.models.shelf import Use
 from tbcluster.errors import ModelLoadingError, RequestError, TbclusterError
@@ -46,7 +44,7 @@ class Desk:
     def __init__(self, models: Models, load_wait_s: float) -> None:
         self.models = models
         self._load_wait_s = load_wait_s
-        self._intakes: WeakKeyDictionary[Cluster, Intake] = WeakKeyDictionary()
+        self._intakes: dict[str, Intake] = {}
         self._making = threading.Lock()
 
     async def intake(self, http: HttpRequest, name: str | None) -> Intake:
@@ -62,8 +60,10 @@ class Desk:
             TbclusterError: It cannot be loaded, for this reason.
         """
         use = await self.use(http, name)
-        known = self._intakes.get(use.cluster)
-        return known if known is not None else await run_in_threadpool(self._intake_of, use)
+        known = self._intakes.get(use.name)
+        if known is not None and known.cluster is use.cluster:
+            return known
+        return await run_in_threadpool(self._intake_of, use)
 
     async def use(self, http: HttpRequest, name: str | None) -> Use:
         """Like `intake`, without what it takes to ask the model for anything."""
@@ -94,11 +94,15 @@ class Desk:
         return use
 
     def _intake_of(self, use: Use) -> Intake:
-        """Made once for each cluster; reading a chat template takes its time."""
+        """Made once for each cluster; reading a chat template takes its time. Those of clusters that
+        have gone hold tokenizers, and go too."""
         with self._making:
-            known = self._intakes.get(use.cluster)
+            loaded = self.models.clusters()
+            kept = {n: i for n, i in self._intakes.items() if loaded.get(n) is i.cluster}
+            known = kept.get(use.name)
             if known is None:
-                known = self._intakes[use.cluster] = Intake(use.cluster, use.name)
+                known = kept[use.name] = Intake(use.cluster, use.name)
+            self._intakes = kept
             return known
 
 

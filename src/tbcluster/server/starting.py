@@ -36,7 +36,7 @@ class NotYet:
         doing = f" ({status.doing})" if status.doing is not None else ""
         return Refusal(
             503,
-            f"{status.model} is being started{doing}: send the request again later",
+            f"{status.model or 'tbcluster'} is being started{doing}: send the request again later",
             kind="server_error",
             code="starting",
             retry_after_s=RETRY_AFTER_S,

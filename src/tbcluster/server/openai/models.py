@@ -33,5 +33,5 @@ def _status(view: ModelView) -> dict[str, Any]:
     if view.doing is not None:
         status["doing"] = view.doing
     if view.error is not None:
-        status |= {"failed": True, "error": view.error}
+        status |= {"failed": view.has_failed, "error": view.error}
     return status
