@@ -5,6 +5,7 @@ This module holds data only: no I/O, no clock.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 
 # What mlx-lm fetches, less *.py: no code that comes with a model is ever run.
 FETCHED_FILES = [
@@ -73,6 +74,12 @@ class Listing:
     def total_bytes(self) -> int:
         """All files together."""
         return sum(file.size for file in self.files)
+
+
+def is_fetched(path: str) -> bool:
+    """Whether a repository's file is one of a model's that are used; hidden ones are not."""
+    is_hidden = any(name.startswith(".") for name in path.split("/"))
+    return not is_hidden and any(fnmatch(path, pattern) for pattern in FETCHED_FILES)
 
 
 def merged(spans: Iterable[Span]) -> tuple[Span, ...]:

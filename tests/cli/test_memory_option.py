@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.doubles.own_speed import know_speed
+
 
 @pytest.mark.parametrize(
     ("size", "status", "said"),
@@ -16,6 +18,7 @@ import pytest
     ],
 )
 def test_serve_stays_within_it(tmp_path: Path, size: str, status: int, said: str) -> None:
+    know_speed(tmp_path, None)
     done = subprocess.run(
         [sys.executable, "-m", "tbcluster", "serve", "--memory", size, "--port", "0"],
         capture_output=True,

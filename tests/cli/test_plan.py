@@ -13,6 +13,7 @@ from tbcluster.errors import DoesNotFitError, PlanError, RackFileError, UnknownN
 from tests.cli.test_commands import run
 from tests.doubles.checkpoints import LlamaSizes, write_llama
 from tests.doubles.giants import write_quantized
+from tests.doubles.own_speed import know_speed
 from tests.doubles.server import ServeProcess
 
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
@@ -37,6 +38,13 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def home(tmp_path: Path) -> Path:
     """A state folder that belongs to no cluster."""
     return tmp_path / "home"
+
+
+@pytest.fixture
+def known(home: Path, small: Path) -> Path:
+    """The same, in which this machine's speed is known."""
+    know_speed(home, small, None)
+    return home
 
 
 def invoke(home: Path, *arguments: object) -> Result:
@@ -101,16 +109,17 @@ def test_what_does_not_fit_as_json(r1: Path, home: Path) -> None:
     assert told["missing_bytes"] > 0
 
 
-def test_this_machine_alone_has_two_stages(small: Path, home: Path) -> None:
-    told = json.loads(shown(home, small, "--json"))
+def test_this_machine_alone_has_two_stages(small: Path, known: Path) -> None:
+    told = json.loads(shown(known, small, "--json"))
     (replica,) = told["plan"]["replicas"]
     assert len(replica["stages"]) == 2
-    told = json.loads(shown(home, small, "--json", "--local", "--stages", 3))
+    assert told["rack"]["nodes"][0]["speed"]["source"] == "measured"
+    told = json.loads(shown(known, small, "--json", "--local", "--stages", 3))
     assert len(told["plan"]["replicas"][0]["stages"]) == 3
 
 
-def test_the_bundled_model_is_planned_without_a_name(home: Path) -> None:
-    assert "tbcluster-demo" in shown(home)
+def test_the_bundled_model_is_planned_without_a_name(known: Path) -> None:
+    assert "tbcluster-demo" in shown(known)
 
 
 def test_a_saved_plan_is_used_as_it_was_changed(small: Path, home: Path, tmp_path: Path) -> None:
@@ -143,8 +152,8 @@ def test_mistakes_are_named(small: Path, home: Path, tmp_path: Path) -> None:
     assert invoke(home, small, "--rack", RING, "--local").exit_code == 2
 
 
-def test_serve_does_what_the_file_says(home: Path, tmp_path: Path) -> None:
-    file = tmp_path / "plan.json"
+def test_serve_does_what_the_file_says(known: Path, tmp_path: Path) -> None:
+    home, file = known, tmp_path / "plan.json"
     shown(home, "--stages", 3, "--context", 300, "--save", file)
     said = json.loads(file.read_text())
     node = said["replicas"][0][0]["node"]

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ class User:
     def __init__(self, hub: HubServer, path: Path) -> None:
         self.home = path / "home"
         self.cache = path / "cache"
-        self._env = {
+        self.env = {
             "TBCLUSTER_HOME": str(self.home),
             "HF_HOME": str(self.cache),
             "HF_ENDPOINT": hub.url,
@@ -45,7 +46,7 @@ class User:
         }
 
     def pull(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return run("pull", *arguments, env=self._env)
+        return run("pull", *arguments, env=self.env)
 
     def told(self, *arguments: str) -> dict[str, Any]:
         done = self.pull(*arguments, "--json")
@@ -73,6 +74,22 @@ def test_on_one_machine_all_of_it_goes_into_the_cache(user: User) -> None:
     done = user.pull(MODEL, "--verify")
     assert done.returncode == 1
     assert "is not what the hub has" in done.stderr.replace("\n", " ")
+
+
+def test_what_is_not_all_here_is_not_called_wrong(user: User) -> None:
+    """Between two commands the Hugging Face cache may lose files; the store has the headers."""
+    code = f"from tbcluster.cluster.pulling import verify_here; verify_here({MODEL!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **user.env},
+    )
+    assert done.returncode == 1
+    assert f"FetchError: not all of {MODEL} is on this machine" in done.stderr.replace(
+        "tbcluster.errors.", ""
+    )
 
 
 def test_a_folder_is_where_it_is(hub: HubServer, tmp_path: Path) -> None:

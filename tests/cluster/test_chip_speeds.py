@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from tbcluster.cluster.chip_speeds import (
     ASSUMED_CHIPS,
     assumed_speed,
-    bytes_per_weight,
     catalogue_speed,
 )
 from tbcluster.hardware.chips import find_chip
 from tbcluster.planner.nodes import NodeSpeed, SpeedSource
+from tbcluster.planner.weight_kinds import bits_per_weight
 
 NUM_LAYERS, NUM_PARAMETERS = 32, 6.74e9
 KINDS = ["float32", "bfloat16", "float16", "4-bit/64", "8-bit/32", "mxfp4", "mxfp8", "nvfp4"]
@@ -37,7 +37,7 @@ def speed_of(name: str, gpu_cores: int, kind: str) -> NodeSpeed:
 )
 def test_decode_of_a_7b_model(chip: str, gpu_cores: int, kind: str, tokens_per_s: float) -> None:
     speed = speed_of(chip, gpu_cores, kind)
-    weights = NUM_PARAMETERS * bytes_per_weight(kind)
+    weights = NUM_PARAMETERS * bits_per_weight(kind) / 8
     token_s = weights * speed.rates[0][1] + NUM_LAYERS * speed.layer_s
     assert 1 / token_s == pytest.approx(tokens_per_s, rel=0.2)
 
@@ -54,24 +54,6 @@ def test_matrix_units_are_for_half_precision() -> None:
     # Bytes of a weight are 2 and 4: 60 TFLOPS and 18.4.
     assert full.rates[-1][1] * 4 / (half.rates[-1][1] * 2) == pytest.approx(60 / 18.4)
     assert full.rates[0] == half.rates[0]
-
-
-@pytest.mark.parametrize(
-    ("kind", "num_bytes"),
-    [
-        ("float32", 4),
-        ("bfloat16", 2),
-        ("4-bit/64", 0.5625),
-        ("8-bit/32", 1.125),
-        ("mxfp4", 0.53125),
-    ],
-)
-def test_bytes_of_a_weight(kind: str, num_bytes: float) -> None:
-    assert bytes_per_weight(kind) == num_bytes
-
-
-def test_a_kind_that_came_later_counts_as_half_precision() -> None:
-    assert bytes_per_weight("fp7") == 2
 
 
 @given(st.sampled_from(KINDS), st.sampled_from(sorted(ASSUMED_CHIPS)))

@@ -26,8 +26,9 @@ from tbcluster.demo import MODEL_PATH
 from tbcluster.errors import ClusterClosedError, DoesNotFitError, PlanError
 from tbcluster.machine import LinkView, Machine, NodeState, NodeView, PathMeasurement, RackView
 from tbcluster.machine import Path as NetworkPath
-from tbcluster.planner.nodes import NodeSpeed
+from tbcluster.planner.nodes import NodeSpeed, SpeedSource
 from tbcluster.planner.plan import Plan, Wishes
+from tests.doubles.own_speed import know_speed
 
 GIB = 1 << 30
 SPEED = NodeSpeed(((1, 1e-10),), 1e-4, 1e-4, 1e-10)
@@ -125,6 +126,20 @@ def test_what_other_models_hold_is_not_there(model: Path) -> None:
     with pytest.raises(DoesNotFitError):
         full.run()
     assert full.plans == []
+
+
+def test_this_machine_is_as_fast_as_it_was_measured_to_be(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TBCLUSTER_HOME", str(tmp_path))
+    know_speed(tmp_path, model)
+    for measures, source in ((True, SpeedSource.MEASURED), (False, SpeedSource.ASSUMED)):
+        prepared = Bench(Order(model, measures_speed=measures)).run()
+        (here,) = prepared.rack.nodes
+        assert here.speed.source is source
+    # Beside another model, too.
+    beside = Order(model, measures_speed=True, taken_bytes={THIS_MACHINE: 1})
+    assert Bench(beside).run().rack.nodes[0].speed.source is SpeedSource.MEASURED
 
 
 def test_kv_memory_by_hand_is_in_the_plan(model: Path) -> None:

@@ -30,6 +30,13 @@ def test_the_stages_of_each_node_have_a_line() -> None:
     )
 
 
+def test_stages_of_replicas_are_told_apart() -> None:
+    stages = (StageStatus(0, StageRange(0, 2)), StageStatus(1, StageRange(0, 2), replica=1))
+    assert serving(status(*stages)).stages == {
+        "": ("0: layers 0-1 (replica 1)", "1: layers 0-1 (replica 2)")
+    }
+
+
 @pytest.mark.parametrize(
     ("state", "error", "expected"),
     [

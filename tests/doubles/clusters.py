@@ -3,10 +3,10 @@
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Self, cast
 
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.models.catalogue import Loadable
 from tbcluster.cluster.status import ClusterState, ClusterStatus
 from tbcluster.core import StageRange
 from tbcluster.engine.statistics import EngineStatistics, merged
@@ -17,13 +17,15 @@ NODE = "mini1"
 
 
 class ScriptedCluster:
-    """One cluster, whose start waits until `may_start` is set."""
+    """One cluster, whose start waits until `may_start` is set, and its end until `may_close` is."""
 
     def __init__(self, machine: "ScriptedMachine", name: str, size: int, taken: int) -> None:
         self.model_name = name
         self.created_at = 0.0
         self.context_length = None
         self.may_start = threading.Event()
+        self.may_close = threading.Event()
+        self.may_close.set()
         self.plan: Plan | None = None
         self.ended_with: str | None = None
         self._machine = machine
@@ -61,6 +63,7 @@ class ScriptedCluster:
 
     def close(self) -> None:
         """Give the memory back."""
+        self.may_close.wait(timeout=30)
         self._state = ClusterState.CLOSED
         self.may_start.set()
         self._machine.give_back(self)
@@ -86,6 +89,7 @@ class ScriptedMachine:
     """Memory that scripted clusters share. As a `MakeCluster` it makes one of a model's size.
 
     Attributes:
+        waits: Whether clusters that are made now do not start by themselves.
         broken: Models that do not start, and why.
         starting: Those that are being loaded now; `most_at_once` is the most there ever were.
         used_bytes: What they hold; `most_bytes` is the most there ever was.
@@ -93,6 +97,7 @@ class ScriptedMachine:
 
     def __init__(self, memory_bytes: int, sizes: Mapping[str, int], *, waits: bool = False) -> None:
         self.memory_bytes = memory_bytes
+        self.waits = waits
         self.broken: dict[str, TbclusterError] = {}
         self.made: list[ScriptedCluster] = []
         self.starting: list[str] = []
@@ -100,21 +105,20 @@ class ScriptedMachine:
         self.most_at_once = 0
         self.most_bytes = 0
         self._sizes = sizes
-        self._waits = waits
         self._held: dict[ScriptedCluster, int] = {}
         self._lock = threading.Lock()
 
     def __call__(
         self,
-        source: str | Path | None,
+        loadable: Loadable,
         *,
         taken_bytes: Mapping[str, int],
         on_plan: Callable[[Plan], None],
     ) -> Cluster:
         """A cluster that is not started."""
-        name = str(source)
+        name = loadable.name
         made = ScriptedCluster(self, name, self._sizes[name], sum(taken_bytes.values()))
-        if not self._waits:
+        if not self.waits:
             made.may_start.set()
         self.made.append(made)
         return made.planned(on_plan)

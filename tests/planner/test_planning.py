@@ -16,7 +16,7 @@ from tbcluster.planner.partition import even_split
 from tbcluster.planner.plan import DEFAULT_CONTEXT, Plan, PlannedReplica, Wishes
 from tbcluster.planner.planning import make_plan, plan_by_hand
 from tbcluster.planner.predict import Placed, memory_shortage, trip
-from tbcluster.planner.profile import ModelProfile
+from tbcluster.planner.profile import ModelProfile, PartProfile
 from tests.planner.racks import LAYER, MB, model, models, node, rack, racks
 
 wishes_of_all_kinds = st.builds(
@@ -193,9 +193,34 @@ def test_copies_where_each_node_can_hold_one() -> None:
     """Far nodes are of no use to one copy, and of much to two."""
     on = rack(node("a", 900, is_head=True), node("b", 900), latency_s=0.05)
     plan = make_plan(model(12), on, Wishes(context=256, streams=8))
-    assert sorted(map(nodes_of, plan.replicas)) == [["a"], ["b"]]
+    assert list(map(nodes_of, plan.replicas)) == [["a"], ["b"]]
     assert sum(replica.streams for replica in plan.replicas) == 8
     assert plan.reasons[0].startswith("2 replicas: ")
+
+
+def test_equal_nodes_have_a_copy_each_the_head_first() -> None:
+    on = rack(*(node(name, 900, is_head=name == "b") for name in "abc"))
+    plan = make_plan(model(12), on, Wishes(context=256))
+    assert nodes_of(plan.replicas[0]) == ["b"]
+    assert sorted(map(nodes_of, plan.replicas)) == [["a"], ["b"], ["c"]]
+
+
+@pytest.mark.parametrize("num_stages", [1, 2])
+def test_stages_alone_are_those_of_one_copy(num_stages: int) -> None:
+    on = rack(*(node(name, 900, is_head=name == "a") for name in "abcd"))
+    wishes = Wishes(context=256, stages=num_stages)
+    (replica,) = make_plan(model(12), on, wishes).replicas
+    assert len(replica.stages) == num_stages
+    copies = make_plan(model(12), on, replace(wishes, replicas=2)).replicas
+    assert [len(copy.stages) for copy in copies] == [num_stages] * 2
+
+
+def test_that_memory_asks_for_several_nodes_is_told() -> None:
+    large = rack(node("a", 900, is_head=True), node("b", 900))
+    small = rack(node("a", 130, is_head=True), *(node(name, 130) for name in "bc"))
+    told = "no node holds all of it: 2 do together"
+    assert told in make_plan(model(12), small, Wishes(context=256, streams=1)).reasons
+    assert told not in make_plan(model(12), large, Wishes(context=256, streams=1)).reasons
 
 
 def test_no_context_is_the_default_or_what_fits() -> None:
@@ -234,6 +259,7 @@ def test_more_stages_than_nodes() -> None:
     ranges = [stage.layers for stage in plan.replicas[0].stages]
     assert ranges == even_split(11, tuple(range(1, 11)), 3)
     assert set(nodes_of(plan.replicas[0])) == {""}
+    assert plan.reasons == ("3 stages side by side on this machine",)
     two = rack(node("a", 900, is_head=True), node("b", 900))
     names = nodes_of(make_plan(model(11), two, Wishes(context=256, stages=5)).replicas[0])
     assert sorted(Counter(names).values()) == [2, 3]
@@ -261,8 +287,36 @@ def test_kv_memory_by_hand_decides_what_is_promised() -> None:
     assert plan.context == 1024
     assert {stage.kv_bytes for stage in plan.replicas[0].stages} == {16_000 * 1536}
     assert make_plan(model(8), here, replace(wishes, context=1024)).context == 1024
-    with pytest.raises(DoesNotFitError, match="hold 4 streams of 1024 tokens, not of 1280"):
-        make_plan(model(8), here, replace(wishes, context=1280))
+    too_long = replace(wishes, context=1280)
+    layout = [[("", StageRange(0, 4)), ("", StageRange(4, 8))]]
+    for attempt in (
+        lambda: make_plan(model(8), here, too_long),
+        lambda: plan_by_hand(model(8), here, too_long, layout),
+    ):
+        with pytest.raises(DoesNotFitError, match="hold 4 streams of 1024 tokens, not of 1280"):
+            attempt()
+
+
+def test_by_hand_replicas_on_one_node_slow_each_other_down() -> None:
+    on = rack(node("a", 900, is_head=True))
+    asked = make_plan(model(8), on, Wishes(context=256, streams=4, stages=1, replicas=2))
+    layout = [[(stage.node, stage.layers) for stage in r.stages] for r in asked.replicas]
+    by_hand = plan_by_hand(model(8), on, Wishes(context=256, streams=4), layout)
+    assert [r.slowest_s for r in by_hand.replicas] == [r.slowest_s for r in asked.replicas]
+    assert used_bytes(by_hand) == pytest.approx(used_bytes(asked))
+
+
+def test_a_tied_embedding_gets_smaller_with_the_rest() -> None:
+    """What is said to fit with fewer bits does."""
+    part = PartProfile(60 * MB, 2 * MB)
+    tied = model(4, embedding=replace(part, lookup_bytes=60 * MB), head=part, tied_bytes=60 * MB)
+    on = rack(node("a", 84, is_head=True))
+    with pytest.raises(DoesNotFitError) as caught:
+        make_plan(tied, on, Wishes(context=256, streams=1))
+    (text,) = [text for text in caught.value.remedies if "weights of" in text]
+    bits = int(text.split("weights of ")[1].split()[0])
+    assert 100 * MB * (bits + 0.5) / 16 < 84 * MB
+    assert f"about {100 * (bits + 0.5) / 16 * MB / 2**20:.1f} MiB" in text
 
 
 def test_remedies_are_true() -> None:
@@ -313,11 +367,17 @@ def test_too_many_streams() -> None:
         (Wishes(stages=0), "0 stages: ask for 1 or more"),
         (Wishes(stages=9), "9 stages are too many: .* at most 4"),
         (Wishes(context=40000), "a context of 40000 tokens: model was made for 32768 at most"),
+        (Wishes(streams=10**15), "streams of 1000000000000000: ask for 1 or more, up to 4096"),
+        (Wishes(context=10**18), "context of 1000000000000000000: ask for 1 or more, up to"),
     ],
 )
 def test_wishes_that_cannot_be_met(wishes: Wishes, words: str) -> None:
+    on = rack(node("a", 500, is_head=True))
     with pytest.raises(PlanError, match=words):
-        make_plan(model(4), rack(node("a", 500, is_head=True)), wishes)
+        make_plan(model(4), on, wishes)
+    if wishes.stages is None:
+        with pytest.raises(PlanError, match=words):
+            plan_by_hand(model(4), on, wishes, [[("a", StageRange(0, 4))]])
 
 
 def test_no_way_is_no_lack_of_memory() -> None:

@@ -27,6 +27,9 @@ from tbcluster.server.ollama.keep_alive import seconds
         ("0s", 0.0),
         ("-1m", inf),
         ("+2s", 2.0),
+        (1e12, inf),
+        (10**400, inf),
+        ("9" * 39 + "h", inf),
     ],
 )
 def test_durations(said: Any, expected: float | None) -> None:

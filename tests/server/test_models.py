@@ -47,13 +47,13 @@ class Maker:
 
     def __call__(
         self,
-        source: str | Path | None,
+        loadable: Loadable,
         *,
         taken_bytes: Mapping[str, int],
         on_plan: Callable[[Plan], None],
     ) -> Cluster:
         made = Cluster(
-            source,
+            loadable.source,
             stages=1,
             kv=KvOptions(memory_bytes=64 << 20),
             taken_bytes=taken_bytes,

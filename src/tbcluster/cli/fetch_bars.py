@@ -50,10 +50,14 @@ class FetchBars:
             return
         self._bars.start()
         for status in statuses:
+            name = harmless(status.node)
             if status.node not in self._tasks:
-                self._tasks[status.node] = self._bars.add_task(harmless(status.node), total=None)
+                self._tasks[status.node] = self._bars.add_task(name, total=None)
             self._bars.update(
-                self._tasks[status.node], completed=status.done_bytes, total=status.total_bytes
+                self._tasks[status.node],
+                description=f"{name} (checking)" if status.is_checking else name,
+                completed=status.done_bytes,
+                total=status.total_bytes,
             )
 
     def close(self) -> None:

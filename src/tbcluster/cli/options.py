@@ -12,6 +12,7 @@ from tbcluster.planner.plan import DEFAULT_CONTEXT, DEFAULT_STREAMS
 
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 BINARY_UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+MINUTES_A_YEAR = 365 * 24 * 60
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?", re.IGNORECASE)
 
 
@@ -82,6 +83,7 @@ IdleUnload = Annotated[
     float | None,
     typer.Option(
         min=0,
+        max=MINUTES_A_YEAR,
         metavar="MINUTES",
         help="Unload a model that nobody has used for so long (never).",
         show_default=False,
@@ -91,8 +93,8 @@ Stages = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Cut the model into this many stage processes (on a rack the best number, on one "
-        "machine two, where its layers allow).",
+        help="Cut the model into this many stage processes, each replica if --replicas is given, "
+        "too (on a rack the best number, on one machine two, where its layers allow).",
         show_default=False,
     ),
 ]

@@ -11,6 +11,7 @@ from tbcluster.cli.loading import console, say
 from tbcluster.cli.options import (
     Context,
     KvBits,
+    KvMemory,
     Memory,
     Model,
     PlanPath,
@@ -36,6 +37,7 @@ def plan(
     context: Context = None,
     streams: Streams = None,
     kv_bits: KvBits = None,
+    kv_memory: KvMemory = None,
     stages: Stages = None,
     replicas: Replicas = None,
     rack: Annotated[
@@ -75,6 +77,7 @@ def plan(
         context=context,
         streams=streams,
         kv_bits=kv_bits,
+        kv_memory_bytes=kv_memory,
         stages=stages,
         replicas=replicas,
     )

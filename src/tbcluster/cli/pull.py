@@ -10,7 +10,17 @@ import typer
 
 from tbcluster.cli.fetch_bars import FetchBars, decimal, fetch_line, fetch_table
 from tbcluster.cli.loading import console, say
-from tbcluster.cli.options import Context, KvBits, Model, PlanPath, Replicas, Stages, Streams
+from tbcluster.cli.options import (
+    Context,
+    KvBits,
+    KvMemory,
+    Memory,
+    Model,
+    PlanPath,
+    Replicas,
+    Stages,
+    Streams,
+)
 from tbcluster.cli.plan_view import show_briefly
 from tbcluster.cli.rack import only_errors, output
 from tbcluster.cli.state import own_folder
@@ -32,8 +42,10 @@ def pull(
     context: Context = None,
     streams: Streams = None,
     kv_bits: KvBits = None,
+    kv_memory: KvMemory = None,
     stages: Stages = None,
     replicas: Replicas = None,
+    memory: Memory = None,
     plan: PlanPath = None,
     everything: Annotated[
         bool, typer.Option("--all", help="Fetch all of the model onto every node.")
@@ -57,6 +69,7 @@ def pull(
         context=context,
         streams=streams,
         kv_bits=kv_bits,
+        kv_memory_bytes=kv_memory,
         stages=stages,
         replicas=replicas,
     )
@@ -66,7 +79,7 @@ def pull(
         _pull_here(request.model, verifies=verify, as_json=as_json)
     else:
         statuses, seconds = _pull_onto_rack(
-            request, request.model, everything=everything, verifies=verify
+            request, request.model, memory, everything=everything, verifies=verify
         )
         _report(request.model, statuses, seconds, as_json=as_json)
 
@@ -97,7 +110,12 @@ def _pull_here(model: str, *, verifies: bool, as_json: bool) -> None:
 
 
 def _pull_onto_rack(
-    request: PlanRequest, model: str, *, everything: bool, verifies: bool
+    request: PlanRequest,
+    model: str,
+    memory_bytes: int | None,
+    *,
+    everything: bool,
+    verifies: bool,
 ) -> "tuple[Sequence[FetchStatus], float]":
     """How the nodes ended, and the seconds from the first bytes to the last."""
     from tbcluster.cluster.pulling import pull_everywhere, pull_planned
@@ -108,7 +126,12 @@ def _pull_onto_rack(
     try:
         with (
             only_errors(),
-            Rack(own_folder(), port_patience_s=PORT_PATIENCE_S, on_note=say) as rack,
+            Rack(
+                own_folder(),
+                memory_bytes=memory_bytes,
+                port_patience_s=PORT_PATIENCE_S,
+                on_note=say,
+            ) as rack,
             FetchBars() as bars,
         ):
 

@@ -165,7 +165,10 @@ def serve(
     # What is there alone is served as it is; otherwise the bundled model is the first.
     is_named = bool(given) or plan is not None
     first = [request.model] if is_named or not (models or models_held) else []
-    catalogue = catalogue_of([*first, *given[1:]], models or (), holds_too=models_held)
+    rack = own_rack(local=local, memory_bytes=memory)
+    catalogue = catalogue_of(
+        [*first, *given[1:]], models or (), holds_too=models_held, is_on_rack=rack is not None
+    )
     kv = KvOptions(
         kv_memory,
         request.kv_bits,
@@ -185,7 +188,6 @@ def serve(
     )
     if access_log:
         logging.getLogger("tbcluster.access").setLevel(logging.INFO)
-    rack = own_rack(local=local, memory_bytes=memory)
     if placed and rack is None:
         raise RackError(
             "--place names nodes of a rack, and there is no cluster in "

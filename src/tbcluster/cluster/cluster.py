@@ -42,7 +42,8 @@ class Cluster:
 
     Args:
         model: A folder, a Hugging Face id, or None for the bundled model.
-        stages: How many in each replica; None for two, or on a rack for the best number.
+        name: What clients call it; None for the id, or the folder's own name.
+        stages: How many in each replica; None for two, or on a rack for the best number of both.
         kv: How the KV caches are kept.
         rack: The nodes that run the stages, started by the caller and still the caller's to end;
             None for this machine alone.
@@ -51,6 +52,9 @@ class Cluster:
         wishes: What is promised: context, streams, replicas.
         taken_bytes: Memory that other models hold, by node.
         memory_bytes: The most that models may take on this machine; None for what MLX says.
+        measures_speed: Whether this machine's speed is measured, which takes some seconds at the
+            first model of a kind, instead of assumed. Only what the plan predicts depends on it;
+            on a rack speeds are always measured.
         describes: Whether to tell the rack what is served.
         on_plan: Called with the plan before anything is fetched or loaded.
         on_fetch: Called while weights are fetched, with the state of each node.
@@ -71,6 +75,7 @@ class Cluster:
         self,
         model: str | Path | None = None,
         *,
+        name: str | None = None,
         stages: int | None = None,
         kv: KvOptions | None = None,
         rack: "Rack | None" = None,
@@ -79,6 +84,7 @@ class Cluster:
         wishes: Wishes | None = None,
         taken_bytes: Mapping[str, int] | None = None,
         memory_bytes: int | None = None,
+        measures_speed: bool = False,
         describes: bool = True,
         on_plan: OnPlan = lambda _: None,
         on_fetch: OnFetch = lambda _: None,
@@ -90,13 +96,15 @@ class Cluster:
         promised = wishes or Wishes()
         order = Order(
             source=model,
+            name=name,
             kv=kv or KvOptions(),
             wishes=replace(promised, stages=stages) if stages is not None else promised,
             by_hand=layout or layout_of(placed),
             taken_bytes=taken_bytes or {},
             memory_bytes=memory_bytes,
+            measures_speed=measures_speed,
         )
-        self.model_name = model_name(model)
+        self.model_name = name or model_name(model)
         self.created_at = time.time()
         self._rack = rack
         self._describes = describes

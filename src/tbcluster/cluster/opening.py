@@ -10,7 +10,7 @@ from tbcluster.cluster.embedding_requests import model_pooling
 from tbcluster.cluster.layout import Layout
 from tbcluster.core import Pooling
 from tbcluster.demo import MODEL_PATH
-from tbcluster.errors import PlanError
+from tbcluster.errors import DoesNotFitError
 from tbcluster.model.device import Device, current_device
 from tbcluster.model.facts import InspectedModel, ModelFacts
 from tbcluster.model.profiling import profile_of
@@ -60,6 +60,7 @@ def open_model(
     source: str | Path | None,
     kv_bits: int | None = None,
     *,
+    name: str | None = None,
     is_on_rack: bool = False,
     device: Device | None = None,
 ) -> OpenedModel:
@@ -67,6 +68,7 @@ def open_model(
 
     Args:
         source: A folder, a Hugging Face id, or None for the bundled model.
+        name: What clients call it; None for what its source is called.
         is_on_rack: Whether its nodes fetch what they need: of a Hugging Face id that is not here
             only the small files and the weights' headers are fetched. Otherwise all of it is.
         device: What it shall run on; None for this machine's.
@@ -79,7 +81,7 @@ def open_model(
     folder = check_folder(weights.folder) if weights is not None else _found(source)
     device = device or current_device()
     inspected = InspectedModel(folder, device)
-    name = model_name(source)
+    name = name or model_name(source)
     pooling, pooling_note = model_pooling(folder.pooling_config)
     notes = [device.note, *_model_notes(name, inspected.facts, pooling_note)]
     return OpenedModel(
@@ -108,30 +110,27 @@ def plan_model(opened: OpenedModel, rack: PlanRack, wishes: Wishes, by_hand: Lay
     if by_hand:
         return plan_by_hand(opened.profile, rack, wishes, [list(stages) for stages in by_hand])
     if opened.facts.uncuttable_because is not None:
-        wishes = replace(wishes, stages=1)
+        wishes = replace(wishes, stages=None)  # there is but one way
     return make_plan(opened.profile, rack, wishes)
 
 
 def plan_here(opened: OpenedModel, rack: PlanRack, wishes: Wishes, by_hand: Layout = ()) -> Plan:
-    """The plan for one machine: two stages unless more or fewer are wished for. Replicas lie side
-    by side there and share its memory evenly.
+    """The plan for one machine: two stages unless more or fewer are wished for, or two do not fit.
 
     Args:
         rack: This machine alone.
+
+    Raises:
+        PlanError, DoesNotFitError: See `plan_model`.
     """
-    if by_hand:
+    if by_hand or wishes.stages is not None:
         return plan_model(opened, rack, wishes, by_hand)
-    count = wishes.replicas or 1
-    if count > wishes.streams:
-        raise PlanError(
-            f"{count} replicas for {wishes.streams} streams: ask for as many streams or more"
-        )
-    (node,) = rack.nodes
-    share = replace(rack, nodes=(replace(node, memory_bytes=node.memory_bytes // count),))
-    stages = wishes.stages or min(DEFAULT_NUM_STAGES, len(opened.facts.legal_cuts) + 1)
-    streams = -(-wishes.streams // count)
-    one = plan_model(opened, share, replace(wishes, stages=stages, streams=streams, replicas=1))
-    return replace(one, replicas=one.replicas * count, streams=streams * count)
+    usual = min(DEFAULT_NUM_STAGES, len(opened.facts.legal_cuts) + 1)
+    try:
+        return plan_model(opened, rack, replace(wishes, stages=usual))
+    except DoesNotFitError:
+        # Each stage takes some memory beside its layers.
+        return plan_model(opened, rack, replace(wishes, stages=1))
 
 
 def model_name(source: str | Path | None) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tbcluster.cluster.opening import OpenedModel, open_model, plan_here, plan_model
+from tbcluster.cluster.own_speed import speed_here
 from tbcluster.cluster.plan_rack import plan_rack, rack_of_file
 from tbcluster.cluster.plan_request import PlanRequest
 from tbcluster.cluster.preparation import rack_here
@@ -49,7 +50,7 @@ def plan_described(request: PlanRequest, file: RackFile) -> PlannedModel:
 
 
 def plan_alone(request: PlanRequest, memory_bytes: int | None = None) -> PlannedModel:
-    """For this machine.
+    """For this machine, whose speed is measured if it is not known.
 
     Args:
         memory_bytes: The most that models may take here; None for what the system says.
@@ -58,7 +59,7 @@ def plan_alone(request: PlanRequest, memory_bytes: int | None = None) -> Planned
         TbclusterError: As `opening.open_model` and `opening.plan_model`.
     """
     opened = open_model(request.model, request.kv_bits, is_on_rack=True)
-    rack = rack_here(opened, memory_bytes)
+    rack = rack_here(opened, memory_bytes, speed=speed_here(opened.profile.speed_kind))
     plan = plan_here(opened, rack, request.wishes, request.by_hand)
     return PlannedModel(opened, rack, plan, opened.notes)
 

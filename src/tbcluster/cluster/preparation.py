@@ -16,12 +16,13 @@ from tbcluster.cluster.opening import (
     plan_here,
     plan_model,
 )
+from tbcluster.cluster.own_speed import speed_here
 from tbcluster.cluster.plan_rack import one_machine, plan_rack
 from tbcluster.cluster.served_model import ServedModel, served_models
 from tbcluster.errors import PlanError, StageError
 from tbcluster.model.device import memory_limit_bytes
 from tbcluster.model.spans import spans_of
-from tbcluster.planner.nodes import PlanRack
+from tbcluster.planner.nodes import NodeSpeed, PlanRack
 from tbcluster.planner.plan import Plan, Wishes
 
 if TYPE_CHECKING:
@@ -40,17 +41,21 @@ class Order:
 
     Attributes:
         source: A folder, a Hugging Face id, or None for the bundled model.
+        name: What clients call it; None for what its source is called.
         by_hand: Who runs what, where a person says so.
         taken_bytes: What other models hold, by node.
         memory_bytes: The most that models may take on this machine; None for what MLX says.
+        measures_speed: See `Cluster`.
     """
 
     source: str | Path | None = None
+    name: str | None = None
     kv: KvOptions = field(default_factory=KvOptions)
     wishes: Wishes = field(default_factory=Wishes)
     by_hand: Layout = ()
     taken_bytes: Mapping[str, int] = field(default_factory=dict)
     memory_bytes: int | None = None
+    measures_speed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +128,9 @@ class Preparation:
                 f"prefixes in {order.kv.prefix_folder}: on a rack they are kept in memory alone; "
                 "leave out --prefix-folder, or serve on this machine with --local"
             )
-        opened = open_model(order.source, order.kv.bits, is_on_rack=rack is not None)
+        opened = open_model(
+            order.source, order.kv.bits, name=order.name, is_on_rack=rack is not None
+        )
         for note in opened.notes:
             self._on_note(note)
         nodes = self._nodes(opened)
@@ -139,13 +146,19 @@ class Preparation:
         """The nodes that the model may be placed on."""
         order, kind = self._order, opened.profile.weight_kind
         if self._rack is None:
-            return rack_here(opened, order.memory_bytes, order.taken_bytes.get(THIS_MACHINE, 0))
+            taken = order.taken_bytes.get(THIS_MACHINE, 0)
+            speed = self._speed_here(opened, is_busy=taken > 0) if order.measures_speed else None
+            return rack_here(opened, order.memory_bytes, taken, speed)
         self.doing = "waiting for the nodes"
         wanted = sorted({node for stages in order.by_hand for node, _ in stages})
         there = self._rack.await_nodes(wanted, self._gives_up, self._note_doing)
         self.doing = "measuring the nodes"
         speeds = self._rack.speeds(opened.profile.speed_kind, self._gives_up)
         return plan_rack(there, self._rack.view().links, speeds, kind, order.taken_bytes)
+
+    def _speed_here(self, opened: OpenedModel, *, is_busy: bool) -> NodeSpeed | None:
+        self.doing = "measuring this machine"
+        return speed_here(opened.profile.speed_kind, self._gives_up, is_busy=is_busy)
 
     def _note_doing(self, what: str) -> None:
         self.doing = what
@@ -178,15 +191,21 @@ def spans_by_node(opened: OpenedModel, plan: Plan) -> dict[str, tuple[Span, ...]
     return {node: merged(spans) for node, spans in needs.items()}
 
 
-def rack_here(opened: OpenedModel, most_bytes: int | None = None, taken_bytes: int = 0) -> PlanRack:
+def rack_here(
+    opened: OpenedModel,
+    most_bytes: int | None = None,
+    taken_bytes: int = 0,
+    speed: NodeSpeed | None = None,
+) -> PlanRack:
     """This machine alone, as the planner sees it.
 
     Args:
         most_bytes: What models may take here; None for what the system says.
         taken_bytes: What other models hold.
+        speed: As it was measured; None for an assumed one.
     """
     left = _memory_here(most_bytes) - taken_bytes
-    speed = assumed_speed(opened.profile.weight_kind, opened.device.backend)
+    speed = speed or assumed_speed(opened.profile.weight_kind, opened.device.backend)
     return one_machine(max(0, left), speed, THIS_MACHINE)
 
 
@@ -208,4 +227,5 @@ def fetching(fetches: Sequence["FetchStatus"]) -> str:
 
 
 def _share(fetch: "FetchStatus") -> str:
-    return f"{fetch.node} {100 * fetch.done_bytes // max(1, fetch.total_bytes)} %"
+    share = f"{fetch.node} {100 * fetch.done_bytes // max(1, fetch.total_bytes)} %"
+    return f"{share} checked" if fetch.is_checking else share

@@ -78,9 +78,15 @@ def verify_here(model: str, on_file: Callable[[str], None] = lambda _: None) -> 
         The bytes that were hashed: 0 where no hashes are known, as of a folder.
 
     Raises:
-        FetchError: A file is not what it should be, or its hash cannot be asked for.
+        FetchError: A file is not what it should be, its hash cannot be asked for, or not all of the
+            model is here.
     """
     source = open_model_source(model, Store())
+    if not source.is_whole:
+        raise FetchError(
+            f"not all of {model} is on this machine, so that it cannot be verified: "
+            f"`tbcluster pull {model} --local` fetches what is missing"
+        )
     num_bytes = 0
     for file in source.listing.files:
         # Of small files a listing may have been made from the very files.

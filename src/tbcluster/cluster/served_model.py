@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from tbcluster.cluster.kv_options import KvOptions, StageMemory, kv_budgets
@@ -69,10 +70,18 @@ def served_models(
     grammars = Grammars(tokenizer, opened.facts.vocab_size)
     # What is on disk belongs to one replica: each has its share of the room.
     share = replace(kv, prefix_disk_bytes=max(1, kv.prefix_disk_bytes // len(plan.replicas)))
+    facts = [opened.inspected.cache_facts(_ranges(one), kv.bits) for one in plan.replicas]
+    # At once for all of them: they may share machines.
+    left = iter(
+        kv_budgets(
+            [costs for caches in facts for costs in caches.costs],
+            kv,
+            [machine for replica in plan.replicas for machine in _machines(replica)],
+        )
+    )
     served: list[ServedModel] = []
-    for number, replica in enumerate(plan.replicas):
-        caches = opened.inspected.cache_facts(_ranges(replica), kv.bits)
-        budgets = kv_budgets(caches.costs, kv, _machines(replica))
+    for number, (replica, caches) in enumerate(zip(plan.replicas, facts, strict=True)):
+        budgets = tuple(islice(left, len(replica.stages)))
         first_stage = sum(len(before.ranges) for before in served)
         served.append(
             ServedModel(

@@ -85,8 +85,10 @@ def _loading(stage: StageStatus) -> str:
 def serving(status: ClusterStatus) -> Serving:
     """The same as the rack tells it."""
     stages: dict[str, tuple[str, ...]] = {}
+    is_replicated = any(stage.replica for stage in status.stages)
     for stage in status.stages:
         line = f"{stage.index}: layers {stage.layers.start}-{stage.layers.end - 1}"
+        line += f" (replica {stage.replica + 1})" if is_replicated else ""
         node = stage.node or ""
         stages[node] = (*stages.get(node, ()), line)
     words = (status.state.value, status.doing, status.error)

@@ -24,12 +24,12 @@ def this_machine(
         models_folder: Where models are kept, or will be: its disk is looked at.
         is_lan_blocked: Whether the local network was found to be closed to this process.
     """
-    base = replace(_base(models_folder), compute=compute, is_lan_blocked=is_lan_blocked)
+    base = replace(described_briefly(models_folder), compute=compute, is_lan_blocked=is_lan_blocked)
     return probe_mac(base) if sys.platform == "darwin" else probe_linux(base)
 
 
-def _base(models_folder: Path) -> Machine:
-    """What every system tells in the same way."""
+def described_briefly(models_folder: Path) -> Machine:
+    """What every system tells in the same way, and at once."""
     disk = shutil.disk_usage(_existing(models_folder))
     return Machine(
         hostname=platform.node(),

@@ -1,11 +1,13 @@
 """What MLX computes on here, and in which type."""
 
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import mlx.core as mx
 
 from tbcluster.errors import StageError
 from tbcluster.hardware.memory import available_bytes, held_by_children
+from tbcluster.machine import Compute
 
 CPU = "CPU"
 
@@ -52,6 +54,24 @@ def prepare_device() -> Device:
     elif device.backend == CPU:
         mx.disable_compile()
     return device
+
+
+def compute_here() -> Compute:
+    """What MLX says of this machine.
+
+    Raises:
+        StageError: This system does not say how much memory there is.
+    """
+    info = mx.device_info()
+    max_buffer = info.get("max_buffer_length")
+    return Compute(
+        backend=current_device().backend,
+        device=str(info.get("device_name", "unknown")),
+        working_set_bytes=memory_limit_bytes(),
+        max_buffer_bytes=None if max_buffer is None else int(max_buffer),
+        mlx_version=version("mlx"),
+        mlx_lm_version=version("mlx-lm"),
+    )
 
 
 def memory_limit_bytes() -> int:

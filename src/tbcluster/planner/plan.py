@@ -17,7 +17,8 @@ class Wishes:
             the model's own is less or less fits.
         streams: How many of that length at once, over all replicas.
         stages: Exactly so many stages in each replica; None for the best number.
-        replicas: Exactly so many; None for the best number.
+        replicas: Exactly so many; None for one where stages are wished for, else for the best
+            number.
         kv_memory_bytes: KV memory of each stage by hand; None for what the promise needs.
         kv_bits: Of the caches that the profile counts with, if they are quantized: fewer bits are
             named as a way out only where there are fewer.

@@ -5,6 +5,7 @@ then the one with the shortest trip. How many nodes and how many copies: the tok
 promised streams decide, where they differ enough (see `replicas`).
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from tbcluster.planner.plan import (
     Wishes,
 )
 from tbcluster.planner.predict import (
+    MAX_CONTEXT_TOKENS,
     Laid,
     Placed,
     longest_context,
@@ -35,6 +37,9 @@ from tbcluster.planner.words import amount, and_list, count
 
 # Less is promised to nobody: the caches take as much for fewer tokens.
 MIN_CONTEXT = KV_BLOCK_TOKENS
+# More is a slip, and sums of bytes have to stay below 2^63.
+MAX_STREAMS = 1 << 12
+MAX_KV_BYTES = 1 << 50
 
 
 def make_plan(profile: ModelProfile, rack: PlanRack, wishes: Wishes) -> Plan:
@@ -45,6 +50,9 @@ def make_plan(profile: ModelProfile, rack: PlanRack, wishes: Wishes) -> Plan:
         DoesNotFitError: There is too little memory; it says what would fit.
     """
     _check(profile, rack, wishes)
+    if wishes.stages is not None and wishes.replicas is None:
+        # So many stages are asked for, not so many for each of some copies.
+        wishes = replace(wishes, replicas=1)
     layouts = Layouts(profile, rack, wishes)
     promise = Promise(
         wishes.context or _default_context(profile), wishes.streams, wishes.kv_memory_bytes
@@ -64,7 +72,7 @@ def make_plan(profile: ModelProfile, rack: PlanRack, wishes: Wishes) -> Plan:
         streams=sum(own.streams for _, own in layout.replicas),
         reasons=(*notes, *reasons(profile, rack, layouts, layout)),
     )
-    return _with_kv_by_hand(profile, plan, wishes, layout)
+    return _with_kv_by_hand(profile, plan, wishes, layout.replicas)
 
 
 def plan_by_hand(
@@ -84,7 +92,13 @@ def plan_by_hand(
     """
     if not replicas:
         raise PlanError("a plan without replicas: give at least one")
-    nodes = {node.name: node for node in rack.nodes}
+    _check_promise(profile, wishes)
+    # Replicas on one node compute at the same time.
+    num_sharing = Counter(name for given in replicas for name in {name for name, _ in given})
+    nodes = {
+        node.name: replace(node, speed=node.speed.shared_by(max(1, num_sharing[node.name])))
+        for node in rack.nodes
+    }
     placed = []
     for given in replicas:
         check_ranges([layers for _, layers in given], len(profile.layers), profile.legal_cuts)
@@ -99,41 +113,46 @@ def plan_by_hand(
         wishes.context or _default_context(profile), wishes.streams, wishes.kv_memory_bytes
     )
     laid = _promised_by_hand(profile, placed, promise, is_asked=wishes.context is not None)
-    used = {stage.node.name for stages in placed for stage in stages}
-    return Plan(
+    num_stages = Counter(stage.node.name for stages in placed for stage in stages)
+    plan = Plan(
         model=profile.name,
-        replicas=tuple(predict(profile, rack, own, stages) for stages, own in laid),
+        replicas=tuple(predict(profile, rack, own, stages, num_stages) for stages, own in laid),
         left_out=tuple(
             LeftOut(node.name, "the plan given by hand does not use it")
             for node in rack.nodes
-            if node.name not in used
+            if node.name not in num_stages
         ),
         context=laid[0][1].context,
         streams=sum(own.streams for _, own in laid),
         reasons=("layers and nodes were given by hand; the figures are predicted",),
         is_by_hand=True,
     )
+    return _with_kv_by_hand(profile, plan, wishes, laid)
 
 
 def _check(profile: ModelProfile, rack: PlanRack, wishes: Wishes) -> None:
     if not rack.nodes:
         raise PlanError("there is no node to plan for: start `tbcluster agent` on one")
-    for name, value in (
-        ("context", wishes.context),
-        ("streams", wishes.streams),
-        ("replicas", wishes.replicas),
-        ("kv_memory_bytes", wishes.kv_memory_bytes),
+    _check_promise(profile, wishes)
+    if wishes.stages is not None:
+        # Raises for too few and too many.
+        even_split(len(profile.layers), profile.legal_cuts, wishes.stages)
+
+
+def _check_promise(profile: ModelProfile, wishes: Wishes) -> None:
+    for name, value, most in (
+        ("context", wishes.context, MAX_CONTEXT_TOKENS),
+        ("streams", wishes.streams, MAX_STREAMS),
+        ("replicas", wishes.replicas, MAX_STREAMS),
+        ("kv_memory_bytes", wishes.kv_memory_bytes, MAX_KV_BYTES),
     ):
-        if value is not None and value < 1:
-            raise PlanError(f"{name} of {value}: ask for 1 or more")
+        if value is not None and not 1 <= value <= most:
+            raise PlanError(f"{name} of {value}: ask for 1 or more, up to {most}")
     if wishes.context and profile.context_length and wishes.context > profile.context_length:
         raise PlanError(
             f"a context of {wishes.context} tokens: {profile.name} was made for "
             f"{profile.context_length} at most"
         )
-    if wishes.stages is not None:
-        # Raises for too few and too many.
-        even_split(len(profile.layers), profile.legal_cuts, wishes.stages)
 
 
 def _default_context(profile: ModelProfile) -> int:
@@ -183,11 +202,11 @@ def _predicted(
     )
 
 
-def _with_kv_by_hand(profile: ModelProfile, plan: Plan, wishes: Wishes, layout: Layout) -> Plan:
+def _with_kv_by_hand(profile: ModelProfile, plan: Plan, wishes: Wishes, laid: Laid) -> Plan:
     """KV memory that was given by hand is what it is: the promise follows from it."""
     if wishes.kv_memory_bytes is None:
         return plan
-    held = longest_context(profile, layout.replicas)
+    held = longest_context(profile, laid)
     if held >= plan.context:
         return plan
     given = amount(wishes.kv_memory_bytes)

@@ -1,7 +1,7 @@
 """What a layout takes and how fast it is: the figures of a plan, whoever made it. Pure."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -56,9 +56,17 @@ class Trip:
 
 
 def predict(
-    profile: ModelProfile, rack: PlanRack, promise: Promise, stages: Sequence[Placed]
+    profile: ModelProfile,
+    rack: PlanRack,
+    promise: Promise,
+    stages: Sequence[Placed],
+    num_stages: Mapping[str, int] | None = None,
 ) -> PlannedReplica:
     """The figures of one replica.
+
+    Args:
+        num_stages: How many stages share each node, those of other replicas included; None for the
+            replica's own alone.
 
     Raises:
         PlanError: A stage cannot reach the next one.
@@ -70,7 +78,7 @@ def predict(
     chunk_s = prefill.total_s if profile.num_visits > 1 else prefill.slowest_s
     period_s = max(decode.total_s, promise.num_lanes(len(stages)) * decode.slowest_s)
     memory = MemoryCosts(profile, promise)
-    sharing = Counter(stage.node.name for stage in stages)
+    sharing = num_stages or Counter(stage.node.name for stage in stages)
     planned = tuple(
         _stage(stage, memory.of(stage.layers), sharing[stage.node.name], *times)
         for stage, *times in zip(stages, decode.stages, prefill.stages, decode.hops, strict=True)

@@ -21,15 +21,11 @@ def reasons(
 ) -> tuple[str, ...]:
     """Lines for a plan's `reasons`."""
     lines = [*_about_replicas(layouts, layout)]
-    stages = layout.replicas[0][0]
-    if len(stages) > len(layout.choice.replicas[0][0].nodes):
-        lines.append(
-            f"{count(len(stages), 'stage')} side by side on {_name(rack.nodes[0])}"
-            if len(rack.nodes) == 1
-            else f"{count(len(stages), 'stage')} are more than there are nodes: neighbours share one"
-        )
-        return tuple(lines)
-    if layout.num_sharing > 1:
+    num_stages = len(layout.replicas[0][0])
+    is_stacked = num_stages > len(layout.choice.replicas[0][0].nodes)
+    if is_stacked:
+        lines.append(_about_neighbours(rack, num_stages))
+    if is_stacked or layout.num_sharing > 1:
         return tuple(lines)
     lines += _about_memory(layouts, layout)
     costs = layouts.search.costs
@@ -124,6 +120,14 @@ def _about_replicas(layouts: Layouts, layout: Layout) -> Iterator[str]:
         yield "one replica: there is memory for one"
     else:
         yield f"one replica: more would not give 5 % more than {speed(totals[1])} together"
+
+
+def _about_neighbours(rack: PlanRack, num_stages: int) -> str:
+    """That several stages share a node."""
+    stages = count(num_stages, "stage")
+    if len(rack.nodes) == 1:
+        return f"{stages} side by side on {_name(rack.nodes[0])}"
+    return f"{stages} are more than there are nodes: neighbours share one"
 
 
 def _about_memory(layouts: Layouts, layout: Layout) -> Iterator[str]:

@@ -94,8 +94,8 @@ class Desk:
         return use
 
     def _intake_of(self, use: Use) -> Intake:
-        """Made once for each cluster; reading a chat template takes its time. Those of clusters that
-        have gone hold tokenizers, and go too."""
+        """Made once for each cluster, since reading a chat template takes its time. Those of
+        clusters that have gone, go too."""
         with self._making:
             loaded = self.models.clusters()
             kept = {n: i for n, i in self._intakes.items() if loaded.get(n) is i.cluster}

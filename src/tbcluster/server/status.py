@@ -41,7 +41,8 @@ def make_router(
         states = [cluster.status().state for cluster in models.clusters().values()]
         if ClusterState.READY in states or models.rules.loads_on_use:
             return "ok"
-        return next((state.value for state in states), ModelState.UNLOADED.value)
+        none = ModelState.LOADING if models.is_loading else ModelState.UNLOADED
+        return next((state.value for state in states), none.value)
 
     @router.get("/health", responses=_NOT_NOW)
     async def health(http: Request) -> JSONResponse:
@@ -72,14 +73,19 @@ def make_router(
 
 def health_facts(models: Models) -> dict[str, Any]:
     """What the first model is doing, and the state of each stage; where there may be several, each
-    that is loaded."""
+    that is loaded or being loaded."""
     clusters = models.clusters()
     first = clusters.get(models.default or "")
     facts = _facts(models.status(), first)
     if models.is_alone:
         return facts
-    loaded = {name: _facts(cluster.status(), cluster) for name, cluster in clusters.items()}
-    return {**facts, "models": loaded}
+    each = {name: _model_facts(cluster) for name, cluster in models.begun().items()}
+    return {**facts, "models": each}
+
+
+def _model_facts(cluster: Cluster) -> dict[str, Any]:
+    status = cluster.status()
+    return {"status": status.state.value, **_facts(status, cluster)}
 
 
 def _facts(status: ClusterStatus, cluster: Cluster | None) -> dict[str, Any]:
@@ -92,6 +98,8 @@ def _facts(status: ClusterStatus, cluster: Cluster | None) -> dict[str, Any]:
         "stages": [
             {
                 "index": stage.index,
+                "replica": stage.replica,
+                "node": stage.node,
                 "layers": [stage.layers.start, stage.layers.end],
                 "state": stage.state.value,
                 "memory_bytes": stage.memory_bytes,

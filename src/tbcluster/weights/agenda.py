@@ -42,13 +42,16 @@ class Agenda:
         self._neighbours = set(neighbours)
         self._lost: dict[str, str] = {}
         self._offered: defaultdict[str, set[Span]] = defaultdict(set)
+        self._denied: defaultdict[Span, set[str]] = defaultdict(set)
         self._failed: defaultdict[Span, set[str]] = defaultdict(set)
         self._waiting: defaultdict[str, set[Span]] = defaultdict(set)
         self._ready: defaultdict[str, list[Span]] = defaultdict(list)
         self._running: dict[Span, str] = {}
         self._runs: Counter[str] = Counter()
         self._left = sum(piece.length for piece in sources)
+        self._of: defaultdict[str, list[Span]] = defaultdict(list)
         for piece in sorted(sources):
+            self._of[piece.file].append(piece)
             source = sources[piece]
             self._put(piece, source if source in {HUB, *self._neighbours} else self._other(piece))
 
@@ -61,17 +64,13 @@ class Agenda:
         """What it has been asked for and does not have yet."""
         return frozenset(self._waiting[neighbour])
 
-    @property
-    def watched(self) -> tuple[str, ...]:
-        """Neighbours that are not lost."""
-        return tuple(sorted(self._neighbours - self._lost.keys()))
+    def is_lost(self, source: str) -> bool:
+        """Whether it cannot be used any more."""
+        return source in self._lost
 
-    @property
-    def wanted(self) -> frozenset[Span]:
-        """What is left and not being fetched."""
-        return frozenset(
-            piece for pieces in (*self._waiting.values(), *self._ready.values()) for piece in pieces
-        )
+    def all_of(self, file: str) -> tuple[Span, ...]:
+        """All pieces of a file, whether they are here by now or not."""
+        return tuple(self._of.get(file, ()))
 
     def offer(self, neighbour: str, pieces: Iterable[Span]) -> bool:
         """It has these; whether any of them was waited for, of it or of another one."""
@@ -102,7 +101,7 @@ class Agenda:
         return Run(source, tuple(pieces))
 
     def arrived(self, pieces: Iterable[Span]) -> None:
-        """They are here, for good."""
+        """They are here."""
         for piece in pieces:
             del self._running[piece]
             self._left -= piece.length
@@ -126,9 +125,20 @@ class Agenda:
             self._put(piece, self._other(piece) if piece == bad else run.source)
 
     def not_there(self, run: Run) -> None:
-        """It does not have them after all."""
-        self._offered[run.source] -= set(run.pieces)
-        self.ended(run)
+        """It says that it does not have them, though it had offered them: a file may get its name
+        at that moment. Said twice of a piece, it comes from another source.
+
+        Raises:
+            FetchError: There is no other source.
+        """
+        self._runs[run.source] -= 1
+        for piece in run.pieces:
+            del self._running[piece]
+            if run.source in self._denied[piece]:
+                self._failed[piece].add(run.source)
+            self._denied[piece].add(run.source)
+            has_failed = run.source in self._failed[piece]
+            self._put(piece, self._other(piece) if has_failed else run.source)
 
     def lose(self, source: str, why: str) -> None:
         """A source that cannot be used any more; what it was to give comes from others.
@@ -165,7 +175,7 @@ class Agenda:
             return HUB
         if usable:
             return usable[0]
-        reasons = "; ".join(dict.fromkeys(self._lost.values())) or "its bytes are wrong everywhere"
+        reasons = "; ".join(dict.fromkeys(self._lost.values())) or "no node has the right bytes"
         raise FetchError(f"{piece.file} cannot be had from anywhere: {reasons}")
 
     def _take_run(self, ready: list[Span]) -> list[Span]:

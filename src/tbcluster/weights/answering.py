@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 # For a block to be taken, and for the next request to come.
 PATIENCE_S = 20.0
 BLOCK_BYTES = 1 << 20
-RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})")
+RANGE = re.compile(r"bytes=(\d{1,18})-(\d{1,18})?")
 
 
 class HeldFile(NamedTuple):
@@ -42,8 +42,8 @@ class Shelf(Protocol):
         """A file; None where nothing of it is here."""
         ...
 
-    def ledger(self, model: str, revision: str) -> bytes | None:
-        """The pieces of a model that are here; None where there are none."""
+    def ledger(self, model: str, revision: str) -> HeldFile | None:
+        """The list of a model's pieces that are here; None where there is none."""
         ...
 
 
@@ -70,20 +70,13 @@ class Conversation(BaseHTTPRequestHandler):
         if asked is None:
             self._refuse(HTTPStatus.BAD_REQUEST)
         elif asked.file is None:
-            self._send_ledger(self._shelf.ledger(asked.model, asked.revision))
+            self._send_file(self._shelf.ledger(asked.model, asked.revision))
         else:
             self._send_file(self._shelf.find(asked.model, asked.revision, asked.file))
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's own name
         """Each request is a line for those who look for one only."""
         logger.debug(format, *args)
-
-    def _send_ledger(self, ledger: bytes | None) -> None:
-        if ledger is None:
-            self._refuse(HTTPStatus.NOT_FOUND)
-            return
-        self._begin(HTTPStatus.OK, len(ledger))
-        self.connection.sendall(ledger)
 
     def _send_file(self, held: HeldFile | None) -> None:
         if held is None:
@@ -92,7 +85,8 @@ class Conversation(BaseHTTPRequestHandler):
         text = self.headers.get("Range")
         wanted = _range(text, held.size)
         if wanted is None:
-            self._refuse(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE)
+            status = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+            self._begin(status, 0, f"bytes */{held.size}")
         # An empty range is there wherever the file is.
         elif not held.holds(*wanted) and wanted[0] < wanted[1]:
             self._refuse(HTTPStatus.NOT_FOUND)
@@ -146,5 +140,6 @@ def _range(text: str | None, size: int) -> tuple[int, int] | None:
     found = RANGE.fullmatch(text.strip())
     if found is None:
         return None
-    first, last = map(int, found.groups())
+    first = int(found[1])
+    last = size - 1 if found[2] is None else int(found[2])
     return (first, last + 1) if first <= last < size else None

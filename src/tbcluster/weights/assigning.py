@@ -1,14 +1,14 @@
 """Who fetches what from where. Pure.
 
-Whatever several nodes need and none holds leaves the hub once, shared evenly among those that need
-it; the others copy it from whoever fetched it.
+Whatever nodes need and none holds leaves the hub once, shared evenly among those that need it; the
+others copy it from whoever fetched it. For nodes that do not reach the hub another one fetches it.
 """
 
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from tbcluster.checkpoint import Span, merged
+from tbcluster.checkpoint import Span, merged, num_bytes
 from tbcluster.wire.errands import FetchPart
 
 HUB = ""
@@ -33,71 +33,86 @@ class Coverage:
 
 
 def assign(
-    needs: Mapping[str, Sequence[Span]], held: Mapping[str, Sequence[Span]]
+    needs: Mapping[str, Sequence[Span]],
+    held: Mapping[str, Sequence[Span]],
+    reaching: Collection[str] = (),
 ) -> dict[str, tuple[FetchPart, ...]]:
     """What each node fetches, and from where.
 
     Args:
         needs: By node, in pieces (`headers.Pieces.touching`): two of them are equal or disjoint.
         held: By node that can be copied from, in spans of any kind; also nodes that need nothing.
+        reaching: Nodes that get the model from the hub; none where that is not known.
 
     Returns:
         For each node that needs anything, all of it, each piece once: what it holds itself has the
-        node's own id as its source.
+        node's own id as its source. Besides what nodes fetch for others that do not reach the hub.
     """
     holdings = {node: Coverage(spans) for node, spans in sorted(held.items())}
     askers: defaultdict[Span, list[str]] = defaultdict(list)
     for node in sorted(needs):
         for piece in dict.fromkeys(needs[node]):
             askers[piece].append(node)
-    hub = _HubShares(_run_bytes(askers))
-    load: Counter[str] = Counter()
+    holders = {
+        piece: [node for node, holding in holdings.items() if holding.covers(piece)]
+        for piece in sorted(askers)
+    }
+    fetchers = _spread(
+        {
+            piece: _fetchers(askers[piece], reaching)
+            for piece, having in holders.items()
+            if not having
+        },
+        Counter(),
+    )
     chosen: dict[str, defaultdict[str, list[Span]]] = {node: defaultdict(list) for node in needs}
-    for piece, nodes in sorted(askers.items()):
-        holders = [node for node, holding in holdings.items() if holding.covers(piece)]
-        missing = [node for node in nodes if node not in holders]
-        for node in nodes:
-            if node in holders:
-                chosen[node][node].append(piece)
-        if missing and not holders:
-            first = hub.choose(piece, missing)
-            chosen[first][HUB].append(piece)
-            missing.remove(first)
-            holders = [first]
-        for node in missing:
-            source = min(holders, key=lambda holder: (load[holder], holder))
-            load[source] += piece.length
+    for piece, node in fetchers.items():
+        chosen.setdefault(node, defaultdict(list))[HUB].append(piece)
+    load: Counter[str] = Counter()
+    for node in sorted(needs):
+        own = sorted(set(needs[node]))
+        chosen[node][node] = [piece for piece in own if node in holders[piece]]
+        copied = {
+            piece: holders[piece] or [fetchers[piece]]
+            for piece in own
+            if node not in holders[piece] and fetchers.get(piece) != node
+        }
+        for piece, source in _spread(copied, load).items():
             chosen[node][source].append(piece)
     return {
-        node: tuple(FetchPart(merged(spans), source) for source, spans in sorted(parts.items()))
+        node: tuple(
+            FetchPart(merged(spans), source) for source, spans in sorted(parts.items()) if spans
+        )
         for node, parts in chosen.items()
     }
 
 
-class _HubShares:
-    """Spreads what comes from the hub, in runs that one request can ask for."""
-
-    def __init__(self, run_bytes: int) -> None:
-        self._run_bytes = run_bytes
-        self._load: Counter[str] = Counter()
-        self._node = ""
-        self._end: tuple[str, int] = ("", 0)
-        self._left = 0
-
-    def choose(self, piece: Span, nodes: Sequence[str]) -> str:
-        """Which of these nodes fetches it; pieces come in ascending order."""
-        goes_on = (piece.file, piece.offset) == self._end and self._left >= piece.length
-        if not goes_on or self._node not in nodes:
-            self._node = min(nodes, key=lambda node: (self._load[node], node))
-            self._left = self._run_bytes
-        self._left -= piece.length
-        self._end = (piece.file, piece.end)
-        self._load[self._node] += piece.length
-        return self._node
+def _fetchers(askers: Sequence[str], reaching: Collection[str]) -> Sequence[str]:
+    """Who may fetch from the hub what these nodes need: one of them if it can be."""
+    return [node for node in askers if node in reaching] or sorted(reaching) or askers
 
 
-def _run_bytes(askers: Mapping[Span, Sequence[str]]) -> int:
-    """Short enough that all nodes get several."""
-    num_nodes = max((len(nodes) for nodes in askers.values()), default=1)
-    shared = sum(piece.length for piece, nodes in askers.items() if len(nodes) > 1)
-    return min(MAX_RUN_BYTES, shared // (RUNS_EACH * num_nodes))
+def _spread(candidates: Mapping[Span, Sequence[str]], load: Counter[str]) -> dict[Span, str]:
+    """One of the candidates for each piece; all get about as much, in runs of adjacent pieces that
+    one request can ask for.
+
+    Args:
+        candidates: By piece, ascending.
+        load: Bytes that each node has been chosen for; they are added to.
+    """
+    free = {piece: nodes for piece, nodes in candidates.items() if len(nodes) > 1}
+    # Short enough that all nodes get several.
+    most = max(map(len, free.values()), default=1)
+    run_bytes = min(MAX_RUN_BYTES, num_bytes(free) // (RUNS_EACH * most))
+    chosen: dict[Span, str] = {}
+    node, end, left = "", ("", 0), 0
+    for piece, nodes in candidates.items():
+        goes_on = (piece.file, piece.offset) == end and left >= piece.length
+        if not goes_on or node not in nodes:
+            node = min(nodes, key=lambda name: (load[name], name))
+            left = run_bytes
+        left -= piece.length
+        end = (piece.file, piece.end)
+        load[node] += piece.length
+        chosen[piece] = node
+    return chosen

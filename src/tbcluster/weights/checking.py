@@ -1,7 +1,9 @@
 """Whether bytes on the disk are what the ledger says."""
 
 import os
-from collections.abc import Callable, Iterable
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
@@ -9,15 +11,42 @@ from pathlib import Path
 from tbcluster.checkpoint import ListedFile, Span
 from tbcluster.weights.ledger import Dropped, Piece
 from tbcluster.weights.store import Revision
+from tbcluster.wire.errands import Checking
 
 NUM_THREADS = 4
 BLOCK_BYTES = 1024**2
+REPORT_S = 0.2
 
-OnProgress = Callable[[int, int], None]
+# Called with (bytes hashed, bytes in all), in any thread.
+OnChecked = Callable[[int, int], None]
 
 
-def hash_of(path: Path, offset: int = 0, length: int | None = None) -> str:
+def reporting(report: Callable[[Checking], None]) -> OnChecked:
+    """Has it reported several times a second; what takes less than that is not spoken of."""
+    lock = threading.Lock()
+    told_at = time.monotonic()
+
+    def on_progress(done_bytes: int, total_bytes: int) -> None:
+        nonlocal told_at
+        with lock:
+            now = time.monotonic()
+            if now - told_at >= REPORT_S:
+                told_at = now
+                report(Checking(done_bytes, total_bytes))
+
+    return on_progress
+
+
+def hash_of(
+    path: Path,
+    offset: int = 0,
+    length: int | None = None,
+    on_block: Callable[[int], None] = lambda _: None,
+) -> str:
     """SHA-256 of these bytes of a file, in hexadecimal; up to its end without a length.
+
+    Args:
+        on_block: Called with the length of each block that has been hashed.
 
     Raises:
         OSError: It cannot be read.
@@ -29,13 +58,16 @@ def hash_of(path: Path, offset: int = 0, length: int | None = None) -> str:
         file.seek(offset)
         while left > 0 and (read := file.readinto(block[: min(left, BLOCK_BYTES)])):
             digest.update(block[:read])
+            on_block(read)
             left -= read
     return digest.hexdigest()
 
 
-def recheck(revision: Revision, files: Iterable[ListedFile]) -> tuple[Span, ...]:
+def recheck(
+    revision: Revision, files: Iterable[ListedFile], on_progress: OnChecked = lambda *_: None
+) -> tuple[Span, ...]:
     """Hash those of these files again that have changed since they were written, and drop what is
-    bad; under the lock.
+    bad; under the lock. After a crash that is all that was being written.
 
     Returns:
         What was dropped.
@@ -43,23 +75,38 @@ def recheck(revision: Revision, files: Iterable[ListedFile]) -> tuple[Span, ...]
     Raises:
         OSError: A file cannot be read.
     """
-    return _check(revision, [file for file in files if _has_changed(revision, file)])
+    changed = [file for file in files if _has_changed(revision, file)]
+    return _check(revision, changed, on_progress)
 
 
 def verify(
-    revision: Revision, files: Iterable[ListedFile], on_progress: OnProgress = lambda *_: None
+    revision: Revision, files: Iterable[ListedFile], on_progress: OnChecked = lambda *_: None
 ) -> tuple[Span, ...]:
-    """As `recheck`, of all that is here.
-
-    Args:
-        on_progress: Called with (bytes hashed, bytes in all).
-    """
+    """As `recheck`, of all that is here."""
     return _check(revision, list(files), on_progress)
 
 
-def _check(
-    revision: Revision, files: list[ListedFile], on_progress: OnProgress = lambda *_: None
-) -> tuple[Span, ...]:
+def have_hashes(files: Sequence[tuple[Path, str]], on_progress: OnChecked) -> list[bool]:
+    """Whether each of these files has this SHA-256 as a whole.
+
+    Raises:
+        OSError: One cannot be read.
+    """
+    total = sum(path.stat().st_size for path, _ in files)
+    lock, done = threading.Lock(), 0
+
+    def count(length: int) -> None:
+        nonlocal done
+        with lock:
+            done += length
+        on_progress(done, total)
+
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        found = pool.map(lambda file: hash_of(file[0], on_block=count) == file[1], files)
+        return list(found)
+
+
+def _check(revision: Revision, files: list[ListedFile], on_progress: OnChecked) -> tuple[Span, ...]:
     pieces = [piece for file in files for piece in revision.holdings.of(file.path)]
     total = sum(piece.length for piece in pieces)
     done = 0

@@ -15,13 +15,16 @@ from tbcluster.weights.ledger import Piece
 from tbcluster.weights.neighbour import NeighbourClient
 from tbcluster.weights.store import Revision, writes
 from tbcluster.weights.watching import Watch
-from tbcluster.weights.writing import RunWriter
+from tbcluster.weights.writing import RunWriter, seal
 from tbcluster.wire.errands import Neighbour
 
 NUM_THREADS = 8
 TICK_S = 0.2
 # After a failure nobody waits longer for connections that are silent.
 END_S = 2.0
+# What a crash may cost: bytes and seconds of what arrived last. Others wait as long to copy it.
+SEAL_BYTES = 64 * 1024**2
+SEAL_S = 1.0
 # Copies from a neighbour that fail one after another before it counts as lost.
 MAX_TROUBLES = 4
 
@@ -84,7 +87,8 @@ class Copiers:
         self._changed = threading.Condition()
         self._stopped = threading.Event()
         self._failure: Exception | None = None
-        self._ledger_lock = threading.Lock()
+        self._landed: list[Piece] = []
+        self._landed_bytes = 0
         self._troubles: Counter[str] = Counter()
         self._watches = {
             name: Watch(sources.client(name), self._agenda, name, self._changed, self._lose)
@@ -101,15 +105,10 @@ class Copiers:
             FetchError: Something cannot be had from anywhere.
             DiskFullError: There is no room for it.
         """
-        threads = [
-            threading.Thread(target=target, name="weights-copy", daemon=True)
-            for target in (
-                *([self._work] * NUM_THREADS),
-                *(lambda watch=watch: watch.run(self._stopped) for watch in self._watches.values()),
-            )
-        ]
-        for thread in threads:
-            thread.start()
+        workers = [self._thread(self._work) for _ in range(NUM_THREADS)]
+        for watch in self._watches.values():
+            self._thread(lambda watch=watch: watch.run(self._stopped))
+        sealer = self._thread(self._seal_on)
         try:
             with self._changed:
                 while not self._agenda.is_done and self._failure is None:
@@ -120,10 +119,33 @@ class Copiers:
             with self._changed:
                 self._changed.notify_all()
             give_up = time.monotonic() + END_S
-            for thread in threads[:NUM_THREADS]:
+            for thread in workers:
                 thread.join(max(0.0, give_up - time.monotonic()))
+            # Nothing is noted in the ledger once the revision is not locked any more.
+            sealer.join()
         if self._failure is not None:
             raise self._failure
+
+    def _thread(self, target: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=target, name="weights-copy", daemon=True)
+        thread.start()
+        return thread
+
+    def _seal_on(self) -> None:
+        """Sync and note what has landed, now and then and at the end."""
+        try:
+            is_last = False
+            while not is_last:
+                with self._changed:
+                    self._changed.wait_for(self._is_seal_due, SEAL_S)
+                    is_last = self._stopped.is_set()
+                    landed, self._landed, self._landed_bytes = self._landed, [], 0
+                seal(self._revision, landed)
+        except Exception as error:  # a disk that is full, and what nobody thought of
+            self._fail(error)
+
+    def _is_seal_due(self) -> bool:
+        return self._stopped.is_set() or self._landed_bytes >= SEAL_BYTES
 
     def _work(self) -> None:
         clients: dict[str, NeighbourClient] = {}
@@ -149,16 +171,12 @@ class Copiers:
     def _copy(self, run: Run, clients: dict[str, NeighbourClient]) -> None:
         is_there, problem = True, None
         expected = self._watches[run.source].expected(run.pieces) if run.source != HUB else {}
-        with writes(self._revision.part(run.span.file)):
-            writer = RunWriter(
-                self._revision.part(run.span.file), run.pieces, expected, self._landed
-            )
+        path = self._revision.part(run.span.file)
+        with writes(path), RunWriter(path, run.pieces, expected, self._land) as writer:
             try:
                 is_there = self._stream(run, writer, clients)
             except (FetchError, ModelError) as error:
                 problem = error
-            finally:
-                writer.close()
         with self._changed:
             try:
                 if not is_there:
@@ -190,12 +208,13 @@ class Copiers:
             self._troubles[run.source] = 0
         return is_there
 
-    def _landed(self, pieces: list[Piece]) -> None:
-        with self._ledger_lock:
-            self._revision.ledger.append(pieces)
+    def _land(self, piece: Piece) -> None:
         with self._changed:
-            self._agenda.arrived([piece.span for piece in pieces])
-            self._changed.notify_all()
+            self._landed.append(piece)
+            self._landed_bytes += piece.length
+            self._agenda.arrived([piece.span])
+            if self._agenda.is_done or self._landed_bytes >= SEAL_BYTES:
+                self._changed.notify_all()
 
     def _trouble(self, source: str, problem: TbclusterError) -> None:
         """The hub's client has tried often enough when it gives up; a neighbour's tries once."""

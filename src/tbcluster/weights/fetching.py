@@ -2,31 +2,30 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 
 from tbcluster.checkpoint import ListedFile, Listing, Span, num_bytes
 from tbcluster.errors import FetchError
 from tbcluster.weights.assigning import HUB
-from tbcluster.weights.checking import NUM_THREADS, hash_of, recheck
+from tbcluster.weights.checking import have_hashes, recheck, reporting
 from tbcluster.weights.copying import Copiers, Sources
 from tbcluster.weights.header_fetching import fetch_headers
 from tbcluster.weights.headers import Header, Pieces, parse_header
 from tbcluster.weights.hub import Hub
 from tbcluster.weights.in_place import use_in_place
-from tbcluster.weights.ledger import Dropped
+from tbcluster.weights.ledger import Dropped, Piece
 from tbcluster.weights.room import RESERVE_BYTES, check_room
 from tbcluster.weights.store import Revision, Store, read_header, writes
 from tbcluster.weights.views import make_view
-from tbcluster.weights.writing import RunWriter
-from tbcluster.wire.errands import Fetched, Fetching, FetchPart, FetchSpec
+from tbcluster.weights.writing import RunWriter, seal
+from tbcluster.wire.errands import Checking, Fetched, Fetching, FetchPart, FetchSpec
 
 REPORT_S = 0.2
 
 NO_HEADERS: Mapping[str, bytes] = MappingProxyType({})
 
-OnProgress = Callable[[Fetching], None]
+OnProgress = Callable[[Fetching | Checking], None]
 
 
 def fetch(
@@ -51,7 +50,7 @@ def fetch(
         use_in_place(revision, spec.listing, spec.folders)
         if not spec.parts:
             return Fetched("", 0, 0, 0)
-        recheck(revision, spec.listing.files)
+        recheck(revision, spec.listing.files, reporting(on_progress))
         return _Fetch(revision, sources, reserve_bytes, on_progress).run(spec.parts, headers)
 
 
@@ -66,6 +65,7 @@ class _Fetch:
         self._listing: Listing = sources.listing
         self._reserve_bytes = reserve_bytes
         self._on_progress = on_progress
+        self._on_checked = reporting(on_progress)
         self._told_at = 0.0
         self._total_bytes = self._held_bytes = 0
 
@@ -125,13 +125,12 @@ class _Fetch:
                 self._revision.make_part(file)
 
     def _keep_headers(self, pieces: Pieces, fresh: dict[str, bytes]) -> None:
+        written: list[Piece] = []
         for file, content in fresh.items():
             header = pieces.of(file)[:1]
-            writer = RunWriter(self._revision.part(file), header, {}, self._revision.ledger.append)
-            try:
+            with RunWriter(self._revision.part(file), header, {}, written.append) as writer:
                 writer.write(content)
-            finally:
-                writer.close()
+        seal(self._revision, written)
 
     def _copy(self, missing: dict[Span, str]) -> None:
         if missing:
@@ -161,15 +160,16 @@ class _Fetch:
             for file in self._listing.files
             if self._revision.part(file.path).exists() and self._revision.holdings.is_whole(file)
         ]
-        with ThreadPoolExecutor(NUM_THREADS) as pool:
-            are_good = list(pool.map(self._is_good, whole))
-        for file, is_good in zip(whole, are_good, strict=True):
-            if is_good:
+        known = {file: file.sha256 for file in whole if file.sha256 is not None}
+        are_good = have_hashes(
+            [(self._revision.part(file.path), digest) for file, digest in known.items()],
+            self._on_checked,
+        )
+        bad = [file for file, is_good in zip(known, are_good, strict=True) if not is_good]
+        for file in whole:
+            if file not in bad:
                 self._revision.finish(file.path)
-        return [file for file, is_good in zip(whole, are_good, strict=True) if not is_good]
-
-    def _is_good(self, file: ListedFile) -> bool:
-        return file.sha256 in (None, hash_of(self._revision.part(file.path)))
+        return bad
 
     def _folder(self, wanted: Iterable[Span]) -> Path:
         """Where all files of the model are under their names: a folder that holds them itself, or

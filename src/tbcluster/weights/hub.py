@@ -6,7 +6,6 @@ only: httpx takes it off when it follows a redirect to another one.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from fnmatch import fnmatch
 from typing import NoReturn
 
 import httpx
@@ -25,10 +24,12 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     hf_raise_for_status,
 )
 
-from tbcluster.checkpoint import FETCHED_FILES, ListedFile, Listing, Span
+from tbcluster.checkpoint import ListedFile, Listing, Span, is_fetched
 from tbcluster.errors import FetchError, ModelNotFoundError
 
 CONNECT_S = 10.0
+# The same, to see whether it is there.
+TRY_S = 4.0
 # Seconds between tries, as long as no byte comes.
 RETRY_DELAYS_S = (0.5, 1.0, 2.0, 4.0, 8.0)
 MAX_RETRY_AFTER_S = 60.0
@@ -70,7 +71,7 @@ class Hub:
         files = [
             ListedFile(file.rfilename, file.size or 0, file.lfs.sha256 if file.lfs else None)
             for file in info.siblings or ()
-            if any(fnmatch(file.rfilename, pattern) for pattern in FETCHED_FILES)
+            if is_fetched(file.rfilename)
         ]
         if info.sha is None or not files:
             raise ModelNotFoundError(
@@ -90,7 +91,7 @@ class Hub:
             FetchError: The hub cannot be reached, has another file, or does not let this machine
                 in.
         """
-        url = hf_hub_url(model, span.file, revision=revision, endpoint=self.endpoint)
+        url = self._url(model, revision, span.file)
         offset, tries = span.offset, 0
         while offset < span.end:
             try:
@@ -109,13 +110,33 @@ class Hub:
         """As `stream`, all at once."""
         return b"".join(self.stream(model, revision, span, file_bytes))
 
-    def _read(self, url: str, span: Span, file_bytes: int) -> Iterator[bytes]:
+    def gives(self, listing: Listing) -> bool:
+        """Whether this machine gets a model's bytes from it, as far as one byte tells. A hub that
+        is busy counts as one that does. It is asked once; a name that cannot be looked up may still
+        take longer than `TRY_S`."""
+        file = next((file for file in listing.files if file.holds_weights), listing.files[0])
+        url = self._url(listing.model, listing.revision, file.path)
+        try:
+            for _ in self._read(url, Span(file.path, 0, 1), file.size, TRY_S):
+                pass
+        except _PassingError:
+            return True
+        except (FetchError, *_REFUSALS):
+            return False
+        return True
+
+    def _url(self, model: str, revision: str, file: str) -> str:
+        return hf_hub_url(model, file, revision=revision, endpoint=self.endpoint)
+
+    def _read(
+        self, url: str, span: Span, file_bytes: int, connect_s: float = CONNECT_S
+    ) -> Iterator[bytes]:
         headers = build_hf_headers(library_name="tbcluster")
         headers["Accept-Encoding"] = "identity"
         is_all = (span.offset, span.length) == (0, file_bytes)
         if not is_all:
             headers["Range"] = f"bytes={span.offset}-{span.end - 1}"
-        timeout = httpx.Timeout(constants.HF_HUB_DOWNLOAD_TIMEOUT, connect=CONNECT_S, pool=None)
+        timeout = httpx.Timeout(constants.HF_HUB_DOWNLOAD_TIMEOUT, connect=connect_s, pool=None)
         with get_session().stream(
             "GET", url, headers=headers, timeout=timeout, follow_redirects=True
         ) as response:

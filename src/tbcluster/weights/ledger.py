@@ -122,25 +122,27 @@ class LedgerReader:
         self.holdings = Holdings()
         self.position = 0
 
-    def feed(self, content: bytes) -> bool:
-        """Bytes from `position` on; whether anything whole was among them."""
+    def feed(self, content: bytes) -> list[Entry]:
+        """Bytes from `position` on, which goes to the end of the last line; the entries in them."""
         end = content.rfind(b"\n") + 1
+        entries = []
         for line in content[:end].splitlines():
             try:
-                self.holdings.apply(_decoder.decode(line))
+                entries.append(_decoder.decode(line))
             # What was not written whole, before a power cut, say.
             except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
                 continue
+            self.holdings.apply(entries[-1])
         self.position += end
-        return end > 0
+        return entries
 
 
 class Ledger(LedgerReader):
-    """The one in this file; it need not exist."""
+    """The one in this file (`path`); it need not exist."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self._path = path
+        self.path = path
 
     def refresh(self) -> bool:
         """Read what has been appended; whether anything was.
@@ -149,16 +151,17 @@ class Ledger(LedgerReader):
             OSError: It cannot be read.
         """
         try:
-            with self._path.open("rb", buffering=0) as file:
+            with self.path.open("rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 if size < self.position:  # another one, in the place of this
                     self.holdings, self.position = Holdings(), 0
-                file.seek(self.position)
-                changed = False
-                while self.position < size and self.feed(file.read(MAX_READ_BYTES)):
-                    changed = True
-                    file.seek(self.position)
-                return changed
+                start = self.position
+                while (before := self.position) < size:
+                    file.seek(before)
+                    self.feed(file.read(MAX_READ_BYTES))
+                    if self.position == before:  # what is left is no whole line
+                        break
+                return self.position > start
         except FileNotFoundError:
             return False
 
@@ -172,7 +175,7 @@ class Ledger(LedgerReader):
         content = b"".join(_encoder.encode(entry) + b"\n" for entry in entries)
         if not content:
             return
-        file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_APPEND, 0o600)
+        file = os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_APPEND, 0o600)
         try:
             start = os.fstat(file).st_size
             # What was torn by a crash must not swallow the first line.

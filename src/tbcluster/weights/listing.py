@@ -2,11 +2,10 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
 
-from tbcluster.checkpoint import FETCHED_FILES, ListedFile, Listing
+from tbcluster.checkpoint import ListedFile, Listing, is_fetched
 from tbcluster.errors import CorruptModelError, FetchError
 from tbcluster.weights.checking import hash_of
 from tbcluster.weights.store import read_header
@@ -50,12 +49,7 @@ def without_headers(listing: Listing) -> Listing:
 
 def _model_files(folder: Path) -> list[str]:
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(
-        name
-        for name in names
-        if any(fnmatch(name, pattern) for pattern in FETCHED_FILES)
-        and not any(part.startswith(".") for part in name.split("/"))
-    )
+    return sorted(filter(is_fetched, names))
 
 
 def _list_file(folder: Path, path: str) -> ListedFile:

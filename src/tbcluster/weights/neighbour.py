@@ -14,6 +14,8 @@ CONNECT_S = 5.0
 # For the next bytes of an answer.
 PATIENCE_S = 20.0
 BLOCK_BYTES = 1024**2
+# More than any run of pieces, and than any model's ledger.
+MAX_ANSWER_BYTES = 256 * 1024**2
 
 Write = Callable[[memoryview], None]
 
@@ -37,15 +39,19 @@ class NeighbourClient:
         self._connection: http.client.HTTPConnection | None = None
         self._buffer = memoryview(bytearray(BLOCK_BYTES))
 
-    def ledger(self) -> bytes | None:
-        """What it holds of the model; None where that is nothing.
+    def ledger(self, start: int = 0) -> bytes | None:
+        """What its ledger of the model says from this byte on; None where it is not as long.
 
         Raises:
             FetchError: It cannot be reached, or not understood.
         """
-        content = bytearray()
         path = path_of(Resource(self._model, self._revision, None))
-        return bytes(content) if self._get(path, None, content.extend) else None
+        response = self._ask(path, f"bytes={start}-")
+        if response.status == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            response.read()
+            return b"" if response.headers["Content-Range"] == f"bytes */{start}" else None
+        content = bytearray()
+        return bytes(content) if self._take(response, None, content.extend) else None
 
     def copy(self, span: Span, write: Write) -> bool:
         """Hand the bytes of a span to `write`, in order; what that raises goes through.
@@ -57,7 +63,8 @@ class NeighbourClient:
             FetchError: It cannot be reached, or not understood, or did not send all.
         """
         path = path_of(Resource(self._model, self._revision, span.file))
-        return self._get(path, span, write)
+        response = self._ask(path, f"bytes={span.offset}-{span.end - 1}")
+        return self._take(response, span.length, write)
 
     def close(self) -> None:
         """End the connection; another call makes a new one."""
@@ -65,35 +72,37 @@ class NeighbourClient:
             self._connection.close()
             self._connection = None
 
-    def _get(self, path: str, span: Span | None, write: Write) -> bool:
+    def _ask(self, path: str, byte_range: str) -> http.client.HTTPResponse:
         """Ask once, or twice where the connection had been left unused for too long."""
         is_fresh = self._connection is None
         try:
-            response = self._ask(path, span)
+            return self._ask_once(path, byte_range)
         except FetchError:
             if is_fresh:
                 raise
-            response = self._ask(path, span)
-        return self._take(response, span, write)
+            return self._ask_once(path, byte_range)
 
-    def _ask(self, path: str, span: Span | None) -> http.client.HTTPResponse:
+    def _ask_once(self, path: str, byte_range: str) -> http.client.HTTPResponse:
         if self._connection is None:
             self._connection = self._connect()
-        bounds = {} if span is None else {"Range": f"bytes={span.offset}-{span.end - 1}"}
         try:
-            self._connection.request("GET", path, headers=bounds)
+            self._connection.request("GET", path, headers={"Range": byte_range})
             return self._connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise self._broken(error) from error
 
-    def _take(self, response: http.client.HTTPResponse, span: Span | None, write: Write) -> bool:
+    def _take(self, response: http.client.HTTPResponse, length: int | None, write: Write) -> bool:
+        """Read an answer; `length` is what it must have, if that is known."""
         if response.status == http.HTTPStatus.NOT_FOUND:
             response.read()
             return False
-        expected = http.HTTPStatus.OK if span is None else http.HTTPStatus.PARTIAL_CONTENT
-        if response.status != expected or (span and response.length != span.length):
+        is_range = response.status == http.HTTPStatus.PARTIAL_CONTENT
+        if not is_range or length not in (None, response.length):
             self.close()
             raise FetchError(f"{self.neighbour.name} answers {response.status}: another version?")
+        if (response.length or 0) > MAX_ANSWER_BYTES:
+            self.close()
+            raise FetchError(f"{self.neighbour.name} answers with {response.length} bytes")
         left = response.length or 0
         while left:
             block = self._buffer[: min(left, BLOCK_BYTES)]

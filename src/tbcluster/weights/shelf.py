@@ -32,16 +32,17 @@ class StoreShelf:
             spans = merged(opened.spans(listed))
         return HeldFile(path, listed.size, tuple((span.offset, span.end) for span in spans))
 
-    def ledger(self, model: str, revision: str) -> bytes | None:
-        """The pieces of a model that are here; None where there is none."""
+    def ledger(self, model: str, revision: str) -> HeldFile | None:
+        """The list of a model's pieces that are here; None where there is none."""
         with self._lock:
             opened = self._open(model, revision)
         if opened is None:
             return None
         try:
-            return (opened.own / "ledger").read_bytes()
+            size = opened.ledger.path.stat().st_size
         except OSError:
             return None
+        return HeldFile(opened.ledger.path, size, ((0, size),))
 
     def _open(self, model: str, revision: str) -> Revision | None:
         key = (model, revision)

@@ -2,28 +2,29 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tbcluster.checkpoint import Span
 from tbcluster.errors import FetchError
 from tbcluster.weights.agenda import Agenda
-from tbcluster.weights.ledger import LedgerReader
+from tbcluster.weights.assigning import HUB
+from tbcluster.weights.ledger import Entry, LedgerReader, Lies, Piece
 from tbcluster.weights.neighbour import NeighbourClient
 
 POLL_S = 0.2
 IDLE_POLL_S = 2.0
-# Asking for a long ledger must not take more of a neighbour's time than this part of it.
-MAX_SHARE = 0.1
 # A neighbour that does not answer for so long is lost,
 SILENT_S = 15.0
-# and one that answers and gets nothing new: its hub may be slow.
+# and one that answers and gets nothing new: its hub may be slow,
 STALLED_S = 120.0
+# but what was to come from the hub here, and cannot, nobody else may be fetching.
+STALLED_WITHOUT_HUB_S = 20.0
 
 OnLost = Callable[[str, str], None]
 
 
 class Watch:
-    """Reads a neighbour's ledger again and again, and offers to the agenda what is in it.
+    """Reads what is new in a neighbour's ledger again and again, and offers it to the agenda.
 
     Args:
         changed: Guards the agenda.
@@ -58,14 +59,12 @@ class Watch:
         """Until that is set, or the neighbour is lost."""
         try:
             while not stopped.is_set():
-                started = self._clock()
                 if (why := self._look()) is not None:
                     self._on_lost(self._name, why)
                     return
-                took = self._clock() - started
                 with self._changed:
                     is_awaited = bool(self._agenda.awaited(self._name))
-                stopped.wait(max(POLL_S if is_awaited else IDLE_POLL_S, took / MAX_SHARE))
+                stopped.wait(POLL_S if is_awaited else IDLE_POLL_S)
         finally:
             self._client.close()
 
@@ -73,23 +72,30 @@ class Watch:
         """Why it is lost; None as long as it is not."""
         name, now = self._client.neighbour.name, self._clock()
         try:
-            content = self._client.ledger() or b""
+            content = self._client.ledger(self._reader.position)
         except FetchError as error:
             return str(error) if self._clock() - self._answered_at > SILENT_S else None
         self._answered_at = self._clock()
-        if len(content) < self._reader.position:  # its store has been emptied
-            self._reader = LedgerReader()
-        if self._reader.feed(content[self._reader.position :]):
+        if content is None:  # its store has been emptied, or it has nothing yet
+            self._reader, content = LedgerReader(), b""
+        entries = self._reader.feed(content)
+        if entries:
             self._grew_at = now
         with self._changed:
-            held = [piece for piece in self._agenda.wanted if self._has(piece)]
-            if self._agenda.offer(self._name, held):
+            if self._agenda.offer(self._name, self._held(entries)):
                 self._changed.notify_all()
             is_awaited = bool(self._agenda.awaited(self._name))
-        if is_awaited and now - self._grew_at > STALLED_S:
-            return f"{name} has got nothing new for {STALLED_S:.0f} s"
+            patience_s = STALLED_WITHOUT_HUB_S if self._agenda.is_lost(HUB) else STALLED_S
+        if is_awaited and now - self._grew_at > patience_s:
+            return f"{name} has got nothing new for {patience_s:.0f} s"
         return None
 
-    def _has(self, piece: Span) -> bool:
+    def _held(self, entries: Iterable[Entry]) -> Iterator[Span]:
+        """Pieces that these entries speak of, as far as no later one says otherwise."""
         holdings = self._reader.holdings
-        return piece.file in holdings.lies or holdings.find(piece) is not None
+        for entry in entries:
+            match entry:
+                case Piece(span=span) if holdings.find(span) is not None:
+                    yield span
+                case Lies(file=file) if file in holdings.lies:
+                    yield from self._agenda.all_of(file)

@@ -1,18 +1,15 @@
 """Pieces on their way to the disk: hashed, written, synced, and only then told of."""
 
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
+from typing import Self
 
 from tbcluster.checkpoint import Span
 from tbcluster.errors import FetchError
 from tbcluster.weights.ledger import Piece, sync
-
-# What a crash may cost: bytes and seconds of what arrived last.
-SYNC_BYTES = 64 * 1024**2
-SYNC_S = 2.0
+from tbcluster.weights.store import Revision
 
 
 class RunWriter:
@@ -20,7 +17,7 @@ class RunWriter:
 
     Args:
         expected: What some pieces' SHA-256 has to be.
-        on_pieces: Called with pieces that are on the disk for good.
+        on_piece: Called with each piece that is written and as it has to be, but not synced.
 
     Attributes:
         bad: The piece whose hash was wrong, after that was raised.
@@ -31,21 +28,16 @@ class RunWriter:
         path: Path,
         pieces: Sequence[Span],
         expected: Mapping[Span, str],
-        on_pieces: Callable[[list[Piece]], None],
-        clock: Callable[[], float] = time.monotonic,
+        on_piece: Callable[[Piece], None],
     ) -> None:
         self._pieces = pieces
         self._expected = expected
-        self._on_pieces = on_pieces
-        self._clock = clock
+        self._on_piece = on_piece
         self._file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
         self.bad: Span | None = None
         self._index = 0
         self._position = pieces[0].offset
         self._digest = sha256()
-        self._unsynced: list[Piece] = []
-        self._unsynced_bytes = 0
-        self._synced_at = clock()
 
     def write(self, content: bytes | memoryview) -> None:
         """The next bytes.
@@ -68,34 +60,39 @@ class RunWriter:
                 self._end(piece)
 
     def close(self) -> None:
-        """Sync and tell of what is whole; the rest is forgotten.
+        """What is not a whole piece is forgotten."""
+        os.close(self._file)
 
-        Raises:
-            OSError: It cannot be synced.
-        """
-        try:
-            self._tell()
-        finally:
-            os.close(self._file)
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _end(self, piece: Span) -> None:
         found = self._digest.hexdigest()
         if self._expected.get(piece, found) != found:
             self.bad = piece
             raise FetchError(f"{piece} is not what its source says it is")
-        self._unsynced.append(Piece(piece.file, piece.offset, piece.length, found))
         self._digest = sha256()
         self._index += 1
-        self._unsynced_bytes += piece.length
-        if self._unsynced_bytes >= SYNC_BYTES or self._clock() - self._synced_at >= SYNC_S:
-            self._tell()
+        self._on_piece(Piece(piece.file, piece.offset, piece.length, found))
 
-    def _tell(self) -> None:
-        if self._unsynced:
-            sync(self._file)
-            self._on_pieces(self._unsynced)
-            self._unsynced, self._unsynced_bytes = [], 0
-        self._synced_at = self._clock()
+
+def seal(revision: Revision, pieces: Sequence[Piece]) -> None:
+    """Have pieces that were written survive a power cut, then note them in the ledger; under the
+    lock.
+
+    Raises:
+        OSError: That cannot be had; nothing is noted then.
+    """
+    for file in dict.fromkeys(piece.file for piece in pieces):
+        number = os.open(revision.part(file), os.O_RDWR | os.O_NOFOLLOW)
+        try:
+            sync(number)
+        finally:
+            os.close(number)
+    revision.ledger.append(pieces)
 
 
 def _write_all(file: int, content: memoryview, offset: int) -> None:

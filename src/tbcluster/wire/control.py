@@ -14,6 +14,7 @@ from tbcluster.wire.errands import (
     Accepted,
     Calibrated,
     CalibrateSpec,
+    Checking,
     Fetched,
     Fetching,
     FetchSpec,
@@ -158,6 +159,7 @@ Report = (
     | Failed
     | Reference
     | Surveyed
+    | Checking
     | Fetching
     | Fetched
     | Calibrated

@@ -56,12 +56,16 @@ class SurveySpec(msgspec.Struct, frozen=True, tag="survey"):
 
     Attributes:
         verifies: Whether all of it is read and hashed, and not only what has changed.
+        tries_hub: Whether to see if this node can get the model from the hub.
+        hub: As in `FetchSpec`.
     """
 
     listing: Listing
     store: str = ""
     folders: tuple[str, ...] = ()
     verifies: bool = False
+    tries_hub: bool = False
+    hub: str = ""
 
 
 class ShareSpec(msgspec.Struct, frozen=True, tag="share"):
@@ -89,6 +93,13 @@ class CalibrateSpec(msgspec.Struct, frozen=True, tag="calibrate"):
     kinds: tuple[str, ...]
 
 
+class Checking(msgspec.Struct, frozen=True, tag="checking"):
+    """What is on the disk is being read and hashed."""
+
+    done_bytes: int
+    total_bytes: int
+
+
 class Fetching(msgspec.Struct, frozen=True, tag="fetching"):
     """How far a fetch is; `held_bytes` of the total were here before."""
 
@@ -109,9 +120,11 @@ class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
 
 
 class Surveyed(msgspec.Struct, frozen=True, tag="surveyed"):
-    """All verified bytes of the model that are here."""
+    """All verified bytes of the model that are here; `reaches_hub`: of a hub that was tried,
+    whether it gives the model to this node."""
 
     spans: tuple[Span, ...]
+    reaches_hub: bool = False
 
 
 class MeasuredSpeed(msgspec.Struct, frozen=True):

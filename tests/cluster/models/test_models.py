@@ -1,7 +1,7 @@
 """Models that come and go, over clusters that take memory which does not exist."""
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 
@@ -22,7 +22,8 @@ from tests.doubles.clusters import ScriptedMachine
 from tests.doubles.waiting import wait_until
 
 GIB = 2**30
-SIZES = {"a": 2 * GIB, "b": 2 * GIB, "c": 2 * GIB, "huge": 9 * GIB}
+NAMES = ("a", "b", "c", "huge")
+SIZES = dict.fromkeys(NAMES, 2 * GIB) | {"huge": 9 * GIB, "held": GIB}
 ON_USE = Rules(loads_on_use=True)
 SOON_S = 10.0
 
@@ -36,13 +37,14 @@ class Bench:
         *,
         waits: bool = False,
         drain_s: float = 30.0,
-        sizes: Mapping[str, int] = SIZES,
     ) -> None:
-        self.machine = ScriptedMachine(5 * GIB, sizes, waits=waits)
+        self.machine = ScriptedMachine(5 * GIB, SIZES, waits=waits)
+        # What a folder holds besides.
+        self.held: list[Loadable] = []
         self.notes: list[str] = []
         self.now = 0.0
         self.models = Models(
-            Catalogue(tuple(Loadable(name, name) for name in sizes)),
+            Catalogue(tuple(Loadable(name, name) for name in NAMES), held=(lambda: self.held,)),
             self.machine,
             rules,
             drain_s=drain_s,
@@ -235,6 +237,37 @@ def test_what_waits_or_is_being_loaded_can_be_unloaded() -> None:
         assert bench.machine.order == ["a"]
 
 
+def test_a_load_that_was_given_up_can_be_asked_for_again_at_once() -> None:
+    with Bench(waits=True).running() as bench:
+        first = bench.models.ask("a")
+        wait_until(lambda: bench.machine.starting == ["a"], "it is being loaded")
+        given_up = bench.models.unload("a")
+        again = bench.models.ask("a")
+        with pytest.raises(ClusterClosedError, match="a was unloaded before"):
+            first.result(0)
+        given_up.result(SOON_S)
+        wait_until(lambda: bench.machine.order == ["a", "a"], "it is being loaded again")
+        bench.machine.newest("a").may_start.set()
+        again.result(SOON_S)
+        assert bench.states("a") == ["loaded"]
+
+
+def test_one_that_leaves_and_is_wanted_can_be_unloaded_for_good() -> None:
+    with Bench().running() as bench:
+        bench.load("a")
+        use = bench.models.use("a")
+        assert use is not None
+        bench.models.unload("a")
+        wanted = bench.models.ask("a")
+        unloaded = bench.models.unload("a")
+        with pytest.raises(ClusterClosedError, match="a was unloaded before"):
+            wanted.result(SOON_S)
+        use.end()
+        unloaded.result(SOON_S)
+        bench.load("b")
+        assert bench.states("a", "b") == ["unloaded", "loaded"]
+
+
 def test_one_that_is_wanted_again_while_it_leaves_comes_back() -> None:
     with Bench(ON_USE).running() as bench:
         bench.load("a")
@@ -296,6 +329,53 @@ def test_idle_models_go_when_their_time_is_up() -> None:
         assert bench.models.view("b").expires_in_s is None
 
 
+def test_idle_models_go_while_another_is_loaded() -> None:
+    with Bench(Rules(idle_unload_s=60.0)).running() as bench:
+        bench.load("a")
+        bench.machine.waits = True
+        asked = bench.models.ask("b")
+        wait_until(lambda: bench.machine.starting == ["b"], "the other is being loaded")
+        use = bench.models.use("a")
+        assert use is not None
+        use.end()
+        bench.now = 1000.0
+        use.keep(60.0)  # wakes whoever looks at the clock
+        wait_until(lambda: bench.states("a") == ["unloaded"], "the idle one is gone")
+        bench.machine.newest("b").may_start.set()
+        asked.result(SOON_S)
+
+
+@pytest.mark.parametrize("keep_s", [1e12, inf])
+def test_a_model_that_is_to_stay_very_long_holds_nothing_up(keep_s: float) -> None:
+    """No thread can be told to sleep for a trillion seconds."""
+    with Bench(ON_USE).running() as bench:
+        use = bench.models.ask_for_use("a").result(SOON_S)
+        use.keep(keep_s)
+        use.end()
+        bench.load("b")
+        use = bench.models.ask_for_use("b").result(SOON_S)
+        use.keep(0.0)
+        use.end()
+        wait_until(lambda: bench.states("b") == ["unloaded"], "the other one goes")
+        assert bench.states("a") == ["loaded"]
+
+
+def test_a_model_that_is_leaving_is_waited_for() -> None:
+    with Bench(Rules(loads_on_use=True, max_loaded=1)).running() as bench:
+        use = bench.models.ask_for_use("a").result(SOON_S)
+        leaving = bench.machine.newest("a")
+        leaving.may_close.clear()
+        asked = bench.models.ask_for_use("b")
+        wait_until(lambda: bench.states("b") == ["loading"], "it waits for room")
+        unloaded = bench.models.unload("a")
+        use.end()
+        wait_until(lambda: leaving.ended_with is not None, "the other one is on its way out")
+        assert not asked.done()
+        leaving.may_close.set()
+        unloaded.result(SOON_S)
+        asked.result(SOON_S).end()
+
+
 def test_a_request_can_let_its_model_go() -> None:
     with Bench(ON_USE).running() as bench:
         use = bench.models.ask_for_use("a").result(SOON_S)
@@ -352,6 +432,27 @@ def test_what_a_rack_tells_of_several_models() -> None:
         assert both is not None
         assert both.model == "a, b"
         assert both.state.startswith("a ready")
+
+
+def test_a_model_whose_files_are_gone_is_listed_while_it_is_loaded() -> None:
+    with Bench().running() as bench:
+        bench.held.append(Loadable("held", "held"))
+        bench.load("held")
+        bench.held.clear()
+        assert [view.name for view in bench.models.views()] == [*NAMES, "held"]
+        bench.models.unload("held").result(SOON_S)
+        assert [view.name for view in bench.models.views()] == list(NAMES)
+
+
+def test_what_the_first_model_does_is_told_from_before_it_is_begun() -> None:
+    bench = Bench()
+    assert bench.models.status().doing == "opening the model"
+    with bench.running():
+        assert bench.models.status().doing is None
+        bench.machine.broken["a"] = ModelError("a is garbled")
+        with pytest.raises(ModelError):
+            bench.load("a")
+        assert bench.models.status().error == "a is garbled"
 
 
 def test_a_state_is_told_in_words_of_its_own() -> None:

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Protocol
 
 from tbcluster.cluster.cluster import Cluster
@@ -31,7 +30,7 @@ class MakeCluster(Protocol):
 
     def __call__(
         self,
-        source: str | Path | None,
+        loadable: Loadable,
         *,
         taken_bytes: Mapping[str, int],
         on_plan: Callable[[Plan], None],
@@ -281,7 +280,7 @@ class Loader:
         with shelf.changed:
             taken = shelf.residency.taken(without=victims)
         cluster = self._make(
-            loadable.source, taken_bytes=taken, on_plan=lambda _: shelf.make_room(victims)
+            loadable, taken_bytes=taken, on_plan=lambda _: shelf.make_room(victims)
         )
         with shelf.changed:
             shelf.clusters[name] = cluster

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Self
 
 from tbcluster.cluster.cluster import Cluster
@@ -202,6 +201,17 @@ class Models:
         """Those that are loaded, by their models' names."""
         return self._shelf.loaded()
 
+    def begun(self) -> dict[str, Cluster]:
+        """Those that are loaded or are being loaded."""
+        with self._shelf.changed:
+            return dict(self._shelf.clusters)
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a model is being loaded, or waits for its turn."""
+        with self._shelf.changed:
+            return self._shelf.residency.is_any_wanted
+
     def status(self) -> ClusterStatus:
         """What the default model's cluster is doing, or what is done until there is one."""
         name = self.default or ""
@@ -216,9 +226,7 @@ class Models:
 
     def serving(self) -> Serving | None:
         """What a rack tells of all that is loaded or being loaded."""
-        with self._shelf.changed:
-            clusters = list(self._shelf.clusters.values())
-        return joined([serving(cluster.status()) for cluster in clusters])
+        return joined([serving(cluster.status()) for cluster in self.begun().values()])
 
     def view(self, name: str) -> ModelView:
         """One model. It may read folders.
@@ -275,5 +283,5 @@ class Models:
         return found
 
 
-def _never(source: str | Path | None, **_: object) -> Cluster:
-    raise ClusterClosedError(f"{source or 'the model'} was unloaded, and is not loaded here again")
+def _never(loadable: Loadable, **_: object) -> Cluster:
+    raise ClusterClosedError(f"{loadable.name} was unloaded, and is not loaded here again")

@@ -86,6 +86,11 @@ class Residency:
         """The one that is being loaded."""
         return self._loading
 
+    @property
+    def is_any_wanted(self) -> bool:
+        """Whether a model is being loaded, or waits for its turn."""
+        return self._loading is not None or bool(self._queue)
+
     def taken(self, without: tuple[str, ...] = ()) -> dict[str, int]:
         """Bytes that models hold on each node."""
         total: dict[str, int] = {}

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
+from tbcluster.cluster.own_speed import CALIBRATE_S
 from tbcluster.cluster.rack.control_plane import ControlPlane
 from tbcluster.cluster.rack.errands import RackErrand
 from tbcluster.cluster.speed_book import SpeedBook
@@ -12,9 +13,6 @@ from tbcluster.planner.nodes import NodeSpeed
 from tbcluster.wire.errands import Calibrated, CalibrateSpec
 
 logger = logging.getLogger(__name__)
-
-# On a machine that does nothing else it takes about three seconds.
-CALIBRATE_S = 60.0
 
 
 class _TooLongError(Exception):

@@ -89,6 +89,7 @@ class RackErrand:
                     raise ClusterClosedError("the cluster was closed while its nodes were busy")
                 with suppress(queue.Empty):
                     self._hear(*self._news.get(timeout=LOOK_S), on_report, on_restart)
+                self._forget_absent()
         finally:
             self._stop()
         return self._results
@@ -156,6 +157,13 @@ class RackErrand:
             return
         kind = DiskFullError if failure.kind == DiskFullError.__name__ else FetchError
         raise kind(f"{self._plane.name_of(node_id)}: {failure.message}")
+
+    def _forget_absent(self) -> None:
+        """Nodes that are not waited for and went before they had heard what to do."""
+        for node_id in self._open & self._optional:
+            if self._plane.hello(node_id) is None:
+                self._plane.stop_worker(node_id, self._attempts[node_id].worker_id)
+                self._open.discard(node_id)
 
     def _stop(self) -> None:
         """End what still runs, so that it is out of the way of whatever is done next."""

@@ -1,23 +1,26 @@
 """How the weights of a model come to the nodes of a rack: what each needs is on its own disk.
 
-The nodes are asked what they hold; what several of them need leaves the hub once, and goes from
-node to node over their best links.
+The nodes are asked what they hold; what any of them needs leaves the hub once, and goes from node
+to node over their best links, also to those that do not reach the hub.
 """
 
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from tbcluster.checkpoint import Span, num_bytes
 from tbcluster.cluster.rack.actions import MakeSpec
 from tbcluster.cluster.rack.control_plane import ControlPlane
 from tbcluster.cluster.rack.errands import RackErrand
-from tbcluster.weights.assigning import assign
+from tbcluster.errors import DiskFullError, FetchError
+from tbcluster.weights.assigning import HUB, assign
 from tbcluster.weights.library import ModelSource
 from tbcluster.weights.store import pieces_in
 from tbcluster.wire.control import Report, WorkerSpec
 from tbcluster.wire.errands import (
+    Checking,
     Fetched,
     Fetching,
     FetchPart,
@@ -30,6 +33,8 @@ from tbcluster.wire.rack import Hello
 
 SPEED_WINDOW_S = 3.0
 
+OnProgress = Callable[[tuple["FetchStatus", ...]], None]
+
 
 @dataclass(frozen=True, slots=True)
 class FetchStatus:
@@ -37,7 +42,8 @@ class FetchStatus:
 
     Attributes:
         node: Its name.
-        done_bytes, total_bytes: Of what it needs.
+        done_bytes, total_bytes: Of what it needs, and fetches for others; while it `is_checking`,
+            of what it has and hashes again.
         held_bytes: What was there at the beginning.
         hub_bytes, neighbour_bytes: What has come from where.
         bytes_per_s: Over the last seconds.
@@ -51,6 +57,7 @@ class FetchStatus:
     neighbour_bytes: int = 0
     bytes_per_s: float = 0.0
     is_done: bool = False
+    is_checking: bool = False
 
 
 class RackFetch:
@@ -88,15 +95,17 @@ class RackFetch:
             node_id: FetchProgress(plane.name_of(node_id), num_bytes(spans))
             for node_id, spans in self._needs.items()
         }
+        self._on_progress: OnProgress = lambda _: None
+        self._gives_up: Callable[[], bool] = lambda: False
 
     @property
     def statuses(self) -> tuple[FetchStatus, ...]:
-        """How far every node is, in the order of `needs`."""
+        """How far every node is, in the order of `needs`; then those that fetch for others."""
         return tuple(progress.status for progress in self._progress.values())
 
     def run(
         self,
-        on_progress: Callable[[tuple[FetchStatus, ...]], None] = lambda _: None,
+        on_progress: OnProgress = lambda _: None,
         gives_up: Callable[[], bool] = lambda: False,
     ) -> dict[str, str]:
         """Fetch it all, in the calling thread.
@@ -113,43 +122,95 @@ class RackFetch:
             RackError: A node was revoked, or the rack was closed.
             ClusterClosedError: It was given up.
         """
-        parts = assign(self._needs, self._survey(gives_up))
+        self._on_progress, self._gives_up = on_progress, gives_up
+        parts, reaching = self._assigned(verifies=self._verifies)
+        while True:
+            try:
+                return self._fetch(parts)
+            except DiskFullError:
+                raise
+            except FetchError:
+                before = reaching
+                parts, reaching = self._assigned(verifies=False)
+                # A node that has lost the hub since leaves its share to those that have it.
+                if not reaching or not reaching < before:
+                    raise
 
-        def note(node_id: str, report: Report) -> None:
-            if isinstance(report, Fetching):
-                self._progress[node_id].note(report, time.monotonic())
-                on_progress(self.statuses)
-
-        on_progress(self.statuses)
-        make_specs = {node_id: self._fetches(node_id, parts[node_id]) for node_id in self._needs}
+    def _fetch(self, parts: Mapping[str, tuple[FetchPart, ...]]) -> dict[str, str]:
+        for node_id, own in parts.items():
+            self._progress_of(node_id).begin(sum(num_bytes(part.spans) for part in own))
+        self._on_progress(self.statuses)
+        make_specs = {node_id: self._fetches(node_id, own) for node_id, own in parts.items()}
         results = RackErrand(self._plane, make_specs, Fetched).run(
-            note, lambda node_id: self._progress[node_id].begin_again(), gives_up
+            self._note, lambda node_id: self._progress_of(node_id).begin(), self._gives_up
         )
-        folders: dict[str, str] = {}
         for node_id, result in results.items():
             if isinstance(result, Fetched):
-                self._progress[node_id].end(result)
-                folders[node_id] = result.folder
-        on_progress(self.statuses)
-        return folders
-
-    def _survey(self, gives_up: Callable[[], bool]) -> dict[str, tuple[Span, ...]]:
-        """What of the model is where: on the nodes that need it, and on all that are online."""
-        there = set(self._plane.online()) | self._needs.keys()
-        make_specs = {node_id: self._asks(node_id) for node_id in there}
-        errand = RackErrand(
-            self._plane, make_specs, Surveyed, frozenset(there - self._needs.keys())
-        )
-        results = errand.run(lambda *_: None, lambda _: None, gives_up)
+                self._progress_of(node_id).end(result)
+        self._on_progress(self.statuses)
         return {
-            node_id: result.spans
+            node_id: result.folder
             for node_id, result in results.items()
-            if isinstance(result, Surveyed)
+            if isinstance(result, Fetched) and node_id in self._needs
         }
 
-    def _asks(self, node_id: str) -> MakeSpec:
-        verifies = self._verifies and node_id in self._needs
-        return lambda _: SurveySpec(self._listing, verifies=verifies)
+    def _progress_of(self, node_id: str) -> "FetchProgress":
+        if node_id not in self._progress:
+            self._progress[node_id] = FetchProgress(self._plane.name_of(node_id), 0)
+        return self._progress[node_id]
+
+    def _note(self, node_id: str, report: Report) -> None:
+        progress = self._progress.get(node_id)
+        if progress is not None and isinstance(report, Fetching | Checking):
+            progress.note(report, time.monotonic())
+            self._on_progress(self.statuses)
+
+    def _assigned(
+        self, *, verifies: bool
+    ) -> tuple[dict[str, tuple[FetchPart, ...]], frozenset[str]]:
+        """Who fetches what from where, and who reaches the hub, if anyone has to."""
+        there = set(self._plane.online())
+        found = self._survey(there | self._needs.keys(), verifies=verifies)
+        held = {node_id: surveyed.spans for node_id, surveyed in found.items()}
+        parts = assign(self._needs, held)
+        asks_hub = any(part.source == HUB for own in parts.values() for part in own)
+        if not asks_hub or Path(self._listing.source).is_absolute() or len(there) < 2:
+            return parts, frozenset()
+        tried = self._survey(there, tries_hub=True)
+        # What nobody else can copy from it, a node need not fetch for others.
+        reaching = frozenset(
+            node_id
+            for node_id, surveyed in tried.items()
+            if surveyed.reaches_hub and (node_id in self._needs or self._shares(node_id))
+        )
+        return assign(self._needs, held, reaching), reaching
+
+    def _survey(
+        self, there: set[str], *, verifies: bool = False, tries_hub: bool = False
+    ) -> dict[str, Surveyed]:
+        """What these nodes hold of the model. Those that need nothing are not waited for; nor is
+        any to try the hub."""
+        awaited = frozenset() if tries_hub else self._needs.keys()
+
+        def asks(node_id: str) -> MakeSpec:
+            spec = SurveySpec(
+                self._listing,
+                verifies=verifies and node_id in self._needs,
+                tries_hub=tries_hub,
+                hub=self._hub,
+            )
+            return lambda _: spec
+
+        make_specs = {node_id: asks(node_id) for node_id in there}
+        errand = RackErrand(self._plane, make_specs, Surveyed, frozenset(there - awaited))
+        results = errand.run(self._note, lambda _: None, self._gives_up)
+        return {
+            node_id: result for node_id, result in results.items() if isinstance(result, Surveyed)
+        }
+
+    def _shares(self, node_id: str) -> bool:
+        hello = self._plane.hello(node_id)
+        return hello is not None and bool(hello.weights_port)
 
     def _fetches(self, node_id: str, parts: tuple[FetchPart, ...]) -> MakeSpec:
         def make_spec(_: Hello) -> WorkerSpec:
@@ -192,13 +253,30 @@ class FetchProgress:
         self.status = FetchStatus(self.node, 0, self.total_bytes)
         self._before = self._last = Fetching(0, self.total_bytes)
 
-    def begin_again(self) -> None:
-        """Another process is started, which counts from nothing."""
+    def begin(self, total_bytes: int | None = None) -> None:
+        """A process is started, which counts from nothing; another total is another task."""
         self._before = self._sum(self._last)
+        if total_bytes is not None:
+            self.total_bytes = total_bytes
         self._last = Fetching(self._last.done_bytes, self.total_bytes)
+        self.status = replace(
+            self.status,
+            done_bytes=self._last.done_bytes,
+            total_bytes=self.total_bytes,
+            is_checking=False,
+        )
 
-    def note(self, report: Fetching, now: float) -> None:
+    def note(self, report: Fetching | Checking, now: float) -> None:
         """What its process says."""
+        if isinstance(report, Checking):
+            self.status = replace(
+                self.status,
+                done_bytes=report.done_bytes,
+                total_bytes=report.total_bytes,
+                bytes_per_s=0.0,
+                is_checking=True,
+            )
+            return
         self._last = report
         if self._held_bytes is None:
             self._held_bytes = report.held_bytes
