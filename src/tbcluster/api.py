@@ -34,8 +34,8 @@ def load(
 
     Args:
         path_or_id: A folder, a Hugging Face id, or None for the bundled model.
-        stages: How many stage processes in each replica; None for two, or on a rack for the best
-            number.
+        stages: How many stage processes in each replica, of which there then is one unless more are
+            wished for; None for two, or on a rack for the best number of both.
         kv: How the KV caches are kept: memory, bits, prefix cache.
         rack: The nodes to run on, a running `tbcluster.Rack`; None for this machine alone.
         placed: Which node runs which layers; empty for the best plan.

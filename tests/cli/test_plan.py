@@ -157,11 +157,13 @@ def test_serve_does_what_the_file_says(known: Path, tmp_path: Path) -> None:
     shown(home, "--stages", 3, "--context", 300, "--save", file)
     said = json.loads(file.read_text())
     node = said["replicas"][0][0]["node"]
-    said["replicas"] = [[{"node": node, "layers": "0"}, {"node": node, "layers": "1-7"}]]
+    cut = [{"node": node, "layers": "0"}, {"node": node, "layers": "1-7"}]
+    said["replicas"] = [cut, [{"node": node, "layers": "0-7"}]]
     file.write_text(json.dumps(said))
     with ServeProcess("--plan", str(file), env={"TBCLUSTER_HOME": str(home)}) as server:
         planned, _, loaded = server.output.partition("tokens/s for one stream")
         assert re.search(rf"{node} +0-0 ", planned)
         assert re.search(rf"{node} +1-7 ", planned)
         assert "300 tokens of context for each of 4 streams" in " ".join(loaded.split())
-        assert re.search(r"1 +1-7 ", loaded), server.output
+        assert re.search(r"1 +1-7 .* 1\n", loaded), server.output
+        assert re.search(r"2 +0-7 .* 2\n", loaded), server.output

@@ -1,4 +1,5 @@
-"""The commands of the documents on racks, plans and models exist, with their options."""
+"""The commands of the README and of the documents on racks, plans and models exist, with their
+options."""
 
 import re
 import shlex
@@ -18,11 +19,20 @@ ROOT = Path(__file__).parent.parent.parent
 
 def commands() -> Iterator[str]:
     """Every command that is printed, in a block or within a sentence."""
-    for file in ("docs/rack.md", "docs/planning.md", "docs/models.md", "configs/README.md"):
+    for file in (
+        "README.md",
+        "docs/rack.md",
+        "docs/planning.md",
+        "docs/models.md",
+        "configs/README.md",
+    ):
         text = (ROOT / file).read_text()
         blocks = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
         lines = [line.strip() for block in blocks for line in block.splitlines()]
-        lines += re.findall(r"`(tbcluster [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+        if file != "README.md":  # whose table names commands without what they have to be given
+            lines += re.findall(
+                r"`(tbcluster [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+            )
         yield from (line for line in lines if re.match(r"(sudo )?tbcluster ", line))
 
 

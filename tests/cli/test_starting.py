@@ -140,6 +140,38 @@ def test_a_signal_is_not_forgotten_where_a_library_swallows_it(number: signal.Si
     assert done.returncode == (143 if number is signal.SIGTERM else -signal.SIGINT)
 
 
+STUCK = """
+import threading
+from tbcluster.cli.serve import cutting_off
+from tbcluster.cluster.models import loading
+from tbcluster.cluster.models.catalogue import Catalogue, Loadable
+from tbcluster.cluster.models.models import Models
+
+loading.CLOSE_PATIENCE_S = 0.1
+downloading = threading.Event()
+
+def download(loadable, **_):
+    threading.Thread(target=threading.Event().wait).start()  # Python waits for it
+    downloading.set()
+    threading.Event().wait()
+
+models = Models(Catalogue((Loadable("a", "a"),)), download)
+with cutting_off(models), models.start():
+    models.ask("a")
+    downloading.wait()
+    raise {ending}
+"""
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"), [("KeyboardInterrupt", 130), ("SystemExit(143)", 143)]
+)
+def test_a_download_that_cannot_be_interrupted_is_cut_off(ending: str, status: int) -> None:
+    command = [sys.executable, "-c", STUCK.format(ending=ending)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
 def children(server: ServeProcess) -> list[int]:
     return [child.pid for child in psutil.Process(server.process.pid).children(recursive=True)]
 

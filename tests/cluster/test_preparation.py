@@ -24,7 +24,15 @@ from tbcluster.cluster.status import planned_stages
 from tbcluster.core import StageRange
 from tbcluster.demo import MODEL_PATH
 from tbcluster.errors import ClusterClosedError, DoesNotFitError, PlanError
-from tbcluster.machine import LinkView, Machine, NodeState, NodeView, PathMeasurement, RackView
+from tbcluster.machine import (
+    Compute,
+    LinkView,
+    Machine,
+    NodeState,
+    NodeView,
+    PathMeasurement,
+    RackView,
+)
 from tbcluster.machine import Path as NetworkPath
 from tbcluster.planner.nodes import NodeSpeed, SpeedSource
 from tbcluster.planner.plan import Plan, Wishes
@@ -40,7 +48,8 @@ LINKS = (LinkView("head", "mini2", (PATH,)), LinkView("mini2", "head", (PATH,)))
 
 
 def node(name: str, memory_bytes: int = 4 * GIB) -> NodeView:
-    machine = Machine(name, "macOS", "arm64", "0", "3.11", memory_bytes=memory_bytes)
+    compute = Compute("CPU", "a device", memory_bytes, None, "1", "1")
+    machine = Machine(name, "macOS", "arm64", "0", "3.11", compute=compute)
     return NodeView(name, name, NodeState.ONLINE, is_head=name == "head", machine=machine)
 
 
@@ -128,6 +137,19 @@ def test_what_other_models_hold_is_not_there(model: Path) -> None:
     assert full.plans == []
 
 
+@pytest.mark.parametrize(
+    ("bits", "streams", "is_told"), [(None, 40, True), (8, 100, True), (4, 160, False)]
+)
+def test_fewer_bits_than_the_caches_have_are_a_way_out(
+    model: Path, bits: int | None, streams: int, is_told: bool
+) -> None:
+    wishes = Wishes(context=1024, streams=streams)
+    order = Order(model, kv=KvOptions(bits=bits), wishes=wishes, memory_bytes=200 << 20)
+    with pytest.raises(DoesNotFitError) as caught:
+        Bench(order).run()
+    assert ("--kv-bits" in " ".join(caught.value.remedies)) == is_told
+
+
 def test_this_machine_is_as_fast_as_it_was_measured_to_be(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +165,7 @@ def test_this_machine_is_as_fast_as_it_was_measured_to_be(
 
 
 def test_kv_memory_by_hand_is_in_the_plan(model: Path) -> None:
-    plan = Bench(Order(model, KvOptions(memory_bytes=2**22))).run().plan
+    plan = Bench(Order(model, kv=KvOptions(memory_bytes=2**22))).run().plan
     assert {stage.kv_bytes for stage in plan.replicas[0].stages} == {2**22}
 
 

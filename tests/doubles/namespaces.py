@@ -104,6 +104,13 @@ class Network:
         qdisc = ["qdisc", "replace", "dev", interface, "root", "tbf", *bucket]
         _run("tc", "-n", self.namespace(node), *qdisc)
 
+    def swallow(self, node: str, address: str, *, ends: bool = False) -> None:
+        """What the node sends to an IPv4 address goes astray, as behind a firewall; or no more."""
+        # To a card that nobody has.
+        nobody = ["lladdr", "02:00:00:00:00:fe", "nud", "permanent"]
+        what = ["del", address] if ends else ["replace", address, *nobody]
+        self._ip(node, "neigh", *what, "dev", "eth0")
+
     def cut(self, node: str, interface: str) -> None:
         """Unplug what is plugged in there; the other end loses its carrier."""
         self._ip(node, "link", "set", interface, "down")

@@ -64,7 +64,7 @@ class ShelfDouble:
 
     def __init__(self) -> None:
         self.files: dict[tuple[str, str, str], HeldFile] = {}
-        self.ledgers: dict[tuple[str, str], bytes] = {}
+        self.ledgers: dict[tuple[str, str], Path] = {}
 
     def put(self, name: str, path: Path, *ranges: tuple[int, int]) -> None:
         """A file of org/tiny, revision abc."""
@@ -74,5 +74,9 @@ class ShelfDouble:
     def find(self, model: str, revision: str, file: str) -> HeldFile | None:
         return self.files.get((model, revision, file))
 
-    def ledger(self, model: str, revision: str) -> bytes | None:
-        return self.ledgers.get((model, revision))
+    def ledger(self, model: str, revision: str) -> HeldFile | None:
+        path = self.ledgers.get((model, revision))
+        if path is None:
+            return None
+        size = path.stat().st_size
+        return HeldFile(path, size, ((0, size),))

@@ -1,8 +1,11 @@
 """Several models on one server: listed, loaded, used at once, unloaded."""
 
+import gc
 import json
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,11 @@ from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.models.catalogue import Catalogue, Loadable
 from tbcluster.cluster.models.models import Models
-from tbcluster.cluster.models.residency import Rules
+from tbcluster.cluster.models.residency import ModelState, Rules
+from tbcluster.cluster.models.views import ModelView
 from tbcluster.demo import MODEL_PATH
 from tbcluster.planner.plan import Plan
+from tbcluster.server.openai.models import model_card
 from tbcluster.server.options import ServerOptions
 from tests.doubles.checkpoints import write_endless_llama
 from tests.doubles.clusters import ScriptedMachine
@@ -40,10 +45,11 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Maker:
-    """Makes clusters of one stage, and counts them."""
+    """Makes clusters of one stage, counts them, and keeps none."""
 
     def __init__(self) -> None:
         self.made: list[str] = []
+        self.newest: weakref.ref[Cluster] | None = None
 
     def __call__(
         self,
@@ -60,6 +66,7 @@ class Maker:
             on_plan=on_plan,
         )
         self.made.append(made.model_name)
+        self.newest = weakref.ref(made)
         return made
 
 
@@ -153,7 +160,9 @@ def test_status_pages_tell_of_each(http: httpx.Client) -> None:
     health = http.get("/health").json()
     assert health["model"] == DEMO
     assert set(health["models"]) == {DEMO, TOY}
-    assert health["models"][TOY]["stages"][0]["state"] == "ready"
+    toy = health["models"][TOY]
+    assert (toy["status"], toy["model"]) == ("ok", TOY)
+    assert (toy["stages"][0]["state"], toy["stages"][0]["replica"]) == ("ready", 0)
     counted = {
         (sample.name, sample.labels.get("model"))
         for family in text_string_to_metric_families(http.get("/metrics").text)
@@ -168,7 +177,7 @@ def test_a_model_is_unloaded_by_force_and_comes_back_with_the_same_words(
     http: httpx.Client, maker: Maker
 ) -> None:
     before = text_of(complete(http, TOY))
-    num_made = len(maker.made)
+    num_made, used = len(maker.made), maker.newest
     body = {"model": TOY, "prompt": PROMPT, "max_tokens": 10**6, "stream": True}
     with http.stream("POST", "/v1/completions", json=body) as answer:
         lines = answer.iter_lines()
@@ -183,6 +192,8 @@ def test_a_model_is_unloaded_by_force_and_comes_back_with_the_same_words(
     assert states(http)[TOY] in ("loading", "loaded")
     assert text_of(complete(http, TOY)) == before
     assert len(maker.made) == num_made + 1
+    assert used is not None
+    wait_until(lambda: gc.collect() >= 0 and used() is None, "nothing is left of the first one")
 
 
 def test_a_request_may_say_how_long_its_model_stays(
@@ -251,6 +262,8 @@ def test_a_model_that_is_not_loaded_is_a_404_with_the_way_out(
     assert "`tbcluster load b`" in error["message"]
     ready = client.get("/ready")
     assert (ready.status_code, ready.json()) == (503, {"status": "unloaded"})
+    health = client.get("/health").json()
+    assert (health["doing"], health["stages"], health["models"]) == (None, [], {})
     shown = client.post("/api/show", json={"model": "b:latest"}).json()
     assert shown["details"]["family"] == "llama"
     assert client.get("/v1/models/b").json()["context_length"] == 1024
@@ -272,6 +285,60 @@ def test_what_does_not_fit_names_the_numbers(bench: tuple[Bench, httpx.Client]) 
     assert "does not fit beside" in status["error"]
     assert load(client, "c", switch=True).json() == {"success": True}
     assert states(client) == {"a": "unloaded", "b": "loaded", "c": "loaded", "huge": "unloaded"}
+
+
+@pytest.fixture
+def waiting_bench() -> Iterator[tuple[Bench, httpx.Client, ThreadPoolExecutor]]:
+    """Models that are loaded when the test says so."""
+    made = Bench(waits=True)
+    with (
+        made.models.start(),
+        LocalServer(made.models) as running,
+        httpx.Client(base_url=running.url, timeout=30) as client,
+        ThreadPoolExecutor() as pool,
+    ):
+        yield made, client, pool
+
+
+def test_loads_that_are_asked_for_at_once_run_one_after_the_other(
+    waiting_bench: tuple[Bench, httpx.Client, ThreadPoolExecutor],
+) -> None:
+    made, client, pool = waiting_bench
+    loads = {name: pool.submit(load, client, name) for name in ("a", "b")}
+    for _ in loads:
+        wait_until(lambda: bool(made.machine.starting), "one is being loaded")
+        (name,) = made.machine.starting
+        health = client.get("/health").json()
+        assert health["models"][name]["status"] == "starting"
+        assert health["models"][name]["doing"] == "loading stage 0"
+        made.machine.newest(name).may_start.set()
+        assert loads[name].result(30).json() == {"success": True}
+    assert made.machine.most_at_once == 1
+
+
+def test_a_load_that_hangs_is_ended_by_unloading(
+    waiting_bench: tuple[Bench, httpx.Client, ThreadPoolExecutor],
+) -> None:
+    made, client, pool = waiting_bench
+    asked = pool.submit(load, client, "a")
+    wait_until(lambda: made.machine.starting == ["a"], "it is being loaded")
+    assert client.get("/ready").json() == {"status": "loading"}
+    unload(client, model="a")
+    refused = asked.result(30)
+    assert refused.status_code == 503
+    assert refused.json()["error"]["message"] == "a was unloaded before it was loaded"
+    assert states(client)["a"] == "unloaded"
+    assert client.get("/v1/models/a").json()["status"] == {"value": "unloaded"}
+
+
+def test_a_model_without_one_of_its_replicas_has_not_failed() -> None:
+    loadable = Loadable("a", "a", MODEL_PATH)
+    lame = ModelView(loadable, ModelState.LOADED, error="replica 1: gone")
+    assert model_card(lame, 0.0)["status"] == {
+        "value": "loaded",
+        "failed": False,
+        "error": "replica 1: gone",
+    }
 
 
 def test_who_waits_too_long_is_asked_to_come_again() -> None:

@@ -85,6 +85,19 @@ def test_a_bad_piece_comes_from_elsewhere_and_the_rest_does_not() -> None:
     assert [found.source for found in everything(agenda)] == [HUB, "one"]
 
 
+def test_what_is_offered_and_denied_twice_comes_from_elsewhere() -> None:
+    agenda = Agenda(dict.fromkeys(PIECES[:1], "one"), NEIGHBOURS)
+    agenda.offer("one", PIECES)
+    for _ in range(2):
+        run = agenda.take()
+        assert run is not None
+        assert run.source == "one"
+        agenda.not_there(run)
+    agenda.offer("one", PIECES)
+    assert {found.source for found in everything(agenda)} == {HUB}
+    assert agenda.is_done
+
+
 def test_what_nobody_has_is_an_error_with_reasons() -> None:
     agenda = Agenda(dict.fromkeys(PIECES, "one"), ["one"])
     agenda.lose(HUB, "offline mode is on")
@@ -103,7 +116,9 @@ def test_all_arrives_once_whatever_fails(sources: dict[Span, str], data: st.Data
     arrived: list[Span] = []
     lost: set[str] = set()
     for _ in range(20):
-        match data.draw(st.sampled_from(["take", "offer", "arrive", "break", "bad", "lose"])):
+        match data.draw(
+            st.sampled_from(["take", "offer", "arrive", "break", "bad", "deny", "lose"])
+        ):
             case "take":
                 if (run := agenda.take()) is not None:
                     assert run.source not in lost
@@ -111,6 +126,12 @@ def test_all_arrives_once_whatever_fails(sources: dict[Span, str], data: st.Data
             case "offer":
                 offered = data.draw(st.lists(st.sampled_from(PIECES)))
                 agenda.offer(data.draw(st.sampled_from(NEIGHBOURS)), offered)
+            case "deny" if running:
+                run = running.pop()
+                if run.source != HUB:
+                    agenda.not_there(run)
+                else:
+                    agenda.ended(run)
             case "lose" if len(lost) < 2:
                 name = data.draw(st.sampled_from(NEIGHBOURS))
                 lost.add(name)

@@ -13,12 +13,13 @@ from huggingface_hub import constants, snapshot_download
 from tbcluster.checkpoint import Span, num_bytes
 from tbcluster.errors import CorruptModelError, DiskFullError, FetchError
 from tbcluster.model.source import check_folder
+from tbcluster.weights import checking
 from tbcluster.weights import hub as hub_client
 from tbcluster.weights.checking import verify
 from tbcluster.weights.fetching import fetch
 from tbcluster.weights.library import ModelSource, open_model_source
 from tbcluster.weights.store import Revision, Store
-from tbcluster.wire.errands import Fetched, Fetching
+from tbcluster.wire.errands import Checking, Fetched, Fetching
 from tests.doubles.hub import HubServer
 from tests.doubles.waiting import wait_until
 from tests.doubles.weights import MODEL, Errand, fetch_spec, layer_spans, whole
@@ -124,11 +125,26 @@ def test_a_killed_fetch_goes_on_where_it_was(
 
 def test_progress_is_reported(hub: HubServer, source: ModelSource, store: Path) -> None:
     hub.mischief.bytes_per_s = 4_000_000
-    steps: list[Fetching] = []
-    fetched = fetch(fetch_spec(source, store, hub.url), steps.append)
+    reports: list[Fetching | Checking] = []
+    fetched = fetch(fetch_spec(source, store, hub.url), reports.append)
+    steps = [report for report in reports if isinstance(report, Fetching)]
     assert len(steps) >= 2
     assert [step.done_bytes for step in steps] == sorted(step.done_bytes for step in steps)
     assert steps[-1].done_bytes == steps[-1].total_bytes == fetched.hub_bytes
+
+
+def test_what_is_hashed_again_is_told(
+    hub: HubServer, source: ModelSource, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a crash, of which the times of the files tell nothing."""
+    fetch(fetch_spec(source, store, hub.url))
+    for file in source.listing.files:
+        os.utime(revision_of(source, store).whole(file.path))
+    monkeypatch.setattr(checking, "REPORT_S", 0.0)
+    reports: list[Fetching | Checking] = []
+    assert fetch(fetch_spec(source, store, hub.url), reports.append).hub_bytes == 0
+    total = source.listing.total_bytes
+    assert Checking(total, total) in reports
 
 
 @pytest.mark.parametrize("is_whole", [True, False])

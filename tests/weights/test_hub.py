@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from tbcluster.checkpoint import ListedFile, Span
 from tbcluster.errors import FetchError, ModelNotFoundError
@@ -28,14 +29,19 @@ def private_hub(
 ) -> Iterator[HubServer]:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     with HubServer(repositories, token=TOKEN) as server:
+        # As HF_ENDPOINT does.
+        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         yield server
 
 
 def test_the_listing_is_pinned_and_holds_what_is_used(hub: HubServer, repositories: Path) -> None:
     (repositories / MODEL / "pytorch_model.bin").write_bytes(b"not used")
     (repositories / MODEL / "modeling.py").write_bytes(b"never run")
+    (repositories / MODEL / ".config.json").write_bytes(b"hidden")
     listing = Hub(hub.url).listing(MODEL)
-    for name in ("pytorch_model.bin", "modeling.py"):
+    for name in ("pytorch_model.bin", "modeling.py", ".config.json"):
         (repositories / MODEL / name).unlink()
     assert len(listing.revision) == 40
     assert listing.source == MODEL
@@ -129,3 +135,27 @@ def test_it_gives_up_in_the_end(
 def test_a_revision_that_is_gone_is_named(hub: HubServer, file: ListedFile) -> None:
     with pytest.raises(FetchError, match="no longer has the files"):
         Hub(hub.url).read(MODEL, "f" * 40, Span(file.path, 0, 10), file.size)
+
+
+def test_a_hub_that_somebody_else_names_is_shown_no_token(
+    hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    listing = Hub(hub.url).listing(MODEL)
+    assert Hub(hub.url).gives(listing)
+    assert hub.seen_tokens == [None]
+
+
+def test_whether_it_gives_a_model_is_asked_once(
+    private_hub: HubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listing = Hub(private_hub.url).listing(MODEL)
+    assert Hub(private_hub.url).gives(listing)
+    assert private_hub.sent_bytes == 1
+    private_hub.mischief.statuses = [503]
+    assert Hub(private_hub.url).gives(listing)
+    monkeypatch.delenv("HF_TOKEN")
+    assert not Hub(private_hub.url).gives(listing)
+    assert not Hub("http://127.0.0.1:9").gives(listing)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert not Hub(private_hub.url).gives(listing)

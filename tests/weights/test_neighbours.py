@@ -142,6 +142,22 @@ def test_a_bad_byte_at_a_neighbour_is_not_taken_over(
     assert_is_same(Path(fetched.folder), repositories / MODEL, whole(source))
 
 
+def test_a_file_that_a_neighbour_has_lost_comes_from_elsewhere(
+    hub: HubServer, source: ModelSource, first: Node, second: Node
+) -> None:
+    """Its ledger still speaks of it."""
+    first.fetch(source, hub.url, all_from(source, HUB))
+    lost = layer_spans(source, 3)[-1].file
+    path = revision_of(source, first.store).find(lost)
+    assert path is not None
+    path.unlink()
+    hub.sent.clear()
+    with first.shared_with(second) as entry:
+        fetched = second.fetch(source, hub.url, all_from(source, "first"), (entry,))
+    assert hub.sent_of(lost) == fetched.hub_bytes > 0
+    assert fetched.hub_bytes + fetched.neighbour_bytes == source.listing.total_bytes
+
+
 def test_a_folder_that_only_the_neighbour_has_is_copied(
     repositories: Path, first: Node, second: Node
 ) -> None:
@@ -211,3 +227,22 @@ def test_a_hub_that_fails_is_replaced_by_a_neighbour(
     with first.shared_with(second) as entry:
         fetched = second.fetch(source, DEAD_HUB, all_from(source, HUB), (entry,))
     assert fetched.neighbour_bytes == source.listing.total_bytes
+
+
+def test_what_nobody_gives_is_not_waited_for_once_the_hub_is_gone(
+    hub: HubServer,
+    source: ModelSource,
+    first: Node,
+    second: Node,
+    impatient: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The neighbour may be waiting for this very node."""
+    second.fetch(source, hub.url, [FetchPart(())])
+    monkeypatch.setattr(watching, "STALLED_S", 60.0)
+    monkeypatch.setattr(watching, "STALLED_WITHOUT_HUB_S", 0.3)
+    with (
+        first.shared_with(second) as entry,
+        pytest.raises(FetchError, match=r"cannot be had from anywhere: .* cannot be read from"),
+    ):
+        second.fetch(source, DEAD_HUB, all_from(source, HUB), (entry,))

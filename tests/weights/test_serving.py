@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from tbcluster.weights import answering, serving
+from tbcluster.weights.neighbour import NeighbourClient
 from tbcluster.weights.resources import Resource, path_of
 from tbcluster.weights.serving import MAX_UNKNOWN, WeightServer
 from tbcluster.wire.control import STOP_LINE, Bound, Failed, decode_report, encode_line
-from tbcluster.wire.errands import Accepted, ShareSpec
+from tbcluster.wire.errands import Accepted, Neighbour, ShareSpec
 from tests.doubles.tls_peers import ShelfDouble, TlsPeer, ask
 from tests.doubles.waiting import wait_until
 
@@ -58,7 +59,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (folder / "model.safetensors").write_bytes(CONTENT)
     shelf.put("model.safetensors", folder / "model.safetensors", (0, len(CONTENT)))
     shelf.put("part.safetensors", folder / "model.safetensors", (0, 100), (200, 300))
-    shelf.ledgers["org/tiny", "abc"] = b"a ledger\n"
+    shelf.ledgers["org/tiny", "abc"] = folder / "ledger"
+    (folder / "ledger").write_bytes(b"a ledger\n")
     with closing(WeightServer(shelf, own.files)) as server:
         server.accept(["no certificate", peer.certificate])
         yield Served(server, shelf, own, peer, stranger)
@@ -68,7 +70,19 @@ def test_files_and_parts_of_them_are_given(served: Served) -> None:
     assert served.get(FILE) == (200, CONTENT)
     assert served.get(FILE, "bytes=1000000-4000000") == (206, CONTENT[1_000_000:4_000_001])
     assert served.get(FILE, f"bytes=0-{len(CONTENT) - 1}") == (206, CONTENT)
+    assert served.get(FILE, "bytes=5000000-") == (206, CONTENT[5_000_000:])
     assert served.get(LEDGER) == (200, b"a ledger\n")
+
+
+def test_of_a_ledger_only_what_is_new_is_asked_for(served: Served) -> None:
+    neighbour = Neighbour("own", "own", ("127.0.0.1",), served.server.port, served.own.certificate)
+    with closing(NeighbourClient(neighbour, "org/tiny", "abc", served.peer.files)) as client:
+        assert client.ledger() == b"a ledger\n"
+        assert client.ledger(2) == b"ledger\n"
+        assert client.ledger(9) == b""
+        assert client.ledger(10) is None
+    with closing(NeighbourClient(neighbour, "org/tiny", "abd", served.peer.files)) as client:
+        assert client.ledger() is None
 
 
 def test_only_what_is_verified_is_given(served: Served) -> None:
@@ -86,7 +100,7 @@ def test_only_what_is_verified_is_given(served: Served) -> None:
         ("/", None, 400),
         (FILE, "bytes=5-4", 416),
         (FILE, "bytes=-5", 416),
-        (FILE, "bytes=5-", 416),
+        (FILE, f"bytes={len(CONTENT)}-", 416),
         (FILE, "bytes=0-1,3-4", 416),
         (FILE, "lines=0-1", 416),
         (FILE, f"bytes=0-{len(CONTENT)}", 416),

@@ -107,17 +107,22 @@ def started(cluster: "Cluster", bars: StageBars) -> Iterator[None]:
 
 def stage_table(cluster: "Cluster") -> Table:
     """Who runs which layers, with what memory."""
+    statuses = cluster.status().stages
+    is_rack = any(status.node is not None for status in statuses)
+    is_replicated = any(status.replica for status in statuses)
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("stage", justify="right")
     table.add_column("layers")
     table.add_column("memory", justify="right")
     table.add_column("on")
-    is_rack = any(status.node is not None for status in cluster.status().stages)
     if is_rack:
         table.add_column("node")
-    for status in cluster.status().stages:
+    if is_replicated:
+        table.add_column("replica", justify="right")
+    for status in statuses:
         memory = f"{status.memory_bytes / 2**20:,.1f} MiB"
         row = [str(status.index), str(status.layers), memory, harmless(status.backend)]
         row += [harmless(status.node or "")] if is_rack else []
+        row += [str(status.replica + 1)] if is_replicated else []
         table.add_row(*map(Text, row))
     return table

@@ -3,18 +3,20 @@
 import ipaddress
 import json
 import logging
+import os
 import re
 import signal
 import socket
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from tbcluster.cli.entry import INTERRUPTED
 from tbcluster.cli.fetch_bars import FetchBars
 from tbcluster.cli.loading import StageBars, console, own_rack, say, stage_table
 from tbcluster.cli.options import (
@@ -50,6 +52,7 @@ from tbcluster.server.keys import KeyFile, KeyRing
 
 if TYPE_CHECKING:
     from tbcluster.cluster.cluster import Cluster
+    from tbcluster.cluster.models.models import Models
     from tbcluster.server.serving import Server
 
 DEFAULT_PORT = 8080
@@ -204,7 +207,11 @@ def serve(
     )
     server = serving.Server(served, options, on_note=say)
     end_on_signals(server)
-    with serving.listen(host, port) as listener, server.answering(listener):
+    with (
+        cutting_off(served),
+        serving.listen(host, port) as listener,
+        server.answering(listener),
+    ):
         if ring is None and not is_loopback(host):
             console.print(
                 f"[yellow]{host} can be reached from other machines and the endpoint asks for no "
@@ -219,8 +226,27 @@ def serve(
             for loadable in catalogue.given[1:]:
                 served.ask(loadable.name)
             server.open()
-            announce(clusters, listener, asks_keys=ring is not None)
+            announce(
+                clusters,
+                listener,
+                asks_keys=ring is not None,
+                has_others=not catalogue.is_single,
+            )
             server.wait()
+
+
+@contextmanager
+def cutting_off(served: "Models") -> Iterator[None]:
+    """Huggingface's downloads cannot be interrupted, and Python waits for their threads before it
+    exits: a server that was told to end does not."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit) as ending:
+        if served.is_stuck:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(INTERRUPTED if isinstance(ending, KeyboardInterrupt) else TERMINATED)
+        raise
 
 
 def end_on_signals(server: "Server") -> None:
@@ -287,7 +313,9 @@ def kv_line(cluster: "Cluster") -> str:
     return f"KV caches may take {', '.join(budgets)} MiB, stage by stage{upto}"
 
 
-def announce(clusters: "Sequence[Cluster]", listener: socket.socket, *, asks_keys: bool) -> None:
+def announce(
+    clusters: "Sequence[Cluster]", listener: socket.socket, *, asks_keys: bool, has_others: bool
+) -> None:
     """Say what runs where, and how to try it."""
     host, port = listener.getsockname()[:2]
     is_everywhere = ipaddress.ip_address(host).is_unspecified
@@ -301,6 +329,8 @@ def announce(clusters: "Sequence[Cluster]", listener: socket.socket, *, asks_key
             f"`tbcluster load NAME --url {url}`",
             soft_wrap=True,
         )
+    elif has_others:
+        console.print(f"\nOther models: `tbcluster models --url {url}` lists them", soft_wrap=True)
     if is_everywhere:
         console.print(f"\nOther machines reach it at http://{socket.gethostname()}:{port}")
     console.print("\nCtrl-C ends it.")

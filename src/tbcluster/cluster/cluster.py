@@ -43,7 +43,8 @@ class Cluster:
     Args:
         model: A folder, a Hugging Face id, or None for the bundled model.
         name: What clients call it; None for the id, or the folder's own name.
-        stages: How many in each replica; None for two, or on a rack for the best number of both.
+        stages: How many in each replica, of which there then is one unless more are wished for;
+            None for two, or on a rack for the best number of both.
         kv: How the KV caches are kept.
         rack: The nodes that run the stages, started by the caller and still the caller's to end;
             None for this machine alone.

@@ -97,11 +97,9 @@ def rack_of_file(file: RackFile, kind: str) -> PlanRack:
 
 
 def memory_for_models(machine: Machine | None) -> int:
-    """Bytes that models may take there: what MLX says; all memory where it says nothing."""
-    if machine is None:
-        return 0
-    compute = machine.compute
-    return compute.working_set_bytes if compute is not None else machine.memory_bytes
+    """Bytes that models may take there: what MLX says; none where it does not run."""
+    compute = machine.compute if machine is not None else None
+    return compute.working_set_bytes if compute is not None else 0
 
 
 def speed_by_name(machine: Machine | None, kind: str) -> NodeSpeed:

@@ -134,12 +134,13 @@ class Preparation:
         for note in opened.notes:
             self._on_note(note)
         nodes = self._nodes(opened)
-        wishes = replace(order.wishes, kv_memory_bytes=order.kv.memory_bytes)
+        kv = order.kv
+        wishes = replace(order.wishes, kv_memory_bytes=kv.memory_bytes, kv_bits=kv.bits)
         make = plan_here if rack is None else plan_model
         self.plan = make(opened, nodes, wishes, order.by_hand)
         self._on_plan(self.plan)
         folders = None if rack is None else self._fetch(opened, self.plan, rack)
-        replicas = served_models(opened, self.plan, order.kv, folders)
+        replicas = served_models(opened, self.plan, kv, folders)
         return Prepared(opened, nodes, self.plan, replicas)
 
     def _nodes(self, opened: OpenedModel) -> PlanRack:

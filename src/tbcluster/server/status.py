@@ -85,7 +85,11 @@ def health_facts(models: Models) -> dict[str, Any]:
 
 def _model_facts(cluster: Cluster) -> dict[str, Any]:
     status = cluster.status()
-    return {"status": status.state.value, **_facts(status, cluster)}
+    return {"status": _word(status.state), **_facts(status, cluster)}
+
+
+def _word(state: ClusterState) -> str:
+    return "ok" if state is ClusterState.READY else state.value
 
 
 def _facts(status: ClusterStatus, cluster: Cluster | None) -> dict[str, Any]:

@@ -74,6 +74,8 @@ class Agenda:
 
     def offer(self, neighbour: str, pieces: Iterable[Span]) -> bool:
         """It has these; whether any of them was waited for, of it or of another one."""
+        if neighbour in self._lost:
+            return False
         offered = set(pieces)
         self._offered[neighbour] |= offered
         arrived: set[Span] = set()

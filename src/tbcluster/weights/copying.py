@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from tbcluster.checkpoint import Listing, Span
@@ -24,7 +25,7 @@ TICK_S = 0.2
 END_S = 2.0
 # What a crash may cost: bytes and seconds of what arrived last. Others wait as long to copy it.
 SEAL_BYTES = 64 * 1024**2
-SEAL_S = 1.0
+SEAL_S = 0.5
 # Copies from a neighbour that fail one after another before it counts as lost.
 MAX_TROUBLES = 4
 
@@ -107,7 +108,7 @@ class Copiers:
         """
         workers = [self._thread(self._work) for _ in range(NUM_THREADS)]
         for watch in self._watches.values():
-            self._thread(lambda watch=watch: watch.run(self._stopped))
+            self._thread(partial(watch.run, self._stopped))
         sealer = self._thread(self._seal_on)
         try:
             with self._changed:

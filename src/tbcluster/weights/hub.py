@@ -1,7 +1,8 @@
 """Reading from the Hugging Face hub: what a model consists of, and ranges of its files' bytes.
 
-`HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are honoured. A token goes to the hub's own host
-only: httpx takes it off when it follows a redirect to another one.
+`HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` are honoured. A token goes to the hub of this
+machine's own settings only, whoever names another one, and to no other host: httpx takes it off
+when it follows a redirect.
 """
 
 import time
@@ -58,7 +59,9 @@ class Hub:
     def __init__(self, endpoint: str = "", sleep: Callable[[float], None] = time.sleep) -> None:
         self.endpoint = endpoint.rstrip("/") or constants.ENDPOINT
         self._sleep = sleep
-        self._api = HfApi(endpoint=self.endpoint)
+        # False: none at all, even if there is one.
+        self._token = None if self.endpoint == constants.ENDPOINT.rstrip("/") else False
+        self._api = HfApi(endpoint=self.endpoint, token=self._token)
 
     def listing(self, model: str) -> Listing:
         """What a model consists of now; the headers of its weights are not known from this.
@@ -131,7 +134,7 @@ class Hub:
     def _read(
         self, url: str, span: Span, file_bytes: int, connect_s: float = CONNECT_S
     ) -> Iterator[bytes]:
-        headers = build_hf_headers(library_name="tbcluster")
+        headers = build_hf_headers(token=self._token, library_name="tbcluster")
         headers["Accept-Encoding"] = "identity"
         is_all = (span.offset, span.length) == (0, file_bytes)
         if not is_all:

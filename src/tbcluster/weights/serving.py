@@ -18,6 +18,7 @@ from io import RawIOBase
 from pathlib import Path
 
 from tbcluster.errors import FetchError, WireError
+from tbcluster.hardware.open_files import raise_open_files
 from tbcluster.weights.answering import Conversation, Shelf
 from tbcluster.weights.parent import meet_agent
 from tbcluster.weights.shelf import StoreShelf
@@ -29,7 +30,10 @@ logger = logging.getLogger(__name__)
 
 HANDSHAKE_S = 5.0
 LOOK_S = 0.5
-MAX_CONNECTIONS = 96
+# Each node that copies has some ten.
+MAX_CONNECTIONS = 512
+# Beside connections, each of which reads a file.
+OTHER_FILES = 64
 # Of them before anyone has shown a certificate, from one address.
 MAX_UNKNOWN = 16
 
@@ -116,9 +120,15 @@ class WeightServer:
                 return
             self._guests.add(guest)
             self._unknown[guest.host] += 1
-        threading.Thread(
+        thread = threading.Thread(
             target=self._serve, args=(guest,), name="weights-copy", daemon=True
-        ).start()
+        )
+        try:
+            thread.start()
+        except RuntimeError as error:  # the system has no room for another one
+            logger.warning("%s cannot be answered: %s", guest.host, error)
+            self._know(guest)
+            self._forget(guest)
 
     def _serve(self, guest: _Guest) -> None:
         try:
@@ -128,9 +138,7 @@ class WeightServer:
         except (OSError, ValueError) as error:
             logger.info("%s: %s", guest.host, error)
         finally:
-            with self._lock:
-                self._guests.discard(guest)
-            guest.socket.close()
+            self._forget(guest)
 
     def _meet(self, guest: _Guest) -> ssl.SSLSocket | None:
         """Shake hands; None for one whose certificate is accepted no more."""
@@ -142,12 +150,21 @@ class WeightServer:
             guest.socket = secured
             secured.do_handshake()
         finally:
-            with self._lock:
-                self._unknown[guest.host] -= 1
-                self._unknown += Counter()  # drops those that are zero
+            self._know(guest)
         with self._lock:
             guest.shown = secured.getpeercert(binary_form=True)
             return secured if shows_one_of(secured, self._accepted) else None
+
+    def _know(self, guest: _Guest) -> None:
+        """It counts no more among those who have not shown anything yet."""
+        with self._lock:
+            self._unknown[guest.host] -= 1
+            self._unknown += Counter()  # drops those that are zero
+
+    def _forget(self, guest: _Guest) -> None:
+        with self._lock:
+            self._guests.discard(guest)
+        guest.socket.close()
 
 
 def main() -> int:
@@ -156,6 +173,7 @@ def main() -> int:
     line = lines.readline()
     if not line.endswith(b"\n"):
         return 0
+    raise_open_files(2 * MAX_CONNECTIONS + OTHER_FILES)
     try:
         spec = decode_spec(line, ShareSpec)
         server = WeightServer(StoreShelf(Path(spec.store)), spec.tls_files, spec.port)

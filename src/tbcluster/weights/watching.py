@@ -58,7 +58,7 @@ class Watch:
     def run(self, stopped: threading.Event) -> None:
         """Until that is set, or the neighbour is lost."""
         try:
-            while not stopped.is_set():
+            while not (stopped.is_set() or self._agenda.is_lost(self._name)):
                 if (why := self._look()) is not None:
                     self._on_lost(self._name, why)
                     return

@@ -99,6 +99,34 @@ def test_memory_is_counted_by_node_without_those_that_go() -> None:
     assert residency.taken(without=("a",)) == {"mini1": ONE_GIB}
 
 
+def test_a_model_that_leaves_will_make_room_whoever_asked() -> None:
+    residency = loaded("a", rules=Rules(max_loaded=1))
+    assert ways(residency, makes_room=False) == []
+    assert not residency.may_get_room()
+    before = residency.in_the_way()
+    residency.leave("a")
+    assert residency.may_get_room()
+    residency.left("a")
+    assert residency.in_the_way() != before
+    assert residency.ways() == [()]
+
+
+def test_a_load_that_was_given_up_may_be_wanted_again() -> None:
+    residency = Residency()
+    residency.ask("a", makes_room=False)
+    residency.begin("a")
+    assert residency.stop()
+    assert not residency.stop()
+    assert residency.state("a") is ModelState.UNLOADING
+    residency.ask("a", makes_room=False)
+    assert residency.next_load() is None
+    residency.end("a", 0.0, None)
+    assert residency.next_load() == "a"
+    residency.begin("a")
+    assert residency.state("a") is ModelState.LOADING
+    assert not residency.is_stopped
+
+
 def test_who_waits_can_be_withdrawn() -> None:
     residency = Residency()
     residency.ask("a", makes_room=False)
@@ -168,10 +196,17 @@ class AnyHistory(RuleBasedStateMachine):
             self.residency.end(name, self.now, None)
 
     @precondition(lambda self: self.residency.loading is not None)
+    @rule()
+    def stop(self) -> None:
+        self.residency.stop()
+        assert self.residency.is_stopped
+
+    @precondition(lambda self: self.residency.loading is not None)
     @rule(works=st.booleans())
     def end(self, works: bool) -> None:
         name = self.residency.loading
         assert name is not None
+        works = works and not self.residency.is_stopped
         self.residency.end(name, self.now, {"mini1": 1} if works else None)
 
     @rule(name=st.sampled_from(NAMES))

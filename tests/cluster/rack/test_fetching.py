@@ -19,6 +19,7 @@ from tbcluster.errors import ClusterClosedError, DiskFullError, FetchError, Rack
 from tbcluster.weights.library import ModelSource
 from tbcluster.wire.control import Failed, Report
 from tbcluster.wire.errands import (
+    Checking,
     Fetched,
     Fetching,
     FetchPart,
@@ -144,12 +145,13 @@ class FetchingAgent:
         self.agent.say(msgspec.structs.replace(message, serial=next(self._serials)))
 
 
-def holds(*spans: Span, then: Answer) -> Answer:
+def holds(*spans: Span, then: Answer, reaches_hub: Callable[[], bool] = lambda: False) -> Answer:
     """Answers the survey with these spans, and a fetch as `then` does."""
 
     def answer(spec: SurveySpec | FetchSpec) -> list[Report | str]:
         if isinstance(spec, SurveySpec):
-            return [Surveyed(spans), "ended with status 0"]
+            surveyed = Surveyed(spans, spec.tries_hub and reaches_hub())
+            return [surveyed, "ended with status 0"]
         return then(spec)
 
     return answer
@@ -230,7 +232,93 @@ def test_a_node_without_a_server_is_no_neighbour(rack: RackOfScripts, source: Mo
     assert spec.parts == (FetchPart(always(source)),)
 
 
+def sources(spec: FetchSpec) -> dict[str, int]:
+    """Bytes that come from each."""
+    return {part.source: num_bytes(part.spans) for part in spec.parts}
+
+
+def test_one_that_reaches_the_hub_fetches_for_one_that_does_not(
+    rack: RackOfScripts, source: ModelSource
+) -> None:
+    """Though it needs nothing itself."""
+    one = FetchingAgent(rack, "one", 1, holds(then=fetches(), reaches_hub=lambda: True))
+    two = FetchingAgent(rack, "two", 2, holds(then=fetches("/views/two")))
+    await_links(rack, 2)
+    a = tensor(source, 0)
+    fetch = RackFetch(rack.plane, source, {rack.id("two"): [a]}, hub="http://hub")
+    assert fetch.run() == {rack.id("two"): "/views/two"}
+    all_bytes = num_bytes([a, *always(source)])
+    assert sources(one.fetches[0]) == {"": all_bytes}
+    assert sources(two.fetches[0]) == {rack.id("one"): all_bytes}
+    asked = [spec for spec in one.specs if isinstance(spec, SurveySpec) and spec.tries_hub]
+    assert [spec.hub for spec in asked] == ["http://hub"]
+    assert {status.node: status.total_bytes for status in fetch.statuses} == {
+        "one": all_bytes,
+        "two": all_bytes,
+    }
+
+
+def test_the_hub_is_not_tried_for_what_is_there(rack: RackOfScripts, source: ModelSource) -> None:
+    one = FetchingAgent(rack, "one", 1, holds(*always(source), then=fetches()))
+    two = FetchingAgent(rack, "two", 2, holds(then=fetches()))
+    await_links(rack, 2)
+    RackFetch(rack.plane, source, {rack.id("two"): []}).run()
+    specs = [*one.specs, *two.specs]
+    assert not any(isinstance(spec, SurveySpec) and spec.tries_hub for spec in specs)
+
+
+def test_what_is_being_hashed_is_shown(rack: RackOfScripts, source: ModelSource) -> None:
+    def answer(spec: SurveySpec | FetchSpec) -> list[Report | str]:
+        if isinstance(spec, SurveySpec):
+            return [Checking(3, 70), Surveyed(()), "ended with status 0"]
+        return [Checking(30, 90), *fetches()(spec)]
+
+    FetchingAgent(rack, "one", 1, answer)
+    seen: list[FetchStatus] = []
+    fetch = RackFetch(rack.plane, source, {rack.id("one"): []})
+    fetch.run(lambda statuses: seen.append(statuses[0]))
+    checks = [(one.done_bytes, one.total_bytes) for one in seen if one.is_checking]
+    assert checks == [(3, 70), (30, 90)]
+    assert seen[-1].is_done
+    assert seen[-1].total_bytes == num_bytes(always(source))
+
+
 # What goes wrong
+
+
+def test_the_share_of_one_that_loses_the_hub_is_fetched_by_another(
+    rack: RackOfScripts, source: ModelSource
+) -> None:
+    is_cut = False
+
+    def loses_it(spec: SurveySpec | FetchSpec) -> list[Report | str]:
+        nonlocal is_cut
+        if not is_cut:
+            is_cut = True
+            return [Failed("FetchError", "the hub is gone"), "ended with status 1"]
+        return fetches("/views/two")(spec)
+
+    one = FetchingAgent(rack, "one", 1, holds(then=fetches(), reaches_hub=lambda: True))
+    two = FetchingAgent(rack, "two", 2, holds(then=loses_it, reaches_hub=lambda: not is_cut))
+    await_links(rack, 2)
+    fetch = RackFetch(rack.plane, source, {rack.id("two"): []})
+    assert fetch.run() == {rack.id("two"): "/views/two"}
+    first, second = two.fetches
+    assert sources(first) == {"": num_bytes(always(source))}
+    assert sources(second) == {rack.id("one"): num_bytes(always(source))}
+    assert sources(one.fetches[0]) == {"": num_bytes(always(source))}
+
+
+def test_when_nobody_else_reaches_the_hub_the_failure_is_told(
+    rack: RackOfScripts, source: ModelSource
+) -> None:
+    failure = Failed("FetchError", "the hub is gone")
+    for number, name in enumerate(("one", "two"), 1):
+        answer = holds(then=lambda _: [failure, "ended with status 1"], reaches_hub=lambda: True)
+        FetchingAgent(rack, name, number, answer)
+    await_links(rack, 2)
+    with pytest.raises(FetchError, match="one: the hub is gone"):
+        RackFetch(rack.plane, source, {rack.id("one"): []}).run()
 
 
 def test_a_process_that_dies_is_started_again(rack: RackOfScripts, source: ModelSource) -> None:

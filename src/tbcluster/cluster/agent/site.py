@@ -97,8 +97,12 @@ def _keep(path: Path, text: str) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except FileExistsError:
         return
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
+    try:
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(text)
+    except OSError:  # a part of it must not pass for all
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _exists(path: Path) -> bool:

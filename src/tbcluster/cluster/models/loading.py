@@ -75,8 +75,13 @@ class Loader:
     def join(self) -> None:
         """Wait for the thread, once the shelf is closed; not for ever, since a download cannot be
         interrupted."""
-        if self._thread.is_alive():
+        if self.is_running:
             self._thread.join(CLOSE_PATIENCE_S)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread has been started and has not ended."""
+        return self._thread.is_alive()
 
     def ask(self, loadable: Loadable, *, makes_room: bool) -> "Future[None]":
         """Queue a model; see `Models.ask`."""

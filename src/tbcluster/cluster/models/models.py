@@ -82,6 +82,11 @@ class Models:
         self._loader.join()
         self._loader.stop_all("the server is shutting down")
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether a load has not ended, though all were told to."""
+        return self._shelf.is_closed and self._loader.is_running
+
     def __enter__(self) -> Self:
         return self
 
