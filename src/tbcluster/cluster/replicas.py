@@ -185,5 +185,5 @@ class ReplicaSet:
                 # From now on it makes no sense to send a request again.
                 replica.engine.close(error)
             return error
-        logger.error("replica %d: %s; the others go on without it", index, error)
+        logger.error("replica %d: %s; the others go on without it", index + 1, error)
         return StageLostError(f"a replica has failed ({error}): send the request again")
