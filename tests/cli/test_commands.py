@@ -62,6 +62,7 @@ def test_the_printed_curl_streams_a_right_answer() -> None:
     ("arguments", "words"),
     [
         (["--max-body", "0"], "0 bytes hold no request"),
+        (["--idle-unload", "0"], "more than 0 minutes"),
         (["--cors-origin", "chat.example"], "'chat.example' is no origin"),
         (["--cors-origin", "https://chat.example/page"], "is no origin"),
     ],

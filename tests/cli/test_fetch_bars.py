@@ -1,13 +1,16 @@
 """Fetching on the screen."""
 
 import io
+import re
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from tbcluster.cli import fetch_bars
-from tbcluster.cli.fetch_bars import FetchBars, decimal, fetch_line, fetch_table
+from tbcluster.cli.fetch_bars import FetchBars, fetch_line, fetch_table
 from tbcluster.cluster.rack.fetching import FetchStatus
+from tbcluster.weights.amounts import decimal
 
 HALF = FetchStatus("mini1", 5 * 10**9, 10**10, held_bytes=10**9, hub_bytes=4 * 10**9)
 WHOLE = FetchStatus("mini[2]", 2 * 10**9, 2 * 10**9, neighbour_bytes=2 * 10**9, is_done=True)
@@ -36,10 +39,26 @@ def test_each_node_has_a_bar_until_the_end(screen: io.StringIO) -> None:
     assert len(screen.getvalue()) == before
 
 
-def test_nothing_is_drawn_into_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_bar_tells_neither_speed_nor_time(screen: io.StringIO) -> None:
     with FetchBars() as bars:
-        bars.show([HALF])
-    assert "mini1" not in capsys.readouterr().err
+        bars.show([HALF, WHOLE])
+    lines = [line for line in screen.getvalue().split("\n") if "mini[2]" in line]
+    assert "2.0/2.0 GB" in lines[-1]
+    assert not re.search(r"\?|-:--|0:00", lines[-1].partition("GB")[2]), lines[-1]
+
+
+def test_into_a_file_goes_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 5.0
+    moving = replace(HALF, bytes_per_s=2.5e8)
+    with FetchBars(lambda: now) as bars:
+        bars.show([moving, WHOLE])
+        now += 9
+        bars.show([moving, WHOLE])
+        assert not capsys.readouterr().err
+        now += 1
+        bars.show([moving, WHOLE])
+        bars.show([moving, WHOLE])
+    assert capsys.readouterr().err == "mini1: 5 GB of 10 GB there, 250 MB/s\n"
 
 
 def test_what_came_from_where() -> None:

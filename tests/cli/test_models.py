@@ -1,6 +1,9 @@
 """`tbcluster models`, `load` and `unload` against a server that begins with none loaded."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +11,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tbcluster.cli.main import app
+from tbcluster.cli.models import state_words, watching
 from tbcluster.errors import EndpointError
 from tests.cli.test_commands import run
 from tests.doubles.checkpoints import write_llama
@@ -57,6 +61,38 @@ def test_models_are_listed_loaded_and_unloaded(server: ServeProcess) -> None:
     unloaded = invoke("unload", "owner/toy", "--force", url=server.url)
     assert (unloaded.exit_code, unloaded.stderr.strip()) == (0, "owner/toy is unloaded.")
     assert states() == {"broken": "unloaded", "owner/toy": "unloaded"}
+
+
+def test_who_stops_watching_a_load_is_told_that_it_goes_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(KeyboardInterrupt), watching("toy", "http://mini:1"):
+        raise KeyboardInterrupt
+    said = " ".join(capsys.readouterr().err.split())
+    assert "goes on loading toy: `tbcluster unload toy --url http://mini:1` stops it" in said
+
+
+def test_a_table_has_the_first_sentence_of_a_reason() -> None:
+    words = "big does not fit: it needs 3 GiB, and 2.5 GiB are there; 1 GiB is missing; do this"
+    assert state_words({"value": "unloaded", "error": words}) == (
+        "unloaded: big does not fit: it needs 3 GiB, and 2.5 GiB are there"
+    )
+    assert len(state_words({"value": "unloaded", "error": "x" * 1000})) < 120
+
+
+def test_notes_that_nobody_reads_end_nothing() -> None:
+    code = (
+        "from tbcluster.cli.loading import say\nfor _ in range(3): say('a note')\nprint('goes on')"
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=writing, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stdout) == (0, b"goes on\n")
 
 
 def test_what_is_wrong_is_a_sentence(server: ServeProcess) -> None:

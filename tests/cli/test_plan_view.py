@@ -23,9 +23,16 @@ from tbcluster.planner.plan import Plan
 from tests.doubles.plans import GIB, ONE, PROFILE, RACK, TWO, replica, stage
 
 
-def shown(plan: Plan, width: int = 80, encoding: str = "utf-8") -> str:
+def shown(plan: Plan, width: int = 80, encoding: str = "utf-8", *, is_terminal: bool = True) -> str:
     file = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
-    show_plan(Console(file=file, width=width, highlight=False), plan, PROFILE, RACK)
+    screen = Console(
+        file=file,
+        width=width,
+        highlight=False,
+        force_terminal=is_terminal,
+        color_system=None,
+    )
+    show_plan(screen, plan, PROFILE, RACK)
     file.seek(0)
     return file.read()
 
@@ -57,6 +64,24 @@ def test_every_fact_is_there_at_every_width(width: int) -> None:
         assert fact in flat, fact
     if width >= 60:
         assert "42 of 48 GiB" in flat
+
+
+def test_prose_is_not_wrapped_where_no_terminal_is() -> None:
+    why = "it " + "is long " * 20 + "because it has to be"
+    text = shown(replace(ONE, reasons=(why,)), width=40, is_terminal=False)
+    assert f"  {why}" in text.splitlines()
+    prose = text[text.index("predicted") :].splitlines()
+    assert prose == [line.rstrip() for line in prose]
+
+
+def test_the_columns_of_times_say_what_they_count() -> None:
+    said = "decode: a step of 1 stream (2 take turns in 2 groups) at 4,096 tokens"
+    assert said in shown(ONE, 140)
+    assert shown(TWO, 140).count(said) == 1
+    alone = replace(ONE, replicas=(replica(stage("mini1", 6, 7)),))
+    text = shown(alone, 140)
+    assert "decode: a step of 2 streams at 4,096 tokens" in text
+    assert "mini1  6 " in text
 
 
 def test_one_replica_has_no_number_and_measured_nodes_no_note() -> None:
@@ -100,6 +125,15 @@ def test_a_dense_model_uses_all_its_parameters() -> None:
     )
 
 
+def test_widened_weights_are_told_from_their_files() -> None:
+    (line, other) = (
+        model_line(replace(PROFILE, weight_kind="bfloat16", file_bytes=size))
+        for size in (17 * GIB, 33 * GIB)
+    )
+    assert line.endswith("34 GiB of weights (bfloat16, widened on loading from files of 17 GiB)")
+    assert other.endswith("34 GiB of weights (bfloat16)")
+
+
 @given(
     parts=st.lists(st.integers(0, 10**13), min_size=5, max_size=5),
     width=st.integers(10, 60),
@@ -118,6 +152,7 @@ def test_amounts() -> None:
         "512 MiB",
         "37.4 GiB",
     ]
+    assert size(1249.9 * GIB) == "1,249.9 GiB"
     assert part_of(37 * GIB, 48 * GIB) == "37 of 48 GiB"
     assert part_of(2**20, 48 * GIB) == "1.0 MiB of 48 GiB"
     assert [seconds(3.1e-4), seconds(0.0123), seconds(61.2)] == ["310 us", "12.3 ms", "61.2 s"]

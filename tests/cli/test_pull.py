@@ -3,8 +3,10 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from tests.cli.test_commands import run
 from tests.doubles.checkpoints import LlamaSizes, write_llama
 from tests.doubles.hub import HubServer
 from tests.doubles.trusted import TrustedHead
+from tests.doubles.waiting import wait_until
 
 MODEL = "owner/toy"
 SIZES = LlamaSizes(num_hidden_layers=4, hidden_size=128, vocab_size=2000)
@@ -64,16 +67,46 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("model*.safetensors"))
 
 
-def test_on_one_machine_all_of_it_goes_into_the_cache(user: User) -> None:
+def test_on_one_machine_all_of_it_goes_into_the_cache_and_what_is_bad_anew(
+    user: User, hub: HubServer
+) -> None:
     done = user.pull(MODEL, "--verify")
     assert done.returncode == 0, done.stderr
     (snapshot,) = user.cache.glob("hub/models--owner--toy/snapshots/*")
     assert f"all of {MODEL} is in {snapshot}" in done.stderr.replace("\n", "")
-    assert "are what the hub has" in done.stderr
-    spoil(weight_files(snapshot)[0].resolve())
+    assert "have the hub's SHA-256" in done.stderr.replace("\n", " ")
+    good, bad = weight_files(snapshot)
+    spoil(bad.resolve())
+    before = hub.sent_of(good.name), hub.sent_of(bad.name)
     done = user.pull(MODEL, "--verify")
-    assert done.returncode == 1
-    assert "is not what the hub has" in done.stderr.replace("\n", " ")
+    assert done.returncode == 0, done.stderr
+    assert f"fetched anew: {bad.name}" in done.stderr.replace("\n", " ")
+    assert bad.read_bytes() == (hub.folder / MODEL / bad.name).read_bytes()
+    sent = hub.sent_of(good.name) - before[0], hub.sent_of(bad.name) - before[1]
+    assert sent == (0, bad.stat().st_size)
+
+
+def test_ctrl_c_ends_a_download_at_once_and_it_goes_on_later(user: User, hub: HubServer) -> None:
+    size = (hub.folder / MODEL / "model-00001-of-00002.safetensors").stat().st_size
+    before = hub.sent_bytes
+    hub.mischief.bytes_per_s = 300_000
+    try:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tbcluster", "pull", MODEL],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **user.env},
+        )
+        wait_until(lambda: hub.sent_bytes - before > size // 4, "some of it is there")
+        started = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert time.monotonic() - started < 3
+    finally:
+        hub.mischief.bytes_per_s = 0
+    assert process.returncode == 130
+    assert "goes on from there" in said.replace("\n", " ")
+    assert "Traceback" not in said
 
 
 def test_what_is_not_all_here_is_not_called_wrong(user: User) -> None:

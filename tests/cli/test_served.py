@@ -5,9 +5,15 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from tbcluster.cli.served import LOOK_AGAIN_S, HeldHere, catalogue_of
+from tbcluster.cli.fetch_bars import FetchBars
+from tbcluster.cli.loading import StageBars
+from tbcluster.cli.served import LOOK_AGAIN_S, ClusterMaker, HeldHere, catalogue_of
+from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.models.catalogue import Loadable
+from tbcluster.cluster.plan_request import PlanRequest
+from tbcluster.core import StageRange
 from tbcluster.errors import ModelError, ModelNotFoundError
+from tbcluster.planner.plan import Wishes
 from tests.doubles.checkpoints import write_llama
 
 HELD = "owner/held"
@@ -33,6 +39,37 @@ def test_named_models_come_first_and_keep_their_order(tmp_path: Path) -> None:
         Loadable("toy", str(folder), folder),
         Loadable("tbcluster-demo", None, None),
     ]
+
+
+def test_names_are_looked_up_among_the_models_of_a_folder(tmp_path: Path) -> None:
+    folder = write_llama(tmp_path / "lib" / "acme" / "toy")
+    catalogue = catalogue_of([None, "acme/toy"], [tmp_path / "lib"])
+    assert catalogue.given[1] == Loadable("acme/toy", folder, folder)
+    assert list(catalogue.all()) == ["tbcluster-demo", "acme/toy"]
+    with pytest.raises(ModelNotFoundError, match=r"no folder 'ty', .*acme/toy"):
+        catalogue_of([None, "ty"], [tmp_path / "lib"])
+
+
+def test_what_a_plan_file_says_is_for_its_model_alone() -> None:
+    placed = [[("this machine", StageRange(0, 8))]]
+    maker = ClusterMaker(
+        first="a",
+        request=PlanRequest("a", Wishes(context=100, streams=2), 8, placed),
+        others=PlanRequest(None, Wishes(), None),
+        kv=KvOptions(bits=8),
+        rack=None,
+        placed=(),
+        stage_bars=StageBars(),
+        fetch_bars=FetchBars(),
+    )
+    orders = [
+        maker(Loadable(name, None), taken_bytes={}, on_plan=lambda _: None)._preparation._order
+        for name in "ab"
+    ]
+    assert [order.wishes.context for order in orders] == [100, None]
+    assert [order.kv.bits for order in orders] == [8, None]
+    assert [order.by_hand for order in orders] == [placed, []]
+    assert [order.shortens_context for order in orders] == [False, True]
 
 
 @pytest.mark.parametrize("second", ["other/toy", "./toy", "toy/"])

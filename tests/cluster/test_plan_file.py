@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tbcluster.cluster.plan_file import MAX_FILE_BYTES, read_plan, save_plan
+from tbcluster.cluster.plan_request import plan_request
 from tbcluster.core import StageRange
 from tbcluster.errors import PlanError
 from tests.doubles.plans import ONE, TWO
@@ -28,6 +29,7 @@ def test_what_decides_is_read_back(tmp_path: Path) -> None:
     saved = read_plan(file)
     assert saved.model == "owner/name"
     assert (saved.context, saved.streams, saved.kv_bits) == (8192, 4, 8)
+    assert plan_request(None, saved).wishes.plan_file == str(file)
     assert saved.placement == tuple(
         tuple((stage.node, stage.layers) for stage in replica.stages) for replica in TWO.replicas
     )
@@ -81,6 +83,13 @@ def test_what_is_wrong_is_named(tmp_path: Path, fields: dict[str, Any], words: s
     with pytest.raises(PlanError, match=re.escape(words)) as caught:
         read_plan(file)
     assert str(file) in str(caught.value)
+
+
+def test_a_file_without_a_version_is_told_so(tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text("{}")
+    with pytest.raises(PlanError, match=r"plan\.json is no plan: it has no version"):
+        read_plan(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b"\xff", b"[" * 100_000, b"{" * 9, b"1"])

@@ -144,6 +144,30 @@ def test_nodes_without_a_cable_meet_over_a_network() -> None:
     assert rack_of_file(a_file(), "float16").links["a", "b"].kind == "ethernet1"
 
 
+def test_beside_a_bad_cable_there_is_the_network() -> None:
+    bad = RackLink(between=("a", "b"), kind="thunderbolt3", gbps=0.1)
+    assert rack_of_file(a_file(bad), "float16").links["a", "b"].kind == "ethernet1"
+    network = RackLink(between=("a", "b"), kind="wifi")
+    assert rack_of_file(a_file(network), "float16").links["a", "b"].kind == "wifi"
+    both = rack_of_file(a_file(bad, network), "float16").links["a", "b"]
+    assert both.kind == "thunderbolt3", "a decode message: 2.9 ms, and 3.7 over Wi-Fi"
+
+
+def test_more_cables_make_no_hop_slower() -> None:
+    bare, ring, mesh = (
+        rack_of_file(file, "4-bit/64").links
+        for file in (
+            read_rack_file(CONFIGS / "4x-m3-ultra-ring.toml").model_copy(update={"links": ()}),
+            read_rack_file(CONFIGS / "4x-m3-ultra-ring.toml"),
+            read_rack_file(CONFIGS / "4x-m3-ultra-mesh.toml"),
+        )
+    )
+    for fewer, more in ((bare, ring), (ring, mesh)):
+        for pair, link in fewer.items():
+            assert more[pair].latency_s <= link.latency_s
+            assert more[pair].bytes_per_s >= link.bytes_per_s
+
+
 def test_a_chip_that_is_not_known_is_assumed_to_be_slow() -> None:
     head, known = rack_of_file(a_file(chip="M9 Giga"), "float16").nodes
     assert head.speed.source is SpeedSource.ASSUMED

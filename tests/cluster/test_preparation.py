@@ -188,6 +188,38 @@ def test_on_a_rack_stages_load_from_what_was_fetched(model: Path) -> None:
     assert rack.needs["head"] != rack.needs["mini2"]
 
 
+def test_a_missing_layer_is_told_before_nodes_are_waited_for(model: Path) -> None:
+    rack = RackDouble()
+    with pytest.raises(PlanError, match="layer"):
+        Bench(Order(model, by_hand=[[("head", StageRange(0, 4))]]), rack).run()
+    assert rack.awaited is None
+
+
+def test_a_context_wished_for_others_is_shortened_to_what_the_model_was_made_for(
+    model: Path,
+) -> None:
+    order = Order(model, wishes=Wishes(context=10**6))
+    with pytest.raises(PlanError, match="was made for"):
+        Bench(order).run()
+    bench = Bench(replace(order, shortens_context=True))
+    plan = bench.run().plan
+    assert 0 < plan.context < 10**6
+    assert any(f"made for {plan.context:,} tokens" in note for note in bench.notes)
+
+
+def test_what_was_fetched_whole_to_the_head_is_compared_with(model: Path) -> None:
+    by_hand = [[("head", StageRange(0, 8))], [("mini2", StageRange(0, 8))]]
+    for places, folder in ((by_hand, Path("/on/head")), ([by_hand[1]], None), (BY_HAND, None)):
+        prepared = Bench(Order(model, by_hand=places), RackDouble()).run()
+        assert prepared.whole_folder == model
+        assert prepared.opened.weights is not None
+        weights = replace(prepared.opened.weights, is_whole=False)
+        skeleton = replace(prepared, opened=replace(prepared.opened, weights=weights))
+        assert skeleton.whole_folder == folder
+        why = skeleton.no_reference_because
+        assert (why is None) == (folder is not None)
+
+
 def test_whoever_gives_up_waits_no_longer(model: Path) -> None:
     bench = Bench(Order(model), RackDouble())
     bench.is_over = True
@@ -222,7 +254,7 @@ def test_elsewhere_stages_are_checked_against_one_another(is_fixed: bool) -> Non
     (served,) = prepared.replicas
     served = replace(served, caches=replace(served.caches, fixed_chunks=is_fixed))
     small = replace(prepared, rack=rack, replicas=(served,))
-    assert small.no_reference_because == "head has no memory for all of it"
+    assert small.no_reference_because == "head has no memory for all of it beside its stages"
     notes: list[str] = []
     check = parity_check(small, notes.append)
     assert isinstance(check, NoCheck if is_fixed else ConsistencyCheck)

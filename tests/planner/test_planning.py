@@ -1,5 +1,6 @@
 """Whole plans: what always holds, what wishes change, and what is said where it does not fit."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -233,7 +234,7 @@ def test_no_context_is_the_default_or_what_fits() -> None:
         less = make_plan(model(4), on, Wishes())
         assert 256 <= less.context < DEFAULT_CONTEXT
         assert less.context % 256 == 0
-        assert f"4 streams of {less.context} tokens: more does not fit" in less.reasons[0]
+        assert f"4 streams of {less.context:,} tokens: more does not fit" in less.reasons[0]
         with pytest.raises(DoesNotFitError):
             make_plan(model(4), on, Wishes(context=less.context + 256))
     assert less.context > DEFAULT_CONTEXT / 2
@@ -293,7 +294,7 @@ def test_kv_memory_by_hand_decides_what_is_promised() -> None:
         lambda: make_plan(model(8), here, too_long),
         lambda: plan_by_hand(model(8), here, too_long, layout),
     ):
-        with pytest.raises(DoesNotFitError, match="hold 4 streams of 1024 tokens, not of 1280"):
+        with pytest.raises(DoesNotFitError, match="hold 4 streams of 1,024 tokens, not of 1,280"):
             attempt()
 
 
@@ -326,9 +327,12 @@ def test_remedies_are_true() -> None:
     with pytest.raises(DoesNotFitError) as caught:
         make_plan(profile, on, wishes)
     error = caught.value
-    assert "does not fit: it needs" in str(error)
+    told = re.search(r"it needs (\S+) MiB .* a has (\S+) MiB .* (\S+) MiB too", error.message)
+    assert told is not None
+    needed, room, lacks = (float(figure.replace(",", "")) for figure in told.groups())
+    assert round(needed - room, 1) == lacks > 0
     texts = list(error.remedies)
-    context = int(texts[0].removeprefix("a context of ").split()[0])
+    context = int(texts[0].removeprefix("a context of ").split()[0].replace(",", ""))
     assert make_plan(profile, on, replace(wishes, context=context)).context == context
     assert planned(profile, on, replace(wishes, context=context + 256)) is None
     number = int(texts[-1].split()[0])
@@ -361,14 +365,14 @@ def test_too_many_streams() -> None:
 @pytest.mark.parametrize(
     ("wishes", "words"),
     [
-        (Wishes(context=0), "context of 0: ask for 1 or more"),
-        (Wishes(streams=0), "streams of 0"),
-        (Wishes(replicas=-1), "replicas of -1"),
+        (Wishes(context=0), "0 tokens of context: ask for 1 to"),
+        (Wishes(streams=0), "^0 streams: ask for 1 to 4,096"),
+        (Wishes(replicas=-1), "^-1 replicas"),
         (Wishes(stages=0), "0 stages: ask for 1 or more"),
         (Wishes(stages=9), "9 stages are too many: .* at most 4"),
-        (Wishes(context=40000), "a context of 40000 tokens: model was made for 32768 at most"),
-        (Wishes(streams=10**15), "streams of 1000000000000000: ask for 1 or more, up to 4096"),
-        (Wishes(context=10**18), "context of 1000000000000000000: ask for 1 or more, up to"),
+        (Wishes(context=40000), "a context of 40,000 tokens: model was made for 32,768 at most"),
+        (Wishes(streams=10**15), "1,000,000,000,000,000 streams: ask for 1 to 4,096"),
+        (Wishes(context=10**18), "1,000,000,000,000,000,000 tokens of context: ask for 1 to"),
     ],
 )
 def test_wishes_that_cannot_be_met(wishes: Wishes, words: str) -> None:
@@ -378,6 +382,43 @@ def test_wishes_that_cannot_be_met(wishes: Wishes, words: str) -> None:
     if wishes.stages is None:
         with pytest.raises(PlanError, match=words):
             plan_by_hand(model(4), on, wishes, [[("a", StageRange(0, 4))]])
+
+
+def test_what_would_not_help_is_not_listed_as_help() -> None:
+    on = rack(node("a", 60, is_head=True), node("b", 30))
+    with pytest.raises(
+        DoesNotFitError, match=r"a and b have 85\.8 MiB for models together"
+    ) as told:
+        make_plan(model(100), on, Wishes(context=256, streams=1))
+    assert told.value.remedies[-1] == (
+        "larger nodes, or a smaller model: not even 8 more like a (57.2 MiB for models) are enough"
+    )
+
+
+@pytest.mark.parametrize(
+    ("num_layers", "slowness", "told"),
+    [
+        (150, 1, "layers are shared out so that every stage takes about "),
+        (36, 1, "c is the slowest with 128 ms a step; others take 123 ms"),
+        (36, 1.9, "c is the slowest with 154 ms a step; others take 135 ms to 148 ms"),
+    ],
+)
+def test_why_says_what_the_slowest_stage_is_once(
+    num_layers: int, slowness: float, told: str
+) -> None:
+    on = rack(node("a", 900, is_head=True), node("b", 900, slowness), node("c", 900))
+    plan = make_plan(model(num_layers), on, Wishes(context=256, streams=3, stages=3))
+    (line,) = [line for line in plan.reasons if " a step" in line and "order" not in line]
+    assert line.startswith(told)
+
+
+def test_why_names_those_without_room() -> None:
+    on = rack(node("a", 900, is_head=True), node("b", 60))
+    wishes = Wishes(context=256, streams=2, stages=2)
+    assert "b has no room for more layers" in make_plan(model(12), on, wishes).reasons
+    on = rack(node("a", 900, is_head=True), node("b", 40))
+    with pytest.raises(DoesNotFitError, match="too little is where it is needed"):
+        make_plan(model(12), on, wishes)
 
 
 def test_no_way_is_no_lack_of_memory() -> None:
@@ -402,6 +443,20 @@ def test_by_hand_is_checked(layout: list[list[tuple[str, StageRange]]], words: s
     on = PlanRack((node("a", 500, is_head=True), node("b", 500)), {})
     with pytest.raises(PlanError, match=words):
         plan_by_hand(model(4), on, Wishes(), layout)
+
+
+def test_what_is_wrong_with_a_plan_file_names_it() -> None:
+    on = rack(node("a", 30, is_head=True))
+    wishes = Wishes(context=256, plan_file="my.json")
+    for name, end, words in (
+        ("a", 3, "^the plan my.json cannot be used: layer 3 is in no stage"),
+        ("c", 4, "^the plan my.json cannot be used: there is no node 'c'"),
+        ("a", 4, "^the plan my.json does not fit: a lacks"),
+    ):
+        with pytest.raises(PlanError, match=words):
+            plan_by_hand(model(4), on, wishes, [[(name, StageRange(0, end))]])
+    with pytest.raises(PlanError, match=r"^the plan my.json cannot be used: a context of 99,999 "):
+        plan_by_hand(model(4), on, replace(wishes, context=99_999), [[("a", StageRange(0, 4))]])
 
 
 def test_by_hand_counts_what_replicas_take_together() -> None:

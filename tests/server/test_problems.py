@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from tbcluster.errors import (
     ClusterClosedError,
     ContextLengthError,
+    ModelError,
     QueueFullError,
     RequestError,
     StageError,
@@ -117,6 +118,21 @@ def test_what_a_client_sent_is_not_sent_back_at_length() -> None:
     refusal = refusal_of(UnknownModelError("x" * 10**6, "served"))
     assert len(refusal.detail) <= MAX_MESSAGE + 1
     assert len(refusal_of(RequestError("no", "p" * 10**6)).param or "") < 200
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("/srv/lib/acme/mid holds no config.json", "mid holds no config.json"),
+        ("'/srv/lib/mid/config.json' names no type", "'mid/config.json' names no type"),
+        ("see https://hub.example/acme/mid", "see https://hub.example/acme/mid"),
+        ("POST /v1/models/load", "POST /v1/models/load"),
+        ("3/4 of acme/mid", "3/4 of acme/mid"),
+    ],
+)
+def test_clients_are_not_told_where_models_lie(said: str, told: str) -> None:
+    assert refusal_of(ModelError(said)).detail == told
+    assert refusal_of(RequestError(said, "model")).detail == said
 
 
 def test_an_answer_says_what_was_refused_to_whoever_counts() -> None:

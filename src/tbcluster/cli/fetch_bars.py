@@ -1,42 +1,64 @@
 """One progress bar for each node that fetches weights, and what came of it in the end."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Self
 
 from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    Task,
     TaskID,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
-from tbcluster.cli.loading import console
+from tbcluster.cli.loading import console, say
 from tbcluster.cli.rack import plain, table
 from tbcluster.cli.terminal import harmless
+from tbcluster.weights.amounts import decimal
 
 if TYPE_CHECKING:
     from tbcluster.cluster.rack.fetching import FetchStatus
 
-UNITS = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))
+# Between two lines about a node where no bars are drawn.
+LINE_S = 10.0
+
+
+class _Speed(TransferSpeedColumn):
+    """Of what is still coming."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.finished or not task.speed else super().render(task)
+
+
+class _TimeLeft(TimeRemainingColumn):
+    """Of what is still coming."""
+
+    def render(self, task: Task) -> Text:
+        return Text("") if task.finished else super().render(task)
 
 
 class FetchBars:
-    """How far each node is; nothing is drawn where standard error is no terminal.
+    """How far each node is. Where standard error is no terminal, a line for each every `LINE_S`
+    seconds says so.
 
     Bars appear with the first status, and go when all nodes have what they need.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said_at: float | None = None
         self._bars = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             DownloadColumn(),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(compact=True),
+            _Speed(),
+            _TimeLeft(compact=True),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -47,6 +69,9 @@ class FetchBars:
         """The state of each node."""
         if all(status.is_done for status in statuses):
             self.close()
+            return
+        if not console.is_terminal:
+            self._say_now_and_then(statuses)
             return
         self._bars.start()
         for status in statuses:
@@ -66,6 +91,18 @@ class FetchBars:
         for task in self._tasks.values():
             self._bars.remove_task(task)
         self._tasks.clear()
+        self._said_at = None
+
+    def _say_now_and_then(self, statuses: "Sequence[FetchStatus]") -> None:
+        now = self._clock()
+        # What is done within the first seconds is not spoken of.
+        self._said_at = now if self._said_at is None else self._said_at
+        if now - self._said_at < LINE_S:
+            return
+        self._said_at = now
+        for status in statuses:
+            if not status.is_done:
+                say(_line(status))
 
     def __enter__(self) -> Self:
         return self
@@ -107,10 +144,9 @@ def fetch_line(statuses: "Sequence[FetchStatus]", seconds: float) -> str:
     )
 
 
-def decimal(num_bytes: float) -> str:
-    """As disks and networks count: "12.3 GB", "512 kB", "0 B"."""
-    for limit, unit in UNITS:
-        if num_bytes >= limit:
-            amount = num_bytes / limit
-            return f"{amount:.3g} {unit}" if amount < 999.5 else f"{amount:,.0f} {unit}"
-    return f"{num_bytes:.0f} B"
+def _line(status: "FetchStatus") -> str:
+    amount = f"{decimal(status.done_bytes)} of {decimal(status.total_bytes)}"
+    if status.is_checking:
+        return f"{status.node}: {amount} checked"
+    speed = f", {decimal(status.bytes_per_s)}/s" if status.bytes_per_s else ""
+    return f"{status.node}: {amount} there{speed}"

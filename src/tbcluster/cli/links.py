@@ -20,8 +20,10 @@ def links(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show every measured path between two nodes: its round trip, its rates with messages of 8 KB
-    and 8 MB, and which one carries hidden states."""
+    """Show every measured path between two nodes, and which one carries hidden states.
+
+    Of each: its round trip, and its rates with messages of 8 KB and 8 MB.
+    """
     rack = RackMap(ask_for_rack(measures=measure))
     if as_json:
         typer.echo(json.dumps([link_facts(rack, link) for link in rack.links()], indent=2))

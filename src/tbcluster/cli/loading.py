@@ -1,12 +1,13 @@
 """Starting a cluster with something to look at meanwhile."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
-from rich.table import Table
 from rich.text import Text
 
 from tbcluster.cli.state import own_folder
@@ -18,8 +19,21 @@ if TYPE_CHECKING:
     from tbcluster.cluster.cluster import Cluster
     from tbcluster.cluster.rack.rack import Rack
 
+
+class NoteConsole(Console):
+    """Where notes go. A reader that has gone (`serve 2>&1 | head`) ends nothing: a server goes on
+    without them."""
+
+    def on_broken_pipe(self) -> None:
+        """Say nothing any more, and let nobody else fail at it."""
+        self.quiet = True
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stderr.fileno())
+        os.close(nowhere)
+
+
 # Answers go to standard output; everything about them to standard error.
-console = Console(stderr=True, highlight=False)
+console = NoteConsole(stderr=True, highlight=False)
 
 
 def say(line: str) -> None:
@@ -105,24 +119,17 @@ def started(cluster: "Cluster", bars: StageBars) -> Iterator[None]:
         cluster.close()
 
 
-def stage_table(cluster: "Cluster") -> Table:
-    """Who runs which layers, with what memory."""
+def stage_line(cluster: "Cluster") -> str:
+    """What each stage holds in memory now, in the order of the plan that was shown before."""
     statuses = cluster.status().stages
-    is_rack = any(status.node is not None for status in statuses)
-    is_replicated = any(status.replica for status in statuses)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("stage", justify="right")
-    table.add_column("layers")
-    table.add_column("memory", justify="right")
-    table.add_column("on")
-    if is_rack:
-        table.add_column("node")
-    if is_replicated:
-        table.add_column("replica", justify="right")
-    for status in statuses:
-        memory = f"{status.memory_bytes / 2**20:,.1f} MiB"
-        row = [str(status.index), str(status.layers), memory, harmless(status.backend)]
-        row += [harmless(status.node or "")] if is_rack else []
-        row += [str(status.replica + 1)] if is_replicated else []
-        table.add_row(*map(Text, row))
-    return table
+    held = ", ".join(
+        f"{status.index} ({_where(status)}) {status.memory_bytes / 2**20:,.1f} MiB"
+        for status in statuses
+    )
+    kinds = ", ".join(dict.fromkeys(status.backend for status in statuses))
+    return f"Loaded on {kinds}, by stage: {held}"
+
+
+def _where(status: StageStatus) -> str:
+    node = "" if status.node is None else f" on {status.node}"
+    return f"layers {status.layers}{node}"

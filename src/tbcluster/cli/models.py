@@ -1,6 +1,7 @@
 """`tbcluster models`, `load` and `unload`: which models a running server has in memory."""
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,13 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from tbcluster.cli.endpoint import Endpoint
-from tbcluster.cli.loading import console
+from tbcluster.cli.loading import console, say
 from tbcluster.cli.rack import output, plain, table
 from tbcluster.cli.terminal import harmless
 from tbcluster.errors import EndpointError
 
 # How often a load is looked at.
 LOOK_S = 0.3
+# Of a reason in a table.
+MAX_REASON = 100
 
 Url = Annotated[
     str,
@@ -63,13 +66,13 @@ def load(
     """Load a model of a running server, and wait until it can answer."""
     server = Endpoint(url, key)
     server.post("/models/load", {"model": name, "switch": switch})
-    with shown(f"loading {name}") as say:
+    with watching(name, url), shown(f"loading {name}") as show:
         for status in followed(server, name):
             if status["value"] == "loaded" and not status.get("failed"):
                 break
             if status["value"] in ("loaded", "unloaded"):
                 raise EndpointError(status.get("error") or f"{name} was unloaded meanwhile")
-            say(status.get("doing") or "waiting")
+            show(status.get("doing") or "waiting")
     console.print(Text(f"{harmless(name)} is loaded."))
 
 
@@ -99,6 +102,17 @@ def followed(server: Endpoint, name: str) -> Iterator[dict[str, Any]]:
 
 
 @contextmanager
+def watching(name: str, url: str) -> Iterator[None]:
+    """Ctrl-C ends the block, not the load at the server, which is said."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        there = "" if url == DEFAULT_URL else f" --url {url}"
+        say(f"The server goes on loading {name}: `tbcluster unload {name}{there}` stops it.")
+        raise
+
+
+@contextmanager
 def shown(what: str) -> Iterator[Callable[[str], None]]:
     """A line that says what is done while the block runs, on a terminal."""
     with console.status(Text(harmless(what))) as line:
@@ -116,6 +130,12 @@ def model_table(listed: list[dict[str, Any]]) -> Table:
 
 
 def state_words(status: dict[str, Any]) -> str:
-    """Where a model stands, and why."""
-    words = [status["value"], status.get("doing"), status.get("error")]
+    """Where a model stands, and why: the first sentence, all of it is in the JSON."""
+    words = [status["value"], status.get("doing"), first_sentence(status.get("error") or "")]
     return ": ".join(word for word in words if word)
+
+
+def first_sentence(text: str) -> str:
+    """A line that says the most of it, and is no longer than a line should be."""
+    sentence = re.split(r"[.;]\s|\n", text, maxsplit=1)[0]
+    return sentence if len(sentence) <= MAX_REASON else f"{sentence[:MAX_REASON].rstrip()}…"

@@ -12,6 +12,8 @@ from rich.text import Text
 
 from tbcluster.cli.rack import plain, table
 from tbcluster.cluster.doctor import amounts
+from tbcluster.core import MAX_CHUNK_TOKENS
+from tbcluster.planner.cost import Promise
 from tbcluster.planner.nodes import PlanRack, SpeedSource
 from tbcluster.planner.plan import LeftOut, Plan, PlannedReplica, PlannedStage
 from tbcluster.planner.profile import ModelProfile
@@ -24,6 +26,8 @@ MARKS = "█▓▒░·"
 ASCII_MARKS = "#=+-."
 STYLES = ("cyan", "green", "yellow", "magenta", "dim")
 MAX_TABLE_WIDTH = 1000
+# Weights take so many times their files, if they are computed in a wider type.
+WIDENED = 1.1
 MIN_BAR_WIDTH = 10
 MAX_BAR_WIDTH = 60
 SOURCES = {
@@ -43,8 +47,7 @@ def show_plan(
     screen.print(memory_bars(plan))
     screen.print(_Legend())
     screen.print()
-    for line in speed_lines(plan):
-        screen.print(plain(line))
+    _show_speeds(screen, plan)
     _show_list(screen, "left out:", map(_left_out, plan.left_out))
     _show_list(screen, "why:", plan.reasons)
     _show_list(screen, "speeds:", speed_sources(plan, rack) if rack is not None else ())
@@ -53,18 +56,21 @@ def show_plan(
 def show_briefly(screen: Console, plan: Plan) -> None:
     """The plan before a model is loaded: who runs what, and what to expect."""
     _show_replicas(screen, plan)
-    for line in speed_lines(plan):
-        screen.print(plain(line))
+    _show_speeds(screen, plan)
     _show_list(screen, "left out:", map(_left_out, plan.left_out))
 
 
 def model_line(profile: ModelProfile) -> str:
-    """ "R1: 61 layers, 671 billion parameters (37.6 used by a token), 377 GiB of 4-bit/64"."""
+    """ "R1: 61 layers, 671 billion parameters (37.6 billion used by each token), 377 GiB of weights
+    (4-bit/64)"; and of what files they are made where that is less."""
     active = profile.active_parameters < 0.99 * profile.num_parameters
     used = f" ({_count(profile.active_parameters)} used by each token)" if active else ""
+    weights = profile.weight_bytes
+    is_widened = 0 < profile.file_bytes * WIDENED < weights
+    widened = f", widened on loading from files of {size(profile.file_bytes)}" if is_widened else ""
     return (
         f"{profile.name}: {len(profile.layers)} layers, {_count(profile.num_parameters)} "
-        f"parameters{used}, {size(profile.weight_bytes)} of weights ({profile.weight_kind})"
+        f"parameters{used}, {size(weights)} of weights ({profile.weight_kind}{widened})"
     )
 
 
@@ -91,7 +97,7 @@ def _stage_table(replica: PlannedReplica, columns: Sequence[str]) -> Table:
             "prefill": seconds(stage.prefill_s),
             "hop": seconds(stage.hop_s),
         }
-        made.add_row(plain(stage.node), str(stage.layers), *(cells[name] for name in columns))
+        made.add_row(plain(stage.node), _layers(stage), *(cells[name] for name in columns))
     return made
 
 
@@ -172,6 +178,20 @@ def speed_lines(plan: Plan) -> Iterator[str]:
     )
 
 
+def times_line(plan: Plan, replica: PlannedReplica) -> str:
+    """What the columns of times count."""
+    lane = Promise(plan.context, replica.streams)
+    num_stages = len(replica.stages)
+    together = lane.rows(num_stages)
+    groups = lane.num_lanes(num_stages)
+    streams = "1 stream" if together == 1 else f"{together:.2g} streams"
+    taken = f" ({replica.streams:,} take turns in {groups} groups)" if groups > 1 else ""
+    return (
+        f"decode: a step of {streams}{taken} at {plan.context // 2:,} tokens; prefill: "
+        f"{MAX_CHUNK_TOKENS:,} tokens of a prompt; hop: the step's way to the next stage"
+    )
+
+
 def speed_sources(plan: Plan, rack: PlanRack) -> Iterator[str]:
     """Lines on nodes whose speed was not measured."""
     used = {stage.node for replica in plan.replicas for stage in replica.stages}
@@ -182,9 +202,9 @@ def speed_sources(plan: Plan, rack: PlanRack) -> Iterator[str]:
 
 
 def size(num_bytes: float) -> str:
-    """ "37.4 GiB", or "512 MiB" below one."""
+    """ "37.4 GiB", "1,249.9 GiB", or "512 MiB" below one."""
     if num_bytes >= 2**30:
-        return amounts.memory(num_bytes)
+        return f"{num_bytes / 2**30:,.1f}".removesuffix(".0") + " GiB"
     return f"{num_bytes / 2**20:.{0 if num_bytes >= 10 * 2**20 else 1}f} MiB"
 
 
@@ -219,6 +239,7 @@ def figure(value: float) -> str:
 
 def _show_replicas(screen: Console, plan: Plan) -> None:
     num_replicas = len(plan.replicas)
+    told = ""
     for number, replica in enumerate(plan.replicas, 1):
         if num_replicas > 1:
             screen.print(
@@ -227,6 +248,10 @@ def _show_replicas(screen: Console, plan: Plan) -> None:
         for made in stage_tables(replica, screen):
             screen.print(made)
             screen.print()
+        if (meaning := times_line(plan, replica)) != told:
+            _print_prose(screen, meaning)
+            screen.print()
+            told = meaning
 
 
 def _show_list(screen: Console, title: str, lines: Iterable[str]) -> None:
@@ -235,7 +260,25 @@ def _show_list(screen: Console, title: str, lines: Iterable[str]) -> None:
         screen.print()
         screen.print(title)
     for line in shown:
-        screen.print(Padding(plain(line), (0, 0, 0, 2), expand=False))
+        _print_prose(screen, line, indent=2)
+
+
+def _show_speeds(screen: Console, plan: Plan) -> None:
+    for line in speed_lines(plan):
+        _print_prose(screen, line)
+
+
+def _print_prose(screen: Console, text: str, indent: int = 0) -> None:
+    """A sentence, which what is no terminal gets as one line."""
+    if screen.is_terminal:
+        screen.print(Padding(plain(text), (0, 0, 0, indent), expand=False))
+    else:
+        screen.print(plain(" " * indent + text), soft_wrap=True)
+
+
+def _layers(stage: PlannedStage) -> str:
+    one = stage.layers.start if stage.layers.end - stage.layers.start == 1 else None
+    return str(stage.layers) if one is None else str(one)
 
 
 def _left_out(one: LeftOut) -> str:
@@ -243,7 +286,7 @@ def _left_out(one: LeftOut) -> str:
 
 
 def _streams(number: int) -> str:
-    return "1 stream" if number == 1 else f"{number} streams"
+    return "1 stream" if number == 1 else f"{number:,} streams"
 
 
 def _count(number: int) -> str:

@@ -1,14 +1,17 @@
 """`tbcluster pull`: weights onto the disks of the nodes that will need them."""
 
 import json
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tbcluster.cli.fetch_bars import FetchBars, decimal, fetch_line, fetch_table
+from tbcluster.cli.fetch_bars import FetchBars, fetch_line, fetch_table
 from tbcluster.cli.loading import console, say
 from tbcluster.cli.options import (
     Context,
@@ -27,6 +30,7 @@ from tbcluster.cli.state import own_folder
 from tbcluster.cluster.plan_file import read_plan
 from tbcluster.cluster.plan_request import PlanRequest, plan_request
 from tbcluster.errors import PortInUseError, RackError
+from tbcluster.weights.amounts import decimal
 
 if TYPE_CHECKING:
     # They take their time to import, which commands that need them not should not wait for.
@@ -58,10 +62,10 @@ def pull(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Fetch a model's weights ahead: onto each node of the rack what its layers need, and on one
-    machine all of it.
+    """Fetch a model's weights ahead of serving it.
 
-    Nodes copy from each other what one of them has. What was fetched before is not fetched again.
+    Each node of the rack gets what its layers need, and one machine alone all of it. Nodes copy
+    from each other what one of them has. What was fetched before is not fetched again.
     """
     request = plan_request(
         model,
@@ -84,28 +88,48 @@ def pull(
         _report(request.model, statuses, seconds, as_json=as_json)
 
 
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Ctrl-C loses nothing, which is worth knowing."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if console.is_terminal:
+            console.print()  # Below the bar of Hugging Face's client.
+        say("interrupted: what was fetched is kept, and the same command goes on from there")
+        raise
+
+
 def _pull_here(model: str, *, verifies: bool, as_json: bool) -> None:
-    from tbcluster.cluster.pulling import pull_here, verify_here
+    from tbcluster.cluster.pulling import fetch_anew, pull_here, verify_here
 
     started = time.monotonic()
-    folder = pull_here(model)
-    num_verified = 0
-    if verifies:
-        with console.status("hashing ...") as status:
-            num_verified = verify_here(model, lambda file: status.update(f"hashing {file} ..."))
+    with _resumable():
+        folder = pull_here(model)
+        num_verified, num_anew = 0, 0
+        if verifies:
+            with console.status("hashing ...") as status:
+                verified = verify_here(model, lambda file: status.update(f"hashing {file} ..."))
+            num_verified, num_anew = verified.num_bytes, len(verified.bad)
+            if verified.bad:
+                names = ", ".join(file.path for file in verified.bad)
+                say(f"not what the hub has, and fetched anew: {names}")
+                fetch_anew(model, verified)
     seconds = time.monotonic() - started
     if as_json:
         facts = {
             "model": model,
             "folder": str(folder),
             "verified_bytes": num_verified,
+            "files_fetched_anew": num_anew,
             "seconds": seconds,
         }
         typer.echo(json.dumps(facts, indent=2))
         return
-    say(f"all of {model} is in {folder}")
+    is_folder = Path(os.path.expanduser(model)) == folder
+    say(f"{folder} is used where it is" if is_folder else f"all of {model} is in {folder}")
     if verifies:
-        known = f"{decimal(num_verified)} are what the hub has"
+        known = f"verified: {decimal(num_verified)} of weights have the hub's SHA-256"
         say(known if num_verified else "no hashes are known of it: nothing was verified")
 
 
@@ -125,6 +149,7 @@ def _pull_onto_rack(
     times: list[float] = []
     try:
         with (
+            _resumable(),
             only_errors(),
             Rack(
                 own_folder(),

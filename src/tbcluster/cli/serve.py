@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -18,7 +19,7 @@ import typer
 
 from tbcluster.cli.entry import INTERRUPTED
 from tbcluster.cli.fetch_bars import FetchBars
-from tbcluster.cli.loading import StageBars, console, own_rack, say, stage_table
+from tbcluster.cli.loading import StageBars, console, own_rack, say, stage_line
 from tbcluster.cli.options import (
     Context,
     HeldModels,
@@ -43,9 +44,9 @@ from tbcluster.cli.options import (
 )
 from tbcluster.cli.state import own_folder
 from tbcluster.cluster.kv_options import DEFAULT_DISK_BYTES, KvOptions
-from tbcluster.cluster.layout import parse_place
+from tbcluster.cluster.layout import layout_of, parse_place
 from tbcluster.cluster.plan_file import read_plan
-from tbcluster.cluster.plan_request import plan_request
+from tbcluster.cluster.plan_request import lasting_name, plan_request
 from tbcluster.errors import ListenError, RackError
 from tbcluster.hardware.allocator import share_arenas
 from tbcluster.server.keys import KeyFile, KeyRing
@@ -136,7 +137,7 @@ def serve(
     """Serve models over HTTP until Ctrl-C."""
     share_arenas()
     # The web framework takes half a second to import.
-    from tbcluster.cli.served import ClusterMaker, catalogue_of
+    from tbcluster.cli.served import ClusterMaker, catalogue_of, check_hub, check_nodes
     from tbcluster.cluster.models.models import Models
     from tbcluster.cluster.models.residency import Rules
     from tbcluster.server import serving
@@ -154,24 +155,30 @@ def serve(
             "--replicas and --plan",
             param_hint="--place",
         )
-    given = model or []
-    request = plan_request(
-        given[0] if given else None,
-        read_plan(plan) if plan is not None else None,
-        context=context,
-        streams=streams,
-        kv_bits=kv_bits,
-        stages=stages,
-        replicas=replicas,
-    )
-    placed = [parse_place(text) for text in place or ()]
+    if idle_unload is not None and not idle_unload > 0:
+        raise typer.BadParameter(
+            "it must be more than 0 minutes; leave it out for never", param_hint="--idle-unload"
+        )
+    saved = read_plan(plan) if plan is not None else None
     # What is there alone is served as it is; otherwise the bundled model is the first.
-    is_named = bool(given) or plan is not None
-    first = [request.model] if is_named or not (models or models_held) else []
+    unnamed: list[str | None] = [] if models or models_held else [None]
+    given: list[str | None] = [*(model or ())]
+    given = given or ([saved.model] if saved is not None else unnamed)
+    placed = [parse_place(text) for text in place or ()]
+    if placed and not given:
+        raise typer.BadParameter(
+            "it says who runs what of one model: name that one, too", param_hint="--place"
+        )
     rack = own_rack(local=local, memory_bytes=memory)
     catalogue = catalogue_of(
-        [*first, *given[1:]], models or (), holds_too=models_held, is_on_rack=rack is not None
+        given, models or (), holds_too=models_held, is_on_rack=rack is not None
     )
+    first = catalogue.given[0] if catalogue.given else None
+    wished = partial(plan_request, context=context, streams=streams, kv_bits=kv_bits, stages=stages)
+    source = None if first is None or first.source is None else str(first.source)
+    if saved is not None and given and lasting_name(given[0]) == saved.model:
+        source = given[0]  # which the plan file calls so, wherever it was found
+    request = wished(source, saved, replicas=replicas)
     kv = KvOptions(
         kv_memory,
         request.kv_bits,
@@ -191,15 +198,29 @@ def serve(
     )
     if access_log:
         logging.getLogger("tbcluster.access").setLevel(logging.INFO)
+    check_hub(catalogue.given[1:])
     if placed and rack is None:
         raise RackError(
             "--place names nodes of a rack, and there is no cluster in "
             f"{own_folder().path}: make one with `tbcluster init`, or leave --place out"
         )
+    if rack is not None:
+        check_nodes([*request.by_hand, *layout_of(placed)], own_folder())
     bars, fetch_bars = StageBars(), FetchBars()
     served = Models(
         catalogue,
-        ClusterMaker(request, kv, rack, placed, bars, fetch_bars, memory),
+        ClusterMaker(
+            first=None if first is None else first.name,
+            request=request,
+            others=wished(None, replicas=replicas),
+            kv=kv,
+            rack=rack,
+            placed=placed,
+            stage_bars=bars,
+            fetch_bars=fetch_bars,
+            memory_bytes=memory,
+            is_single=catalogue.is_single,
+        ),
         Rules(load_on_use, models_max, None if idle_unload is None else 60 * idle_unload),
         drain_s=drain,
         first_words="opening the model" if rack is None else "bringing up the rack",
@@ -222,16 +243,18 @@ def serve(
                 rack.describe(served.serving)
             with bars:
                 clusters = [served.load_now(loadable.name) for loadable in catalogue.given[:1]]
-            served.start()
-            for loadable in catalogue.given[1:]:
-                served.ask(loadable.name)
             server.open()
             announce(
                 clusters,
                 listener,
                 asks_keys=ring is not None,
                 has_others=not catalogue.is_single,
+                loads_on_use=load_on_use,
             )
+            # What is said of others comes after that.
+            served.start()
+            for loadable in catalogue.given[1:]:
+                served.ask(loadable.name)
             server.wait()
 
 
@@ -314,7 +337,12 @@ def kv_line(cluster: "Cluster") -> str:
 
 
 def announce(
-    clusters: "Sequence[Cluster]", listener: socket.socket, *, asks_keys: bool, has_others: bool
+    clusters: "Sequence[Cluster]",
+    listener: socket.socket,
+    *,
+    asks_keys: bool,
+    has_others: bool,
+    loads_on_use: bool = False,
 ) -> None:
     """Say what runs where, and how to try it."""
     host, port = listener.getsockname()[:2]
@@ -323,7 +351,13 @@ def announce(
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     for cluster in clusters:
         announce_model(cluster, url, asks_keys=asks_keys)
-    if not clusters:
+    if not clusters and loads_on_use:
+        console.print(
+            f"\nNo model is loaded: a request to [bold]{url}[/bold] loads the one that it names "
+            f"(`tbcluster models --url {url}` lists them), or `tbcluster load NAME --url {url}`",
+            soft_wrap=True,
+        )
+    elif not clusters:
         console.print(
             f"\nNo model is loaded. They are served at [bold]{url}[/bold] once they are: "
             f"`tbcluster load NAME --url {url}`",
@@ -343,7 +377,7 @@ def announce_model(cluster: "Cluster", url: str, *, asks_keys: bool) -> None:
         "stream": True,
         "messages": [{"role": "user", "content": "What is the capital of France?"}],
     }
-    console.print(stage_table(cluster))
+    say(stage_line(cluster))
     console.print(kv_line(cluster))
     console.print(
         f"\n[bold]{cluster.model_name}[/bold] is served at [bold]{url}[/bold] (OpenAI's clients: "

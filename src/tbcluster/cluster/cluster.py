@@ -57,6 +57,8 @@ class Cluster:
             first model of a kind, instead of assumed. Only what the plan predicts depends on it;
             on a rack speeds are always measured.
         describes: Whether to tell the rack what is served.
+        shortens_context: Whether a model made for less than the wished context gets what it was
+            made for, with a note, and is not refused.
         on_plan: Called with the plan before anything is fetched or loaded.
         on_fetch: Called while weights are fetched, with the state of each node.
         on_progress: Called while stages load, with the state of each.
@@ -87,6 +89,7 @@ class Cluster:
         memory_bytes: int | None = None,
         measures_speed: bool = False,
         describes: bool = True,
+        shortens_context: bool = False,
         on_plan: OnPlan = lambda _: None,
         on_fetch: OnFetch = lambda _: None,
         on_progress: OnProgress = lambda _: None,
@@ -104,6 +107,7 @@ class Cluster:
             taken_bytes=taken_bytes or {},
             memory_bytes=memory_bytes,
             measures_speed=measures_speed,
+            shortens_context=shortens_context,
         )
         self.model_name = name or model_name(model)
         self.created_at = time.time()

@@ -125,10 +125,11 @@ class NoCheck:
 def parity_check(prepared: Prepared, on_note: Callable[[str], None]) -> ParityCheck:
     """The strongest check that can be made of a model that is about to be loaded."""
     model, reason = prepared.replicas[0], prepared.no_reference_because
+    folder = prepared.whole_folder
     prompt = probe_prompt(model.tokenizer, model.facts.vocab_size)
     tolerance = TOLERANCE["half" if model.device.compute_dtype is None else "float32"]
-    if reason is None:
-        return ReferenceCheck(model.folder.path, prompt, tolerance, model.kv.bits)
+    if reason is None and folder is not None:
+        return ReferenceCheck(folder, prompt, tolerance, model.kv.bits)
     note = f"{model.name} is not compared with the unsharded model: {reason}"
     if model.caches.fixed_chunks:
         on_note(f"{note}; its stages cannot be checked otherwise")

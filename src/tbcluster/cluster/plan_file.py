@@ -45,6 +45,7 @@ class SavedPlan(msgspec.Struct, frozen=True):
     Attributes:
         model: A folder or a Hugging Face id; None for the bundled model.
         kv_bits: 8 or 4 for quantized KV caches; None for the model's own type.
+        file: Where it was read from, for errors.
     """
 
     model: str | None
@@ -52,6 +53,7 @@ class SavedPlan(msgspec.Struct, frozen=True):
     streams: int
     kv_bits: int | None
     placement: Placement
+    file: str = ""
 
 
 def save_plan(path: Path, plan: Plan, model: str | None, kv_bits: int | None) -> None:
@@ -100,7 +102,12 @@ def read_plan(path: Path) -> SavedPlan:
     if len(content) > MAX_FILE_BYTES:
         raise PlanError(f"{path} has more than {MAX_FILE_BYTES:,} bytes: it is no plan")
     try:
-        file_version = msgspec.json.decode(content, type=dict[str, Any]).get("version")
+        fields = msgspec.json.decode(content, type=dict[str, Any])
+        if "version" not in fields:
+            raise PlanError(
+                f"{path} is no plan: it has no version, as `tbcluster plan --save` writes"
+            )
+        file_version = fields["version"]
         if file_version != VERSION:
             raise PlanError(
                 f"{path}: version is {file_version!r}, and this tbcluster reads {VERSION}: make "
@@ -127,7 +134,7 @@ def _checked(path: Path, said: _File) -> SavedPlan:
         )
         for replica, stages in enumerate(said.replicas)
     )
-    return SavedPlan(said.model, said.context, said.streams, said.kv_bits, placement)
+    return SavedPlan(said.model, said.context, said.streams, said.kv_bits, placement, str(path))
 
 
 def _layers(where: str, text: str) -> StageRange:

@@ -19,22 +19,30 @@ GBIT = 1e9 / BITS
 SMALL_MAC_GIB = 36
 SMALL_MAC_SHARE, MAC_SHARE = 2 / 3, 0.75
 # Links that nobody has measured: (seconds one way for a small message, bytes a second), with IP.
-# Latency over Thunderbolt: guruswami-ai/mlx-benchmarks and others; bandwidth over Thunderbolt 3
-# and 4: iperf3 13 and 16.4 Gb/s. Nobody has published IP over Thunderbolt 5 beyond that.
-# Ethernet carries 94 % of its line rate as TCP; Wi-Fi is a guess.
-THUNDERBOLT_S, ETHERNET_S, WIFI_S = 300e-6, 100e-6, 3e-3
+# 300 us between programs over Thunderbolt: guruswami-ai/mlx-benchmarks and others. They are the IP
+# stack's and its wake-ups', through which Ethernet goes, too, and of Ethernet nobody has published
+# more than the wire's 10 to 25 us: a cable is never taken for slower than the network beside it.
+# Bandwidth over Thunderbolt 3 and 4: iperf3 13 and 16.4 Gb/s. Nobody has published IP over
+# Thunderbolt 5 beyond that. Ethernet carries 94 % of its line rate as TCP; Wi-Fi is a guess.
+IP_S, WIFI_S = 300e-6, 3e-3
 LINK_KINDS: Mapping[LinkKind, tuple[float, float]] = {
-    "thunderbolt5": (THUNDERBOLT_S, 16.4 * GBIT),
-    "thunderbolt4": (THUNDERBOLT_S, 16.4 * GBIT),
-    "thunderbolt3": (THUNDERBOLT_S, 13 * GBIT),
-    "ethernet10": (ETHERNET_S, 9.4 * GBIT),
-    "ethernet5": (ETHERNET_S, 4.7 * GBIT),
-    "ethernet2.5": (ETHERNET_S, 2.35 * GBIT),
-    "ethernet1": (ETHERNET_S, 0.94 * GBIT),
+    "thunderbolt5": (IP_S, 16.4 * GBIT),
+    "thunderbolt4": (IP_S, 16.4 * GBIT),
+    "thunderbolt3": (IP_S, 13 * GBIT),
+    "ethernet10": (IP_S, 9.4 * GBIT),
+    "ethernet5": (IP_S, 4.7 * GBIT),
+    "ethernet2.5": (IP_S, 2.35 * GBIT),
+    "ethernet1": (IP_S, 0.94 * GBIT),
     "wifi": (WIFI_S, 0.4 * GBIT),
 }
-# All nodes reach the head node, or they would be none: who has no cable in the file has a network.
+# All nodes reach the head node, or they would be none: they share a network, beside Thunderbolt,
+# whether the file names it or not.
 NETWORK: LinkKind = "ethernet1"
+NETWORKS: frozenset[LinkKind] = frozenset(
+    ("ethernet10", "ethernet5", "ethernet2.5", "ethernet1", "wifi")
+)
+# Hidden states of a decode step: two sequences of a model 8192 wide, in 16 bits.
+DECODE_BYTES = 32 * 1024
 
 
 def plan_rack(
@@ -136,9 +144,16 @@ def _listed_node(node: RackNode, kind: str, *, is_head: bool) -> PlanNode:
 
 
 def _listed_link(links: Sequence[RackLink], ends: set[str]) -> PlanLink:
-    """The fastest cable between the two."""
-    cables = [_cable(link.kind, link.gbps) for link in links if set(link.between) == ends]
-    return max(cables, key=lambda way: way.bytes_per_s, default=_cable(NETWORK, None))
+    """The best way between the two for a decode step: a cable, or the network that all share."""
+    listed = [link for link in links if set(link.between) == ends]
+    ways = [_cable(link.kind, link.gbps) for link in listed]
+    if not any(link.kind in NETWORKS for link in listed):
+        ways.append(_cable(NETWORK, None))
+    return min(ways, key=_decode_message_s)
+
+
+def _decode_message_s(way: PlanLink) -> float:
+    return way.latency_s + DECODE_BYTES / way.bytes_per_s
 
 
 def _cable(kind: LinkKind, gbps: float | None) -> PlanLink:

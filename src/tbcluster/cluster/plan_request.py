@@ -64,6 +64,7 @@ def plan_request(
         streams=streams or saved.streams,
         kv_memory_bytes=kv_memory_bytes,
         kv_bits=bits,
+        plan_file=saved.file,
     )
     return PlanRequest(saved.model, wishes, bits, saved.placement)
 

@@ -19,10 +19,12 @@ from tbcluster.cluster.opening import (
 from tbcluster.cluster.own_speed import speed_here
 from tbcluster.cluster.plan_rack import one_machine, plan_rack
 from tbcluster.cluster.served_model import ServedModel, served_models
+from tbcluster.core import StageRange
 from tbcluster.errors import PlanError, StageError
 from tbcluster.model.device import memory_limit_bytes
 from tbcluster.model.spans import spans_of
 from tbcluster.planner.nodes import NodeSpeed, PlanRack
+from tbcluster.planner.partition import check_ranges
 from tbcluster.planner.plan import Plan, Wishes
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Order:
         by_hand: Who runs what, where a person says so.
         taken_bytes: What other models hold, by node.
         memory_bytes: The most that models may take on this machine; None for what MLX says.
-        measures_speed: See `Cluster`.
+        measures_speed, shortens_context: See `Cluster`.
     """
 
     source: str | Path | None = None
@@ -56,6 +58,7 @@ class Order:
     taken_bytes: Mapping[str, int] = field(default_factory=dict)
     memory_bytes: int | None = None
     measures_speed: bool = False
+    shortens_context: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,25 +68,40 @@ class Prepared:
     Attributes:
         rack: What was known of the nodes when it was planned.
         replicas: The model, placed and budgeted, once for each replica of the plan.
+        folders: What each node of a rack loads from.
     """
 
     opened: OpenedModel
     rack: PlanRack
     plan: Plan
     replicas: tuple[ServedModel, ...]
+    folders: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def whole_folder(self) -> Path | None:
+        """Where all of the weights are on this machine: in the model's own folder, or in what was
+        fetched to the head node; None if they are not."""
+        opened = self.opened
+        if opened.weights is None or opened.weights.is_whole:
+            return opened.folder.path
+        head = next(node.name for node in self.rack.nodes if node.is_head)
+        fetched = spans_by_node(opened, self.plan).get(head, ())
+        whole = spans_of(opened.inspected, [StageRange(0, len(opened.profile.layers))])[0]
+        return Path(self.folders[head]) if merged([*fetched, *whole]) == fetched else None
 
     @property
     def no_reference_because(self) -> str | None:
         """Why the unsharded model cannot be run to compare with; None where it can."""
         if self.replicas[0].nodes is None:
             return None  # all of it is here, and has room here
-        if self.opened.weights is not None and not self.opened.weights.is_whole:
+        if self.whole_folder is None:
             return "the head node has not all of the weights"
         head = next(node for node in self.rack.nodes if node.is_head)
         stages = (stage for replica in self.plan.replicas for stage in replica.stages)
         beside = sum(stage.weight_bytes for stage in stages if stage.node == head.name)
         if beside + self.opened.profile.weight_bytes > head.memory_bytes:
-            return f"{head.name} has no memory for all of it"
+            own = " beside its stages" if beside else ""
+            return f"{head.name} has no memory for all of it{own}"
         return None
 
 
@@ -133,15 +151,32 @@ class Preparation:
         )
         for note in opened.notes:
             self._on_note(note)
-        nodes = self._nodes(opened)
+        for stages in order.by_hand:
+            # Nobody has to wait for nodes to hear that a layer is missing.
+            ranges = [layers for _, layers in stages]
+            check_ranges(ranges, len(opened.profile.layers), opened.profile.legal_cuts)
         kv = order.kv
         wishes = replace(order.wishes, kv_memory_bytes=kv.memory_bytes, kv_bits=kv.bits)
+        if order.shortens_context:
+            wishes = self._shortened(wishes, opened)
+        nodes = self._nodes(opened)
         make = plan_here if rack is None else plan_model
         self.plan = make(opened, nodes, wishes, order.by_hand)
         self._on_plan(self.plan)
         folders = None if rack is None else self._fetch(opened, self.plan, rack)
         replicas = served_models(opened, self.plan, kv, folders)
-        return Prepared(opened, nodes, self.plan, replicas)
+        return Prepared(opened, nodes, self.plan, replicas, folders or {})
+
+    def _shortened(self, wishes: Wishes, opened: OpenedModel) -> Wishes:
+        """A context that was wished for other models, too, is no longer than this one's own."""
+        most = opened.profile.context_length
+        if not wishes.context or not most or wishes.context <= most:
+            return wishes
+        self._on_note(
+            f"{opened.name} was made for {most:,} tokens of context: it is planned with these, not "
+            f"with {wishes.context:,}"
+        )
+        return replace(wishes, context=most)
 
     def _nodes(self, opened: OpenedModel) -> PlanRack:
         """The nodes that the model may be placed on."""

@@ -1,10 +1,11 @@
 """Fetching weights ahead, without loading them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tbcluster.checkpoint import Span
+from tbcluster.checkpoint import ListedFile, Span
 from tbcluster.cluster.opening import open_model
 from tbcluster.cluster.plan_request import PlanRequest
 from tbcluster.cluster.planning import PlannedModel, plan_viewed
@@ -13,7 +14,8 @@ from tbcluster.demo import MODEL_PATH
 from tbcluster.errors import FetchError
 from tbcluster.model.source import find_model
 from tbcluster.weights.checking import hash_of
-from tbcluster.weights.library import open_model_source
+from tbcluster.weights.hf_cache import drop
+from tbcluster.weights.library import ModelSource, open_model_source
 from tbcluster.weights.store import Store
 
 if TYPE_CHECKING:
@@ -23,6 +25,20 @@ if TYPE_CHECKING:
 
 OnFetch = Callable[[Sequence["FetchStatus"]], None]
 OnPlan = Callable[[PlannedModel], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was found of a model on this machine.
+
+    Attributes:
+        num_bytes: Hashed, in all: 0 where no hashes are known, as of a folder.
+        bad: Files that are not what the hub has.
+    """
+
+    source: ModelSource
+    num_bytes: int
+    bad: tuple[ListedFile, ...]
 
 
 def pull_planned(
@@ -68,18 +84,15 @@ def pull_here(model: str | None) -> Path:
     return find_model(model or str(MODEL_PATH)).path
 
 
-def verify_here(model: str, on_file: Callable[[str], None] = lambda _: None) -> int:
+def verify_here(model: str, on_file: Callable[[str], None] = lambda _: None) -> Verified:
     """Read and hash a model's weights on this machine, and compare them with the hub's hashes.
 
     Args:
         on_file: Called with the name of each before it is read.
 
-    Returns:
-        The bytes that were hashed: 0 where no hashes are known, as of a folder.
-
     Raises:
-        FetchError: A file is not what it should be, its hash cannot be asked for, or not all of the
-            model is here.
+        FetchError: A file cannot be read, its hash cannot be asked for, or not all of the model is
+            here.
     """
     source = open_model_source(model, Store())
     if not source.is_whole:
@@ -87,21 +100,47 @@ def verify_here(model: str, on_file: Callable[[str], None] = lambda _: None) -> 
             f"not all of {model} is on this machine, so that it cannot be verified: "
             f"`tbcluster pull {model} --local` fetches what is missing"
         )
-    num_bytes = 0
-    for file in source.listing.files:
-        # Of small files a listing may have been made from the very files.
-        if file.sha256 is None or not file.holds_weights:
-            continue
+    # Of small files a listing may have been made from the very files.
+    known = [file for file in source.listing.files if file.sha256 and file.holds_weights]
+    bad = []
+    for file in known:
         on_file(file.path)
-        path = source.folder / file.path
+        if not _is_good(source, file):
+            bad.append(file)
+    return Verified(source, sum(file.size for file in known), tuple(bad))
+
+
+def fetch_anew(model: str, verified: Verified) -> None:
+    """Fetch the files again that were found to be bad, into the Hugging Face cache, with progress
+    bars.
+
+    Raises:
+        FetchError: One lies elsewhere, cannot be removed, or is bad again.
+        ModelError: They cannot be fetched.
+    """
+    source = verified.source
+    for file in verified.bad:
+        content = (source.folder / file.path).resolve()
+        wrong = f"{content} is not what the hub has: its SHA-256 should be {file.sha256}"
         try:
-            found = hash_of(path)
+            is_gone = drop(source.listing.model, source.listing.revision, file.path)
         except OSError as error:
-            raise FetchError(f"{path} cannot be read: {error.strerror}") from error
-        if found != file.sha256:
+            raise FetchError(f"{wrong}, and it cannot be removed: {error.strerror}") from error
+        if not is_gone:
+            raise FetchError(f"{wrong}; remove it and pull again")
+    pull_here(model)
+    for file in verified.bad:
+        if not _is_good(source, file):
             raise FetchError(
-                f"{path} is not what the hub has: its SHA-256 is {found}, and {file.sha256} was "
-                "expected; remove it and pull again"
+                f"{(source.folder / file.path).resolve()} was fetched anew and again is not what "
+                "the hub says it is: see whether this machine's disk, or a mirror in HF_ENDPOINT, "
+                "damages files"
             )
-        num_bytes += file.size
-    return num_bytes
+
+
+def _is_good(source: ModelSource, file: ListedFile) -> bool:
+    path = source.folder / file.path
+    try:
+        return hash_of(path) == file.sha256
+    except OSError as error:
+        raise FetchError(f"{path} cannot be read: {error.strerror}") from error

@@ -8,17 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import (
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-)
 from safetensors import SafetensorError, safe_open
 
-from tbcluster.checkpoint import FETCHED_FILES
 from tbcluster.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
+from tbcluster.model.download import download
 
 _REPOSITORY_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -94,22 +87,7 @@ def _fetch(name: str) -> Path:
         raise ModelNotFoundError(
             f"no folder {name!r}, and it is no Hugging Face id of the form owner/name"
         )
-    try:
-        return Path(snapshot_download(name, allow_patterns=FETCHED_FILES))
-    except RepositoryNotFoundError as error:
-        raise ModelNotFoundError(
-            f"no folder and no Hugging Face repository {name!r}: check the spelling, and for a "
-            "private one log in with `hf auth login`"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        offline = os.environ.get("HF_HUB_OFFLINE") not in (None, "", "0")
-        reason = "offline mode is on (HF_HUB_OFFLINE)" if offline else "the hub cannot be reached"
-        raise ModelNotFoundError(
-            f"there is no folder {name!r} here; as a Hugging Face id it is not in the local cache "
-            f"and {reason}: fetch it first, or give a folder"
-        ) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise ModelNotFoundError(f"cannot fetch {name!r} from the hub: {error}") from error
+    return download(name)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -7,10 +7,9 @@ weights as with all of them.
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 
-from tbcluster.checkpoint import FETCHED_FILES, Span, merged
+from tbcluster.checkpoint import Span, is_fetched, merged
 from tbcluster.core import StageRange
 from tbcluster.errors import CorruptModelError
 from tbcluster.model.facts import InspectedModel
@@ -70,7 +69,6 @@ def _headers(files: Sequence[Path]) -> tuple[list[Span], Mapping[str, list[Span]
 def _small_files(path: Path) -> Iterator[str]:
     """Names of the files that are no weights, as they are fetched from the hub."""
     for file in sorted(path.iterdir()):
-        is_small = file.suffix != ".safetensors" and not file.name.startswith(".")
-        if is_small and any(fnmatch(file.name, pattern) for pattern in FETCHED_FILES):
+        if file.suffix != ".safetensors" and is_fetched(file.name):
             yield file.name
     yield from (name for name in IN_FOLDERS if (path / name).is_file())

@@ -57,13 +57,14 @@ def check_ranges(ranges: Sequence[StageRange], num_layers: int, legal_cuts: Sequ
         if layers.end > num_layers:
             unknown = StageRange(max(layers.start, num_layers), layers.end)
             raise PlanError(
-                f"{_named(unknown)} not exist: the model has layers 0-{num_layers - 1}, and a "
-                f"stage was given {layers}"
+                f"{_named(unknown, 'does', 'do')} not exist: the model has layers "
+                f"0-{num_layers - 1}, and a stage was given {_range(layers)}"
             )
         if layers.start < last.end:
             shared = StageRange(layers.start, min(last.end, layers.end))
             raise PlanError(
-                f"layers {shared} are in two stages, {last} and {layers}: each layer belongs to one"
+                f"{_named(shared, 'is', 'are')} in two stages, {_range(last)} and "
+                f"{_range(layers)}: each layer belongs to one"
             )
         _check_gap(last.end, layers.start, num_layers)
         if last.end and last.end not in legal_cuts:
@@ -75,15 +76,21 @@ def check_ranges(ranges: Sequence[StageRange], num_layers: int, legal_cuts: Sequ
     _check_gap(last.end, num_layers, num_layers)
 
 
-def _named(layers: StageRange) -> str:
+def _named(layers: StageRange, of_one: str, of_more: str) -> str:
+    """With the verb: "layer 6 is", "layers 6-9 are"."""
     is_one = layers.end - layers.start == 1
-    return f"layer {layers.start} does" if is_one else f"layers {layers} do"
+    return f"layer {layers.start} {of_one}" if is_one else f"layers {layers} {of_more}"
+
+
+def _range(layers: StageRange) -> str:
+    """ "6", "6-9"."""
+    return str(layers.start) if layers.end - layers.start == 1 else str(layers)
 
 
 def _check_gap(start: int, end: int, num_layers: int) -> None:
     if start < end:
         missing = StageRange(start, end)
         raise PlanError(
-            f"layers {missing} are in no stage: the model has layers 0-{num_layers - 1}; add a "
-            f"stage of {missing}, or widen the one beside them"
+            f"{_named(missing, 'is', 'are')} in no stage: the model has layers 0-{num_layers - 1}; "
+            f"add a stage for {'it' if end - start == 1 else 'them'}, or widen one beside"
         )

@@ -22,6 +22,7 @@ class Wishes:
         kv_memory_bytes: KV memory of each stage by hand; None for what the promise needs.
         kv_bits: Of the caches that the profile counts with, if they are quantized: fewer bits are
             named as a way out only where there are fewer.
+        plan_file: Where a plan by hand was read from, for errors; empty for none.
     """
 
     context: int | None = None
@@ -30,6 +31,7 @@ class Wishes:
     replicas: int | None = None
     kv_memory_bytes: int | None = None
     kv_bits: int | None = None
+    plan_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,6 +90,28 @@ def plan_by_hand(
             node that is not there or cannot be reached.
         DoesNotFitError: A node has too little memory.
     """
+    try:
+        return _plan_by_hand(profile, rack, wishes, replicas)
+    except DoesNotFitError as error:
+        raise DoesNotFitError(
+            f"{_given(wishes)} does not fit: {error.message}", error.missing_bytes, error.remedies
+        ) from error
+    except PlanError as error:
+        if not wishes.plan_file:
+            raise
+        raise PlanError(f"{_given(wishes)} cannot be used: {error}") from error
+
+
+def _given(wishes: Wishes) -> str:
+    return f"the plan {wishes.plan_file}" if wishes.plan_file else "the plan given by hand"
+
+
+def _plan_by_hand(
+    profile: ModelProfile,
+    rack: PlanRack,
+    wishes: Wishes,
+    replicas: Sequence[Sequence[tuple[str, StageRange]]],
+) -> Plan:
     if not replicas:
         raise PlanError("a plan without replicas: give at least one")
     _check_promise(profile, wishes)
@@ -105,9 +127,7 @@ def plan_by_hand(
         for name, _ in given:
             if name not in nodes:
                 known = and_list([node.name for node in rack.nodes]) or "none"
-                raise PlanError(
-                    f"the plan names the node {name!r}; nodes that can be used: {known}"
-                )
+                raise PlanError(f"there is no node {name!r}; nodes that can be used: {known}")
         placed.append(tuple(Placed(nodes[name], layers) for name, layers in given))
     promise = Promise(
         wishes.context or _default_context(profile), wishes.streams, wishes.kv_memory_bytes
@@ -140,18 +160,18 @@ def _check(profile: ModelProfile, rack: PlanRack, wishes: Wishes) -> None:
 
 
 def _check_promise(profile: ModelProfile, wishes: Wishes) -> None:
-    for name, value, most in (
-        ("context", wishes.context, MAX_CONTEXT_TOKENS),
-        ("streams", wishes.streams, MAX_STREAMS),
-        ("replicas", wishes.replicas, MAX_STREAMS),
-        ("kv_memory_bytes", wishes.kv_memory_bytes, MAX_KV_BYTES),
+    for value, most, what in (
+        (wishes.context, MAX_CONTEXT_TOKENS, "tokens of context"),
+        (wishes.streams, MAX_STREAMS, "streams"),
+        (wishes.replicas, MAX_STREAMS, "replicas"),
+        (wishes.kv_memory_bytes, MAX_KV_BYTES, "bytes of KV memory"),
     ):
         if value is not None and not 1 <= value <= most:
-            raise PlanError(f"{name} of {value}: ask for 1 or more, up to {most}")
+            raise PlanError(f"{value:,} {what}: ask for 1 to {most:,}")
     if wishes.context and profile.context_length and wishes.context > profile.context_length:
         raise PlanError(
-            f"a context of {wishes.context} tokens: {profile.name} was made for "
-            f"{profile.context_length} at most"
+            f"a context of {wishes.context:,} tokens: {profile.name} was made for "
+            f"{profile.context_length:,} at most"
         )
 
 
@@ -180,8 +200,8 @@ def _most_that_fits(
                 less = replace(shortest, streams=streams)
                 break
     note = (
-        f"{count(less.streams, 'stream')} of {less.context} tokens: more does not fit beside the "
-        f"weights ({promise.streams} of {promise.context} is the default)"
+        f"{count(less.streams, 'stream')} of {less.context:,} tokens: more does not fit beside the "
+        f"weights ({promise.streams:,} of {promise.context:,} is the default)"
     )
     return layouts.best(less), less, (note,)
 
@@ -212,12 +232,12 @@ def _with_kv_by_hand(profile: ModelProfile, plan: Plan, wishes: Wishes, laid: La
     given = amount(wishes.kv_memory_bytes)
     if wishes.context is not None:
         raise DoesNotFitError(
-            f"{given} of KV memory on each stage hold {count(wishes.streams, 'stream')} of {held} "
-            f"tokens, not of {wishes.context}",
+            f"{given} of KV memory on each stage hold {count(wishes.streams, 'stream')} of "
+            f"{held:,} tokens, not of {wishes.context:,}",
             0,
             ("leave --kv-memory out, and as much is taken as the promise needs",),
         )
-    note = f"{given} of KV memory on each stage, as asked, hold {held} tokens of each stream"
+    note = f"{given} of KV memory on each stage, as asked, hold {held:,} tokens of each stream"
     return replace(plan, context=held, reasons=(note, *plan.reasons))
 
 
@@ -239,8 +259,7 @@ def _promised_by_hand(
             [f"{name or 'this machine'} lacks {amount(size)}" for name, size in missing.items()]
         )
         raise DoesNotFitError(
-            f"the plan given by hand does not fit: {nodes} for {laid[0][1].context} tokens of "
-            "context",
+            f"{nodes} for {laid[0][1].context:,} tokens of context",
             sum(missing.values()),
             ("give those nodes fewer layers, or leave the plan out and let tbcluster make one",),
         )

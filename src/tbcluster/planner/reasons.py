@@ -1,6 +1,7 @@
 """Why a plan is as it is, in lines for a person. Pure."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from tbcluster.planner.chains import Chain
 from tbcluster.planner.cost import Promise
@@ -12,8 +13,10 @@ from tbcluster.planner.replicas import Choice, max_replicas
 from tbcluster.planner.step_costs import RackCosts
 from tbcluster.planner.words import amount, and_list, count, milliseconds, speed
 
-# Of larger racks not every stage is explained.
-MAX_EXPLAINED = 16
+# Of larger racks not every node is named.
+MAX_NAMED = 16
+# Stages whose times differ by less are as good as equal.
+EVEN = 1.03
 
 
 def reasons(
@@ -29,10 +32,10 @@ def reasons(
         return tuple(lines)
     lines += _about_memory(layouts, layout)
     costs = layouts.search.costs
-    for chain, promise in layout.choice.replicas:
-        if len(chain.nodes) > 1:
-            lines += _about_stages(costs, chain, promise)
-            lines.append(_about_order(costs, chain, promise))
+    cut = [(chain, promise) for chain, promise in layout.choice.replicas if len(chain.nodes) > 1]
+    if cut:
+        lines += _about_stages(costs, cut)
+    lines += [_about_order(costs, chain, promise) for chain, promise in cut]
     if not layouts.search.is_exact:
         lines.append(
             f"{len(rack.nodes)} unequal nodes are too many to try all orders: good ones were tried "
@@ -75,11 +78,13 @@ def _not_faster(choice: Choice, node: PlanNode) -> str:
     if not more:
         return "no way leads through it and all the others"
     now, then = chain.tokens_per_s(promise), more[0].tokens_per_s(promise)
-    if then < now:
+    if speed(then) != speed(now) and then < now:
         return (
             f"with {len(more[0].nodes)} nodes {count(promise.streams, 'stream')} would get "
             f"{speed(then)} instead of {speed(now)}"
         )
+    if milliseconds(more[0].slowest_s) == milliseconds(chain.slowest_s):
+        return f"with {len(more[0].nodes)} nodes nothing would be faster"
     return (
         f"with {len(more[0].nodes)} nodes the slowest stage would take "
         f"{milliseconds(more[0].slowest_s)} instead of {milliseconds(chain.slowest_s)}"
@@ -110,10 +115,16 @@ def _about_replicas(layouts: Layouts, layout: Layout) -> Iterator[str]:
     others = {n: total for n, total in totals.items() if n > 1}
     if others:
         at = max(others, key=lambda n: others[n])
-        yield (
-            f"one replica: {at} would give {speed(others[at])} together instead of "
-            f"{speed(totals[1])}, not 5 % more"
-        )
+        then, now = speed(others[at]), speed(totals[1])
+        if then == now:
+            yield f"one replica: {at} would give no more than its {now}"
+        elif others[at] < totals[1]:
+            yield f"one replica: {at} would give less, {then} together instead of {now}"
+        else:
+            yield (
+                f"one replica: {at} would give {then} together instead of {now}, less than the "
+                "5 % more that they have to be worth"
+            )
     elif promise.streams == 1:
         yield "one replica: there is one stream"
     elif max_replicas(layouts.search, promise) < 2:
@@ -137,23 +148,41 @@ def _about_memory(layouts: Layouts, layout: Layout) -> Iterator[str]:
         yield f"no node holds all of it: {least} do together"
 
 
-def _about_stages(costs: RackCosts, chain: Chain, promise: Promise) -> Iterator[str]:
-    busy, _ = costs.costs(promise, len(chain.nodes))
-    fits = costs.fits(promise)
+def _about_stages(costs: RackCosts, replicas: Sequence[tuple[Chain, Promise]]) -> Iterator[str]:
+    """What the slowest stage is, and whose memory keeps it from being faster."""
+    times: dict[str, float] = {}
+    full = []
     last = len(costs.bounds) - 1
-    for at, node in list(enumerate(chain.nodes))[:MAX_EXPLAINED]:
-        start, end = chain.bounds[at], chain.bounds[at + 1]
-        seconds = float(busy.stages[node, start, end])
-        first, after = costs.bounds[start], costs.bounds[end]
-        more = [fits[node, start - 1, end]] if start > 0 else []
-        more += [fits[node, start, end + 1]] if end < last else []
-        named = f"layers {first}-{after - 1}" if after - first > 1 else f"layer {first}"
-        why = (
-            f"the slowest takes {milliseconds(chain.slowest_s)}"
-            if any(more)
-            else "its memory holds no more"
+    for chain, promise in replicas:
+        busy, _ = costs.costs(promise, len(chain.nodes))
+        fits = costs.fits(promise)
+        for node, (start, end) in zip(chain.nodes, pairwise(chain.bounds), strict=True):
+            name = costs.nodes[node].name
+            times[name] = float(busy.stages[node, start, end])
+            more = [fits[node, start - 1, end]] if start > 0 else []
+            more += [fits[node, start, end + 1]] if end < last else []
+            if more and not any(more):
+                full.append(name)
+    least, most = min(times.values()), max(times.values())
+    bound = max(chain.slowest_s for chain, _ in replicas)
+    if bound > most * EVEN:
+        yield (
+            f"a link is busy for {milliseconds(bound)} a step, longer than any stage "
+            f"({milliseconds(most)} at most)"
         )
-        yield f"{costs.nodes[node].name} has {named}: {milliseconds(seconds)} a step, {why}"
+    elif most <= least * EVEN:
+        yield f"layers are shared out so that every stage takes about {milliseconds(most)} a step"
+    else:
+        slow = [name for name, seconds in times.items() if seconds * EVEN >= most]
+        others = sorted(seconds for name, seconds in times.items() if name not in slow)
+        span = dict.fromkeys((milliseconds(others[0]), milliseconds(others[-1])))
+        yield (
+            f"{_listed(slow)} {'is' if len(slow) == 1 else 'are'} the slowest with "
+            f"{milliseconds(most)} a step; others take {' to '.join(span)}"
+        )
+    if full:
+        holds = "has no room" if len(full) == 1 else "have no room"
+        yield f"{_listed(full)} {holds} for more layers"
 
 
 def _about_order(costs: RackCosts, chain: Chain, promise: Promise) -> str:
@@ -163,7 +192,7 @@ def _about_order(costs: RackCosts, chain: Chain, promise: Promise) -> str:
         for node, start, end in zip(chain.nodes, chain.bounds, chain.bounds[1:], strict=False)
     )
     hops = chain.trip_s - stages
-    names = and_list([costs.nodes[node].name for node in chain.nodes[:MAX_EXPLAINED]])
+    names = _listed([costs.nodes[node].name for node in chain.nodes])
     return (
         f"in the order {names} hops take {milliseconds(hops)} of the {milliseconds(chain.trip_s)} "
         "of a step's trip"
@@ -172,3 +201,9 @@ def _about_order(costs: RackCosts, chain: Chain, promise: Promise) -> str:
 
 def _name(node: PlanNode) -> str:
     return node.name or "this machine"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Some of many names, and how many there are beside them."""
+    rest = len(names) - MAX_NAMED
+    return and_list([*names[:MAX_NAMED], *([f"{rest} more"] if rest > 0 else [])])

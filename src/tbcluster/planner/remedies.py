@@ -11,7 +11,7 @@ from tbcluster.planner.nodes import PlanLink, PlanNode, PlanRack
 from tbcluster.planner.plan import Wishes
 from tbcluster.planner.profile import ModelProfile, PartProfile
 from tbcluster.planner.weight_kinds import bits_per_weight
-from tbcluster.planner.words import amount, and_list, count
+from tbcluster.planner.words import amount, and_list, count, rounded, unit_of
 
 MIB = 1 << 20
 # Of weights that somebody may have converted, in groups of 64.
@@ -21,7 +21,7 @@ KV_GROUP_BITS = 0.5
 # More nodes than this are not advised.
 MAX_MORE_NODES = 8
 # The way to a node that is not there: Ethernet.
-ASSUMED_LINK = PlanLink(200e-6, 1.1e9)
+ASSUMED_LINK = PlanLink(300e-6, 1.1e9)
 
 
 def does_not_fit(
@@ -35,18 +35,41 @@ def does_not_fit(
             f"{profile.name} cannot be placed as asked, whatever the memory: "
             f"{_unreachable(rack)}see `tbcluster links`, or ask for fewer stages or replicas"
         )
-    room = sum(node.memory_bytes for node in rack.nodes)
-    whole = MemoryCosts(profile, promise).of(StageRange(0, len(profile.layers))).total_bytes
-    kept = sum(reserve_bytes(node.memory_bytes) for node in rack.nodes)
-    copies = f" for each of {wishes.replicas} replicas" if (wishes.replicas or 1) > 1 else ""
-    message = (
-        f"{profile.name} does not fit: it needs {amount(whole + kept)}{copies} with "
-        f"{count(promise.streams, 'stream')} of {promise.context} tokens, and "
-        f"{and_list([node.name or 'this machine' for node in rack.nodes])} "
-        f"{'has' if len(rack.nodes) == 1 else 'have'} {amount(room)} for models; "
-        f"{amount(missing)} are missing"
+    return DoesNotFitError(
+        _shortage(profile, rack, wishes, promise, missing),
+        missing,
+        tuple(_remedies(profile, rack, wishes, promise)),
     )
-    return DoesNotFitError(message, missing, tuple(_remedies(profile, rack, wishes, promise)))
+
+
+def _shortage(
+    profile: ModelProfile, rack: PlanRack, wishes: Wishes, promise: Promise, missing: int
+) -> str:
+    """What is needed, what is there and what is missing, in figures that a person can check."""
+    room = sum(node.memory_bytes for node in rack.nodes)
+    # In one unit, and rounded before they are added up: they are right as they are shown.
+    unit = unit_of(min(room, missing))
+    has, lacks = rounded(room, unit), rounded(missing, unit)
+    replicas = wishes.replicas or 1
+    one = MemoryCosts(profile, promise).of(StageRange(0, len(profile.layers))).total_bytes
+    least = replicas * one + sum(reserve_bytes(node.memory_bytes) for node in rack.nodes)
+    names = and_list([node.name or "this machine" for node in rack.nodes])
+    have = "has" if len(rack.nodes) == 1 else "have"
+    together = "" if len(rack.nodes) == 1 else " together"
+    copies = f" in {count(replicas, 'replica')}" if replicas > 1 else ""
+    promised = f"with {count(promise.streams, 'stream')} of {promise.context:,} tokens{copies}"
+    begin = f"{profile.name} does not fit: {promised} it needs"
+    if least <= room:
+        return (
+            f"{begin} {amount(least)} or more, and of the {amount(room)} for models that {names} "
+            f"{have}{together} too little is where it is needed; {amount(missing)} more would do"
+        )
+    weights = amount(replicas * profile.weight_bytes, unit)
+    return (
+        f"{begin} {amount(has + lacks, unit)} ({weights} of weights, the rest KV caches, "
+        f"activations and reserve); {names} {have} {amount(has, unit)} for models{together}, "
+        f"{amount(lacks, unit)} too little"
+    )
 
 
 def _missing_bytes(
@@ -129,10 +152,10 @@ def _smaller_promises(promise: Promise, fits: Callable[[Promise], bool]) -> Iter
             shorter,
             promise.context // KV_BLOCK_TOKENS,
         )
-        yield f"a context of {longest * KV_BLOCK_TOKENS} tokens would fit (--context)"
+        yield f"a context of {longest * KV_BLOCK_TOKENS:,} tokens would fit (--context)"
     if promise.streams > 1 and fits(replace(promise, streams=1)):
         streams = _most(lambda n: fits(replace(promise, streams=n)), 1, promise.streams - 1)
-        yield f"{count(streams, 'stream')} of {promise.context} tokens would fit (--streams)"
+        yield f"{count(streams, 'stream')} of {promise.context:,} tokens would fit (--streams)"
 
 
 def _powers(most: int) -> Iterator[int]:
@@ -220,8 +243,8 @@ def _more_nodes(rack: PlanRack, fits: Callable[[PlanRack], bool]) -> Iterator[st
             yield f"{count(number, 'more node')} {what} ({room} for models) would do"
             return
     yield (
-        f"{MAX_MORE_NODES} more nodes {what} ({room} for models) would not do: larger ones, or a "
-        "smaller model"
+        f"larger nodes, or a smaller model: not even {MAX_MORE_NODES} more {what} ({room} for "
+        "models) are enough"
     )
 
 

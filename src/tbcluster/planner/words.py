@@ -6,11 +6,21 @@ GIB = 1 << 30
 MIB = 1 << 20
 
 
-def amount(num_bytes: float) -> str:
-    """Memory: "37.4 GiB", "48 GiB", "310 MiB"."""
-    if abs(num_bytes) < GIB:
-        return f"{num_bytes / MIB:.1f}".removesuffix(".0") + " MiB"
-    return f"{num_bytes / GIB:.1f}".removesuffix(".0") + " GiB"
+def amount(num_bytes: float, unit: int | None = None) -> str:
+    """Memory: "37.4 GiB", "1,248 GiB", "310 MiB"; in the unit that is given, GIB or MIB."""
+    if unit is None:
+        unit = unit_of(num_bytes)
+    return f"{num_bytes / unit:,.1f}".removesuffix(".0") + (" MiB" if unit == MIB else " GiB")
+
+
+def unit_of(num_bytes: float) -> int:
+    """In which an amount is told."""
+    return MIB if abs(num_bytes) < GIB else GIB
+
+
+def rounded(num_bytes: int, unit: int) -> int:
+    """What `amount` shows of it: sums of such figures are right on the screen, too."""
+    return round(round(10 * num_bytes / unit) * unit / 10)
 
 
 def milliseconds(seconds: float) -> str:
@@ -19,13 +29,14 @@ def milliseconds(seconds: float) -> str:
 
 
 def speed(tokens_per_s: float) -> str:
-    """ "41 tokens/s", "3.2 tokens/s"."""
-    return f"{tokens_per_s:.0f} tokens/s" if tokens_per_s >= 10 else f"{tokens_per_s:.2g} tokens/s"
+    """ "1,134 tokens/s", "3.2 tokens/s"."""
+    figure = f"{tokens_per_s:,.0f}" if tokens_per_s >= 10 else f"{tokens_per_s:.2g}"
+    return f"{figure} tokens/s"
 
 
 def count(number: int, noun: str) -> str:
-    """ "1 stream", "2 streams"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    """ "1 stream", "4,096 streams"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def and_list(names: Sequence[str]) -> str:

@@ -2,8 +2,10 @@
 
 import logging
 import math
+import re
 from collections.abc import Mapping, MutableMapping
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -33,6 +35,9 @@ CLIENT_CLOSED_REQUEST = 499
 MAX_SHOWN_VALUE = 60
 MAX_SHOWN_NAME = 100
 MAX_MESSAGE = 2000
+_FILES = (".json", ".safetensors", ".txt", ".model", ".py", ".part", ".jinja")
+# An absolute path, and neither an address nor an endpoint of this server.
+_PATH = re.compile(r"(?<![\w/.~*:])/(?!(?:v1|api)/)[^\s/'\"`;,:()]+(?:/[^\s/'\"`;,:()]+)+")
 # Every client of Anthropic's dialect sends it, and no other.
 VERSION_HEADER = b"anthropic-version"
 
@@ -114,10 +119,20 @@ def refusal_of(error: TbclusterError) -> Refusal:
         if isinstance(error, cause):
             param = getattr(error, "param", None)
             wait_s = RETRY_AFTER_S if status in (429, 503) else None
-            return Refusal(
-                status, str(error), kind=kind, param=param, code=code, retry_after_s=wait_s
-            )
+            message = str(error) if status < 500 else without_paths(str(error))
+            return Refusal(status, message, kind=kind, param=param, code=code, retry_after_s=wait_s)
     raise AssertionError("TbclusterError is in the table")
+
+
+def without_paths(text: str) -> str:
+    """What went wrong, without where on this machine: of a folder its name is left, of a file that
+    of its folder, too."""
+
+    def named(found: re.Match[str]) -> str:
+        path = PurePosixPath(found[0])
+        return f"{path.parent.name}/{path.name}" if path.suffix in _FILES else path.name
+
+    return _PATH.sub(named, text)
 
 
 def error_body(

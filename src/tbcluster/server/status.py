@@ -13,6 +13,7 @@ from tbcluster.cluster.status import ClusterState, ClusterStatus
 from tbcluster.errors import ClusterClosedError
 from tbcluster.server.draining import Drain
 from tbcluster.server.metrics import CONTENT_TYPE, Metrics
+from tbcluster.server.problems import without_paths
 
 _NOT_NOW: dict[int | str, dict[str, Any]] = {
     503: {"description": "Requests are not answered now; `status` says why."}
@@ -97,7 +98,7 @@ def _facts(status: ClusterStatus, cluster: Cluster | None) -> dict[str, Any]:
         "doing": status.doing,
         "model": status.model,
         "num_requests": status.num_requests,
-        "error": status.error,
+        "error": None if status.error is None else without_paths(status.error),
         "kv_cache": None if cluster is None else _kv_body(cluster),
         "stages": [
             {

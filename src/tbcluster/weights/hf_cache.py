@@ -1,4 +1,4 @@
-"""The Hugging Face cache of this machine, read only."""
+"""The Hugging Face cache of this machine; nothing but `drop` changes it."""
 
 import json
 from collections.abc import Iterator
@@ -41,6 +41,28 @@ def whole_models(only: str | None = None) -> Iterator[tuple[Listing, Path]]:
         _, owner, name = repository.name.split("--", 2)
         model = f"{owner}/{name}"
         yield replace(listing, model=model, revision=commit, source=model), folder
+
+
+def drop(model: str, revision: str, file: str) -> bool:
+    """Remove a file of this commit with its content, which may be of other commits, too; the next
+    download fetches it anew.
+
+    Returns:
+        Whether it did: not where the content lies outside of what the cache has of this model.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    folder = snapshot(model, revision)
+    link, repository = folder / file, folder.parent.parent.resolve()
+    content = link.resolve()
+    if not (link.parent.resolve() / link.name).is_relative_to(repository):
+        return False
+    if not content.is_relative_to(repository):
+        return False
+    content.unlink(missing_ok=True)
+    link.unlink(missing_ok=True)
+    return True
 
 
 def _has_all_weights(folder: Path, listing: Listing) -> bool:

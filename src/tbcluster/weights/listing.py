@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from glob import glob
 from hashlib import sha256
 from pathlib import Path
 
@@ -17,12 +18,12 @@ def list_folder(folder: Path) -> Listing:
     Raises:
         CorruptModelError: It holds no model, or a file cannot be read.
     """
+    if not (folder / "config.json").is_file():
+        raise CorruptModelError(f"{folder} holds no config.json: is it a model folder?")
     try:
         files = tuple(_list_file(folder, path) for path in _model_files(folder))
     except (OSError, FetchError) as error:
         raise CorruptModelError(f"{folder} cannot be used: {error}") from error
-    if not any(file.path == "config.json" for file in files):
-        raise CorruptModelError(f"{folder} holds no config.json: is it a model folder?")
     digest = sha256(repr(files).encode()).hexdigest()
     return Listing(folder.name, digest[:40], str(folder), files)
 
@@ -48,8 +49,10 @@ def without_headers(listing: Listing) -> Listing:
 
 
 def _model_files(folder: Path) -> list[str]:
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return sorted(filter(is_fetched, names))
+    """Of the folder itself and of those in it, where embedding models say how they pool: a whole
+    tree may be large, and may change meanwhile."""
+    names = [name for level in ("*", "*/*") for name in glob(level, root_dir=folder)]
+    return sorted(name for name in names if is_fetched(name) and (folder / name).is_file())
 
 
 def _list_file(folder: Path, path: str) -> ListedFile:

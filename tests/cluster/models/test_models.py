@@ -125,9 +125,24 @@ def test_what_fits_nowhere_says_so_and_nothing_goes_for_it() -> None:
         with pytest.raises(DoesNotFitError, match="5368709120 are left"):
             bench.load("huge", makes_room=True)
         bench.load("a")
-        with pytest.raises(NoRoomError):
+        with pytest.raises(DoesNotFitError, match=r"^huge takes .* 5368709120 are left$"):
             bench.load("huge", makes_room=True)
+        with pytest.raises(DoesNotFitError, match="unloading others would not help"):
+            bench.load("huge")
         assert bench.states("a") == ["loaded"]
+
+
+def test_a_note_that_cannot_be_told_ends_no_loading() -> None:
+    bench = Bench()
+
+    def on_note(line: str) -> None:
+        raise BrokenPipeError(line)
+
+    models = Models(Catalogue((Loadable("a", "a"),)), bench.machine, on_note=on_note)
+    with models.start():
+        for _ in range(2):
+            models.ask("a").result(SOON_S)
+            models.unload("a").result(SOON_S)
 
 
 def test_a_switch_unloads_no_more_than_is_in_the_way() -> None:
@@ -389,7 +404,7 @@ def test_a_model_loaded_in_this_thread_and_one_in_the_other_do_not_meet() -> Non
     assert bench.models.load_now("a").model_name == "a"
     with bench.running():
         asked = bench.models.ask("b")
-        with pytest.raises(NoRoomError):
+        with pytest.raises(DoesNotFitError):
             bench.models.load_now("huge")
         asked.result(SOON_S)
         assert bench.machine.most_at_once == 1

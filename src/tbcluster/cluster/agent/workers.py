@@ -13,6 +13,7 @@ from tbcluster.cluster.agent.site import Site
 from tbcluster.cluster.supervisor import Worker, describe_exit
 from tbcluster.errors import StageError
 from tbcluster.hardware.sleep import keep_awake
+from tbcluster.weights.amounts import decimal
 from tbcluster.wire.control import Routes, StageSpec, WorkerSpec
 from tbcluster.wire.errands import CalibrateSpec, FetchSpec, SurveySpec
 from tbcluster.wire.rack import WorkerEnded, WorkerSaid, WorkerStarted
@@ -167,7 +168,7 @@ def _described(spec: WorkerSpec) -> str:
             return f"looking for {listing.model}"
         case FetchSpec(listing=listing, parts=parts):
             num_bytes = sum(span.length for part in parts for span in part.spans)
-            return f"fetching {num_bytes / 1e9:.2f} GB of {listing.model}"
+            return f"fetching {decimal(num_bytes)} of {listing.model}"
         case CalibrateSpec(kinds=kinds):
             return f"measuring the speed with {', '.join(kinds)}"
 

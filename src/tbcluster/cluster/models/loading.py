@@ -260,6 +260,8 @@ class Loader:
                     refused = error
                     with shelf.changed:
                         del shelf.clusters[loadable.name]
+                        if set(victims) >= set(residency.loaded):
+                            raise  # not even alone: nobody has to go, or to be waited for
             if not self._await_room(before, give_up_at):
                 raise self._no_room(loadable.name, refused)
 
@@ -297,17 +299,29 @@ class Loader:
         residency = self._shelf.residency
         with self._shelf.changed:
             loaded = {other: r.taken for other, r in residency.loaded.items()}
-        if refused is not None and not loaded:
-            return refused
+            makes_room = residency.makes_room
+        if refused is not None and refused.missing_bytes > sum(
+            sum(t.values()) for t in loaded.values()
+        ):
+            # Not even alone. What it has is told beside the others.
+            return DoesNotFitError(
+                f"{refused.message}; unloading others would not help",
+                refused.missing_bytes,
+                refused.remedies,
+            )
         beside = sizes_in_words(loaded)
-        advice = "unload one with `tbcluster unload NAME`, or let idle ones go (--switch)"
+        advice = "unload one with `tbcluster unload NAME`"
+        advice += (
+            " (--force ends its requests)" if makes_room else ", or let idle ones go (--switch)"
+        )
         if refused is None:
             most = residency.rules.max_loaded
             return NoRoomError(
                 f"{name}: at most {most} models are loaded at once (--models-max), and there are "
                 f"{beside}: {advice}"
             )
-        return NoRoomError(f"{name} does not fit beside {beside}: {refused}; {advice}")
+        why = str(refused).removeprefix(f"{name} does not fit: ")
+        return NoRoomError(f"{name} does not fit beside {beside}: {why}; {advice}")
 
 
 def _has_failed(cluster: Cluster) -> bool:

@@ -1,8 +1,10 @@
 """The models of one server: what requests, commands and status pages ask of them."""
 
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import Self
 
 from tbcluster.cluster.cluster import Cluster
@@ -20,6 +22,8 @@ from tbcluster.errors import (
     UnknownModelError,
 )
 from tbcluster.machine import Serving
+
+logger = logging.getLogger(__name__)
 
 
 class Models:
@@ -51,8 +55,9 @@ class Models:
         self._catalogue = catalogue
         self._first_words = first_words
         self._is_starting = True
-        self._shelf = Shelf(self.rules, drain_s, on_note, clock)
-        self._loader = Loader(self._shelf, make, drain_s, on_note)
+        note = partial(_noted, on_note)
+        self._shelf = Shelf(self.rules, drain_s, note, clock)
+        self._loader = Loader(self._shelf, make, drain_s, note)
 
     @classmethod
     def of(cls, cluster: Cluster) -> Self:
@@ -286,6 +291,14 @@ class Models:
         if found is None:
             raise UnknownModelError(name, *self.names())
         return found
+
+
+def _noted(on_note: Callable[[str], None], line: str) -> None:
+    """Tell a line; the thread that does goes on though nobody hears it."""
+    try:
+        on_note(line)
+    except Exception:
+        logger.exception("%s: this could not be told", line)
 
 
 def _never(loadable: Loadable, **_: object) -> Cluster:

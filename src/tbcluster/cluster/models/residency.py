@@ -142,6 +142,11 @@ class Residency:
         """Whether the load that is under way was given up."""
         return self._loading is not None and self._is_stopped
 
+    @property
+    def makes_room(self) -> bool:
+        """Whether idle models may go for the one that is being loaded."""
+        return self._makes_room
+
     def ways(self) -> list[tuple[str, ...]]:
         """How to make room for the one that is being loaded: each way is the models that have to
         go, those that let most stay first. There may be none."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tbcluster.cluster.models.views import ModelView
+from tbcluster.server.problems import without_paths
 
 
 def model_list(views: Sequence[ModelView], since: float) -> dict[str, Any]:
@@ -33,5 +34,5 @@ def _status(view: ModelView) -> dict[str, Any]:
     if view.doing is not None:
         status["doing"] = view.doing
     if view.error is not None:
-        status |= {"failed": view.has_failed, "error": view.error}
+        status |= {"failed": view.has_failed, "error": without_paths(view.error)}
     return status
