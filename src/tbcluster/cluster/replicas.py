@@ -99,6 +99,10 @@ class ReplicaSet:
         if len(self._replicas) == 1:
             self._replicas[0].engine.submit(request, listener)
             return
+        failure = self.failure
+        if failure is not None and self.state is ClusterState.FAILED:
+            # It makes no sense to send the request again, as the engines advise.
+            raise failure.with_traceback(None)
         chosen = choose([replica.candidate(request) for replica in self._replicas])
         self._replicas[chosen].engine.submit(request, listener)
 
@@ -181,9 +185,6 @@ class ReplicaSet:
         others = [replica for replica in self._replicas if replica.model.replica != index]
         if all(replica.state is ClusterState.FAILED for replica in others):
             logger.error("%s; no more requests can be answered: start tbcluster again", error)
-            for replica in others:
-                # From now on it makes no sense to send a request again.
-                replica.engine.close(error)
             return error
         logger.error("replica %d: %s; the others go on without it", index + 1, error)
         return StageLostError(f"a replica has failed ({error}): send the request again")
