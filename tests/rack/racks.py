@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 
+from tbcluster.cluster.trust import MemberFile, TrustFolder
 from tests.doubles.namespaces import End, Network
+from tests.doubles.own_speed import know_speed
 from tests.doubles.rack import RackDouble
 
 # A short prompt, and one of almost 800 tokens.
@@ -60,8 +62,10 @@ class ListedRack(RackDouble):
         super().__init__(network, "head", "two", "three")
 
     def serve(self) -> None:
-        """Start the coordinator first."""
+        """Start the coordinator first. The nodes' speeds are known: the other rack measures."""
         self.enroll_all()
+        members = MemberFile(TrustFolder(self.home("head"))).nodes()
+        know_speed(self.home("head"), None, node_ids=[member.node_id for member in members])
         self.keep("head", "serve", *placed())
         addresses = [self.slow["head"].ipv4, self.fast["head"].ipv4]
         path = self.home("head").parent / "rack.toml"
