@@ -13,7 +13,7 @@ from tbcluster.errors import UnsupportedModelError
 from tbcluster.model.device import Device
 from tbcluster.model.experts import experts_by_config
 from tbcluster.model.facts import InspectedModel
-from tbcluster.model.profiling import profile_model, profile_of
+from tbcluster.model.profiling import profile_of
 from tbcluster.model.source import check_folder
 from tbcluster.model.tracer import needed_parameters
 from tbcluster.planner.profile import ModelProfile, PartProfile
@@ -41,7 +41,7 @@ def profiles(folders: dict[str, Path]) -> dict[str, ModelProfile]:
 
 
 def profile(path: Path, device: Device = CPU, kv_bits: int | None = None) -> ModelProfile:
-    return profile_model(check_folder(path), device, kv_bits)
+    return profile_of(InspectedModel(check_folder(path), device), path.name, kv_bits)
 
 
 # Totals, in billions, as their makers give them; bytes are those of the conversions to 4 bits.

@@ -260,8 +260,8 @@ def serve(
 
 @contextmanager
 def cutting_off(served: "Models") -> Iterator[None]:
-    """Huggingface's downloads cannot be interrupted, and Python waits for their threads before it
-    exits: a server that was told to end does not."""
+    """A download that another thread waits for is not ended by Ctrl-C, and Python waits for threads
+    before it exits: a server that was told to end does not."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as ending:

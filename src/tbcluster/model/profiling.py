@@ -15,11 +15,9 @@ from mlx.utils import tree_flatten
 
 from tbcluster.core import CacheCost
 from tbcluster.model.cache_facts import layer_cache_costs
-from tbcluster.model.device import Device
 from tbcluster.model.experts import experts_by_config, switch_linears
 from tbcluster.model.facts import InspectedModel
 from tbcluster.model.head import AS_LINEAR
-from tbcluster.model.source import ModelFolder
 from tbcluster.model.sources import weight_files
 from tbcluster.model.trace import ModelTrace
 from tbcluster.model.weights import Weight, weights_of
@@ -29,19 +27,8 @@ from tbcluster.planner.profile import ModelProfile, PartProfile
 WIDTHS = ("hidden_size", "d_model", "n_embd")
 
 
-def profile_model(folder: ModelFolder, device: Device, kv_bits: int | None = None) -> ModelProfile:
-    """Open a model folder, whose weight files may hold nothing but headers, and profile it.
-
-    Raises:
-        UnsupportedModelError: mlx-lm does not know the architecture, or it does not allow quantized
-            KV caches.
-        CorruptModelError: The weights do not fit the config.
-    """
-    return profile_of(InspectedModel(folder, device), folder.path.name, kv_bits)
-
-
 def profile_of(inspected: InspectedModel, name: str, kv_bits: int | None = None) -> ModelProfile:
-    """Profile an opened model.
+    """Profile an opened model, whose weight files may hold nothing but headers.
 
     Args:
         name: What it is called.
