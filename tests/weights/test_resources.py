@@ -46,6 +46,7 @@ def test_whatever_is_asked_leads_nowhere_else(text: str) -> None:
         "/model/revision/file?ledger",
         "//host/model/revision/file",
         "http://host/model/revision/file",
+        "//[/revision/file",
         "model/revision/file",
         "*",
     ],

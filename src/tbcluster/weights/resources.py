@@ -28,7 +28,10 @@ def path_of(resource: Resource) -> str:
 
 def parse_path(path: str) -> Resource | None:
     """What was asked for; None for what can be no resource."""
-    parts = urlsplit(path)
+    try:
+        parts = urlsplit(path)
+    except ValueError:  # brackets that hold no IPv6 address
+        return None
     if parts.netloc or parts.scheme or not path.isascii():
         return None
     names = parts.path.removeprefix("/").split("/")
