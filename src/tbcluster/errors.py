@@ -15,11 +15,13 @@ TbclusterError
 │   ├── ModelNotLoadedError      it names a model that is not loaded now
 │   ├── ContextLengthError       the prompt does not fit the model's context
 │   └── QueueFullError           too many requests are waiting
+├── OutOfTimeError           a request took longer than it may, waiting or running
 ├── ModelLoadingError        a model is not loaded yet; a retry makes sense
 ├── NoRoomError              a model does not fit beside those that are loaded
 ├── WireError                bytes that are no message of this protocol
 ├── StageError               a stage worker cannot compute or be started
-│   └── StageLostError           its process died; it is being started again
+│   ├── StageLostError           its process died; it is being started again
+│   └── StarvedError             too few nodes are left for the model; a retry makes sense
 ├── PrefixFolderError        the folder for saved prefixes cannot be used, or is in use
 ├── KeyFileError             the file of API keys cannot be used as asked
 ├── TrustError               keys, tokens or the list of nodes cannot be used as asked
@@ -127,6 +129,10 @@ class QueueFullError(RequestError):
     """Too many requests are waiting; try again later."""
 
 
+class OutOfTimeError(TbclusterError):
+    """A request waited or ran for longer than it may; a retry may make sense."""
+
+
 class ModelLoadingError(TbclusterError):
     """A model is being loaded, or waits for its turn; a retry makes sense."""
 
@@ -145,6 +151,11 @@ class StageError(TbclusterError):
 
 class StageLostError(StageError):
     """A stage worker's process died; it is being started again, so a retry makes sense."""
+
+
+class StarvedError(StageError):
+    """The nodes that are left have too little memory for the model. It is served again when more
+    of them are there, so a retry makes sense; the message says what is missing."""
 
 
 class PrefixFolderError(TbclusterError):

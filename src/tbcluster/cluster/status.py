@@ -20,6 +20,8 @@ class ClusterState(StrEnum):
     STARTING = "starting"
     READY = "ready"
     RECOVERING = "recovering"
+    # Too few nodes are left for the model: it waits for them.
+    STARVED = "starved"
     FAILED = "failed"
     CLOSED = "closed"
 
@@ -62,7 +64,12 @@ def planned_stages(
 def state_of(replicas: Iterable[ClusterState]) -> ClusterState:
     """What replicas that were all loaded once can do together: one that is up is enough."""
     states = set(replicas)
-    for state in (ClusterState.READY, ClusterState.RECOVERING, ClusterState.FAILED):
+    for state in (
+        ClusterState.READY,
+        ClusterState.RECOVERING,
+        ClusterState.STARVED,
+        ClusterState.FAILED,
+    ):
         if state in states:
             return state
     return ClusterState.STARTING

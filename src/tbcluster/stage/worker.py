@@ -38,6 +38,7 @@ from tbcluster.wire.control import (
     Routes,
     Spec,
     StageSpec,
+    decode_order,
     decode_spec,
     encode_line,
 )
@@ -175,7 +176,9 @@ class Exits:
             WireError: It holds something else.
             TrustError: A route would leave the machine in the clear.
         """
-        routes = decode_spec(line, Routes)
+        routes = decode_order(line)
+        if not isinstance(routes, Routes):
+            return
         for sender, route in (
             (self.to_next, routes.next_stage),
             (self.to_coordinator, routes.results),

@@ -2,6 +2,7 @@
 
 JSON lines: one `StageSpec` into the worker's standard input, then reports out of its standard
 output. The input stays open for as long as the worker may live: its end means the parent is gone.
+Further lines are `Order`s: where messages go, or another place among the stages of a new plan.
 """
 
 from typing import TypeVar
@@ -50,7 +51,7 @@ class Route(msgspec.Struct, frozen=True):
     server_key: str | None = None
 
 
-class Routes(msgspec.Struct, frozen=True):
+class Routes(msgspec.Struct, frozen=True, tag="routes"):
     """Where a worker's messages go.
 
     Attributes:
@@ -66,7 +67,9 @@ class Routes(msgspec.Struct, frozen=True):
 
 class StageSpec(msgspec.Struct, frozen=True, tag="stage"):
     """Everything a worker needs to become stage `index`. The first `Routes` come in a line after
-    it, and others whenever they change.
+    it, and others whenever they change. To a worker that holds this `shard` already it is an order
+    to take another place: it keeps its weights, drops its caches, binds anew and says `Bound` and
+    `Ready` once more.
 
     Attributes:
         model: A folder, or a Hugging Face id. To an agent empty for the bundled model, whose
@@ -78,6 +81,10 @@ class StageSpec(msgspec.Struct, frozen=True, tag="stage"):
         saved_folder: Where this stage keeps prefixes on disk; None for nowhere.
         keys: This node's own, for connections that leave the machine; its agent fills them in.
         senders: Public keys that may connect to `inbound`; with `keys`.
+        shard: Names what is loaded (model, revision, layers, type of caches): workers of equal
+            shards can stand in for each other. Empty for one that nobody can take over.
+        step_limit_s: A step that takes longer than this means that the stage is stuck; 0 for no
+            limit. The plan's prediction with ample room.
     """
 
     index: int
@@ -91,6 +98,8 @@ class StageSpec(msgspec.Struct, frozen=True, tag="stage"):
     saved_folder: str | None = None
     keys: CurveKeys | None = None
     senders: tuple[str, ...] = ()
+    shard: str = ""
+    step_limit_s: float = 0.0
 
 
 class ReferenceSpec(msgspec.Struct, frozen=True):
@@ -130,6 +139,19 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     note: str | None = None
 
 
+class Beat(msgspec.Struct, frozen=True, tag="beat"):
+    """The worker is alive; said a few times a second, by a thread that computes nothing, from the
+    worker's start. Its parent listens; it goes no further.
+
+    Attributes:
+        num_steps: Steps that were finished so far.
+        busy_s: For how long it has been at the step in hand; 0 while it has none.
+    """
+
+    num_steps: int
+    busy_s: float = 0.0
+
+
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """The stage cannot be loaded; `kind` names the error class."""
 
@@ -156,6 +178,7 @@ Report = (
     | Routed
     | Loading
     | Ready
+    | Beat
     | Failed
     | Reference
     | Surveyed
@@ -164,11 +187,14 @@ Report = (
     | Fetched
     | Calibrated
 )
+# What a stage worker is told after its first spec.
+Order = Routes | StageSpec
 # What an agent can be asked to run.
 WorkerSpec = StageSpec | SurveySpec | FetchSpec | CalibrateSpec
 
 _encoder = msgspec.json.Encoder()
 _report_decoder: msgspec.json.Decoder[Report] = msgspec.json.Decoder(Report)
+_order_decoder: msgspec.json.Decoder[Order] = msgspec.json.Decoder(Order)
 
 Spec = TypeVar(
     "Spec",
@@ -201,6 +227,18 @@ def decode_report(line: bytes) -> Report:
     # RecursionError: unknown fields are skipped, however deep they nest.
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise WireError(f"not a report of a stage worker: {error}") from error
+
+
+def decode_order(line: bytes) -> Order:
+    """The order in this line.
+
+    Raises:
+        WireError: It holds something else.
+    """
+    try:
+        return _order_decoder.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"not an order to a stage worker: {error}") from error
 
 
 def decode_spec(line: bytes, kind: type[Spec]) -> Spec:

@@ -15,7 +15,7 @@ from tbcluster.wire.control import Report, Routes, WorkerSpec
 from tbcluster.wire.tensors import Buffer
 
 # Counts up with every change of these messages; PROTOCOL_VERSION counts the data plane's.
-RACK_PROTOCOL = 2
+RACK_PROTOCOL = 3
 # What to fetch of a model is a list of spans: of one with 600 GB some 40,000, 3 MB.
 MAX_MESSAGE_BYTES = 16 << 20
 
@@ -116,10 +116,13 @@ class AskRack(msgspec.Struct, frozen=True, tag="ask-rack"):
     Attributes:
         inspects: Whether the machines are looked at anew.
         measures: Whether the links are measured anew.
+        may_drain: Name of a node that is to be drained: `Refused` comes instead of an answer if
+            what is served would not fit on the others. Empty for none.
     """
 
     inspects: bool = False
     measures: bool = False
+    may_drain: str = ""
 
 
 class Welcome(msgspec.Struct, frozen=True, tag="welcome"):
@@ -164,8 +167,13 @@ class Peers(msgspec.Struct, frozen=True, tag="peers"):
     peers: tuple[Peer, ...]
 
 
+class WhoAreYou(msgspec.Struct, frozen=True, tag="who-are-you"):
+    """Something came from an agent that has not greeted this coordinator: say Hello."""
+
+
 class StartWorker(msgspec.Struct, frozen=True, tag="start-worker"):
-    """Start a stage worker, or an errand."""
+    """Start a stage worker, or an errand. A free worker of the same shard, if there is one, is
+    given this spec and this id instead."""
 
     worker_id: str
     spec: WorkerSpec
@@ -180,6 +188,13 @@ class RouteWorker(msgspec.Struct, frozen=True, tag="route-worker"):
 
 class StopWorker(msgspec.Struct, frozen=True, tag="stop-worker"):
     """End a worker."""
+
+    worker_id: str
+
+
+class FreeWorker(msgspec.Struct, frozen=True, tag="free-worker"):
+    """Nobody uses a stage worker any more, but another plan may: it keeps its weights for a while.
+    It is not named in beats any more."""
 
     worker_id: str
 
@@ -223,10 +238,12 @@ FromCoordinator = (
     | Refused
     | Goodbye
     | CoordinatorBeat
+    | WhoAreYou
     | Peers
     | StartWorker
     | RouteWorker
     | StopWorker
+    | FreeWorker
     | Inspect
     | Measure
     | Watch

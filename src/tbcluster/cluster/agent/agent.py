@@ -51,6 +51,7 @@ from tbcluster.wire.rack import (
     RACK_PROTOCOL,
     AgentBeat,
     CoordinatorBeat,
+    FreeWorker,
     FromAgent,
     FromCoordinator,
     Goodbye,
@@ -66,6 +67,7 @@ from tbcluster.wire.rack import (
     StopWorker,
     Watch,
     Welcome,
+    WhoAreYou,
     decode_from_coordinator,
     encode_message,
 )
@@ -313,7 +315,7 @@ class Agent:
                 self._neighbours.measure(peer_id, local)
             case Watch(peer_id=peer_id, paths=paths):
                 self._neighbours.watch(peer_id, paths)
-            case Welcome() | Refused() | Goodbye() | RackAnswer():
+            case Welcome() | Refused() | Goodbye() | RackAnswer() | WhoAreYou() | FreeWorker():
                 pass  # said to others, or before
 
     # How

@@ -22,6 +22,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         joined: When, UTC, as YYYY-MM-DDTHH:MM:SSZ.
         is_revoked: It may not connect any more; its key is never admitted again.
+        is_drained: It belongs to the cluster and runs no stages, until that is undone.
     """
 
     node_id: str
@@ -30,6 +31,7 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     joined: str
     is_head: bool = False
     is_revoked: bool = False
+    is_drained: bool = False
 
     def __post_init__(self) -> None:
         if self.node_id != id_of(self.public_key):
