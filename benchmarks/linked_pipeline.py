@@ -43,7 +43,7 @@ class LinkedPipeline:
         self._network = network
         self._path = path
         self._keys = {NEAR: new_keys(), FAR: new_keys()}
-        self._reports: queue.SimpleQueue[Report | int] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[Report | str] = queue.SimpleQueue()
         self._run_dir = make_run_dir()
         stack.callback(shutil.rmtree, self._run_dir, ignore_errors=True)
         near, far = self._keys[NEAR], self._keys[FAR]
@@ -112,7 +112,7 @@ class LinkedPipeline:
         said: list[Report] = []
         while len(said) < count:
             report = self._reports.get(timeout=START_S)
-            assert not isinstance(report, Failed | int), report
+            assert not isinstance(report, Failed | str), report
             if isinstance(report, kind):
                 said.append(report)
             else:

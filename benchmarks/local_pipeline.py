@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Self
 
 from tbcluster.cluster.places import LocalPlaces
-from tbcluster.cluster.stages import StageSet, StageStatus, StageWork
+from tbcluster.cluster.stage_status import StageStatus
+from tbcluster.cluster.stage_work import StageWork
+from tbcluster.cluster.stages import StageSet
 from tbcluster.core import MicroBatch, Sample, SamplingParams, StageRange, StepResult
 from tbcluster.engine.pipeline import Pipeline
 from tbcluster.planner.partition import even_split

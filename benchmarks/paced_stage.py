@@ -8,16 +8,20 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tbcluster.model.device import peak_memory_bytes, prepare_device
 from tbcluster.model.loading import load_stage
+from tbcluster.stage.beats import Work, start_beating
 from tbcluster.stage.cache_store import CacheStore
 from tbcluster.stage.executor import BegunStep, StageExecutor
-from tbcluster.stage.worker import Exits, Outbound, Reporter, follow_parent, meet_parent, run_steps
+from tbcluster.stage.orders import Orders
+from tbcluster.stage.parent import follow_parent, meet_parent, read_spec
+from tbcluster.stage.steps import run_steps
 from tbcluster.transport.zeromq import ZmqReceiver
-from tbcluster.wire.control import Loading, Ready, StageSpec, decode_spec
+from tbcluster.wire.control import Loading, Ready, Report, StageSpec
 from tbcluster.wire.messages import Result, Step
 
 # Milliseconds of each stage, separated by commas.
@@ -48,14 +52,16 @@ class PacedExecutor(StageExecutor):
 def main() -> None:
     """As `tbcluster.stage.worker.main`, with the other executor."""
     stdin, report = meet_parent()
+    work = start_beating(report)
     logging.basicConfig(format="paced stage: %(levelname)s %(message)s", level=logging.WARNING)
-    spec = decode_spec(stdin.readline(), StageSpec)
-    exits = Exits(spec.keys, report)
-    follow_parent(stdin, Path(spec.run_dir), exits.follow)
-    _serve(spec, exits, report, float(os.environ[STAGE_MS].split(",")[spec.index]) / 1e3)
+    spec = read_spec(stdin, StageSpec)
+    orders = Orders(spec, report)
+    follow_parent(stdin, Path(spec.run_dir), orders.follow)
+    _serve(orders, report, work, float(os.environ[STAGE_MS].split(",")[spec.index]) / 1e3)
 
 
-def _serve(spec: StageSpec, exits: Exits, report: Reporter, step_s: float) -> None:
+def _serve(orders: Orders, report: Callable[[Report], None], work: Work, step_s: float) -> None:
+    spec = orders.place.spec
     device = prepare_device()
     receiver = ZmqReceiver(spec.inbound)
     model = load_stage(
@@ -66,9 +72,8 @@ def _serve(spec: StageSpec, exits: Exits, report: Reporter, step_s: float) -> No
     )
     caches = CacheStore(model.make_cache, None)
     executor = PacedExecutor(step_s, model, caches, spec.index, spec.num_stages, spec.epoch)
-    outbound = Outbound(exits.to_next, exits.to_coordinator)
     report(Ready(peak_memory_bytes(), device.backend, device.note))
-    run_steps(executor, receiver, outbound, spec.index)
+    run_steps(executor, receiver, orders.place.exits.outbound, spec.index, work)
 
 
 if __name__ == "__main__":

@@ -14,17 +14,13 @@ from pathlib import Path
 
 from tbcluster.model.device import peak_memory_bytes, prepare_device
 from tbcluster.model.loading import load_stage
+from tbcluster.stage.beats import Work, start_beating
 from tbcluster.stage.cache_store import CacheStore
 from tbcluster.stage.executor import StageExecutor
-from tbcluster.stage.worker import (
-    Outbound,
-    Reporter,
-    follow_parent,
-    guard_of,
-    meet_parent,
-    read_spec,
-    run_steps,
-)
+from tbcluster.stage.orders import Outbound
+from tbcluster.stage.parent import Reporter, follow_parent, meet_parent, read_spec
+from tbcluster.stage.steps import run_steps
+from tbcluster.stage.worker import guard_of
 from tbcluster.transport import sockets
 from tbcluster.transport.channel import Receiver
 from tbcluster.transport.zeromq import RoutedSender, ZmqReceiver
@@ -97,12 +93,13 @@ class Ways:
 def main() -> None:
     """As `tbcluster.stage.worker.main`, with the other connections."""
     stdin, report = meet_parent()
+    work = start_beating(report)
     logging.basicConfig(format="two-way stage: %(levelname)s %(message)s", level=logging.WARNING)
     with plain_permitted():
-        serve(stdin, report)
+        serve(stdin, report, work)
 
 
-def serve(stdin: RawIOBase, report: Reporter) -> None:
+def serve(stdin: RawIOBase, report: Reporter, work: Work) -> None:
     """Load the stage and run steps until the process is ended."""
     spec = read_spec(stdin, StageSpec)
     ways = Ways(spec, report)
@@ -116,7 +113,8 @@ def serve(stdin: RawIOBase, report: Reporter) -> None:
     caches = CacheStore(model.make_cache, None)
     executor = StageExecutor(model, caches, spec.index, spec.num_stages, spec.epoch)
     report(Ready(peak_memory_bytes(), "CPU"))
-    run_steps(executor, ways.receiver, Outbound(ways.to_next, ways.to_coordinator), spec.index)
+    outbound = Outbound(ways.to_next, ways.to_coordinator)
+    run_steps(executor, ways.receiver, outbound, spec.index, work)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 import tbcluster
 from tbcluster import aio
 from tbcluster.cluster.cluster import Cluster
-from tbcluster.errors import PlanError
+from tbcluster.errors import OutOfTimeError, PlanError, RequestError
 from tests.doubles.checkpoints import write_endless_llama
 from tests.doubles.processes import worker_pids
 from tests.doubles.waiting import wait_until
@@ -20,10 +20,9 @@ from tests.doubles.waiting import wait_until
 PROMPT = [300, 301, 302]
 
 
-@pytest.fixture(scope="module")
-def cluster():  # type: ignore[no-untyped-def]
-    with Cluster(stages=2) as running:
-        yield running
+@pytest.fixture
+def cluster(demo_cluster: Cluster) -> Cluster:
+    return demo_cluster
 
 
 def test_responses_have_mlx_lm_fields(cluster: Cluster) -> None:
@@ -71,6 +70,23 @@ def test_logprobs_come_when_asked_for(cluster: Cluster) -> None:
     assert plain.logprobs is None
 
 
+@pytest.mark.parametrize("timeout_s", [0, -1, True, "5", float("nan")])
+def test_what_is_no_time_is_refused(cluster: Cluster, timeout_s: Any) -> None:
+    with pytest.raises(RequestError, match="timeout_s"):
+        tbcluster.generate(cluster, cluster.tokenizer, PROMPT, timeout_s=timeout_s)
+
+
+def test_an_answer_has_to_come_in_time(cluster: Cluster) -> None:
+    options: Any = {"max_tokens": 5, "timeout_s": 1e-6}
+    with pytest.raises(OutOfTimeError):
+        tbcluster.generate(cluster, cluster.tokenizer, PROMPT, **options)
+    with pytest.raises(OutOfTimeError):
+        asyncio.run(aio.generate(cluster, cluster.tokenizer, PROMPT, **options))
+    wait_until(lambda: cluster.status().num_requests == 0, "both have ended")
+    options["timeout_s"] = 60
+    assert tbcluster.generate(cluster, cluster.tokenizer, PROMPT, **options)
+
+
 def test_a_known_prompt_is_not_computed_again(cluster: Cluster) -> None:
     prompt = list(range(400, 500))
 
@@ -114,7 +130,7 @@ def test_cancelling_an_async_generation_ends_it(tmp_path: Path) -> None:
         async for _ in stream:
             break
 
-    with Cluster(write_endless_llama(tmp_path / "model"), stages=2) as cluster:
+    with Cluster(write_endless_llama(tmp_path / "model"), stages=1) as cluster:
         asyncio.run(leave_early(cluster))
         wait_until(lambda: cluster.status().num_requests == 0, "the request is cancelled")
 

@@ -11,14 +11,13 @@ PER_KIND = 3
 MIN_RIGHT = 0.85
 
 
-def test_a_sample_of_held_out_questions_is_answered() -> None:
+def test_a_sample_of_held_out_questions_is_answered(demo_cluster: Cluster) -> None:
     kinds: dict[tuple[str, str], list[Question]] = defaultdict(list)
     for question in held_out_questions():
         kinds[question.task, question.language].append(question)
     sample = [question for questions in kinds.values() for question in questions[:PER_KIND]]
     assert len(sample) >= 30
-    with Cluster(stages=2) as cluster:
-        num_right = sum(question.is_right(answer(cluster, question)) for question in sample)
+    num_right = sum(question.is_right(answer(demo_cluster, question)) for question in sample)
     assert num_right >= MIN_RIGHT * len(sample)
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from tbcluster.core import CacheCost
 from tbcluster.engine.caches import CacheBook
 from tbcluster.engine.detokenizer import Detokenizer
-from tbcluster.engine.engine import Engine
+from tbcluster.engine.engine import Engine, Works
 from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.engine.limits import Limits
 from tbcluster.engine.pace import Pace
@@ -28,13 +28,9 @@ def new_engine(
     """Put together as `Cluster` does it, with KV memory for everything; open for requests."""
     memory = KvMemory([[CACHE_COST]] * num_stages, [KV_BUDGET_BYTES] * num_stages)
     caches = CacheBook(memory, PrefixIndex(None))
-    engine = Engine(
-        pipeline,
-        Scheduler(Shape(num_stages), caches, Pace(num_stages)),
-        caches,
-        new_detokenizer=new_detokenizer,
-        limits=Limits(vocab_size, context_length=None),
-    )
+    scheduler = Scheduler(Shape(num_stages), caches, Pace(num_stages))
+    limits = Limits(vocab_size, context_length=None)
+    engine = Engine(Works(pipeline, scheduler, caches, limits), new_detokenizer)
     engine.open()
     return engine
 

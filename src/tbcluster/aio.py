@@ -15,7 +15,13 @@ from tbcluster.cluster.layout import PlacedRange
 from tbcluster.cluster.streams import astream
 from tbcluster.core import Pooling, TokenId
 from tbcluster.embeddings import Text, arun_embeddings, embedding_requests, finished_vector
-from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
+from tbcluster.generation import (
+    GenerateOptions,
+    GenerationResponse,
+    build_request,
+    patience_of,
+    to_response,
+)
 from tbcluster.planner.plan import Wishes
 
 if TYPE_CHECKING:
@@ -49,8 +55,9 @@ async def stream_generate(
     **options: Unpack[GenerateOptions],
 ) -> AsyncIterator[GenerationResponse]:
     """`tbcluster.stream_generate` as an async iterator; cancelling the task ends the generation."""
+    patience = patience_of(options)
     request = build_request(model, prompt, options)
-    async with aclosing(astream(model, request)) as outputs:
+    async with aclosing(astream(model, request, patience)) as outputs:
         async for output in outputs:
             yield to_response(model, request, output)
 

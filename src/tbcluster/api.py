@@ -14,7 +14,13 @@ from tbcluster.cluster.layout import PlacedRange
 from tbcluster.cluster.streams import stream
 from tbcluster.core import Pooling, TokenId
 from tbcluster.embeddings import Text, embedding_requests, finished_vector, run_embeddings
-from tbcluster.generation import GenerateOptions, GenerationResponse, build_request, to_response
+from tbcluster.generation import (
+    GenerateOptions,
+    GenerationResponse,
+    build_request,
+    patience_of,
+    to_response,
+)
 from tbcluster.planner.plan import Wishes
 
 if TYPE_CHECKING:
@@ -69,10 +75,12 @@ def stream_generate(
 
     Raises:
         RequestError: The prompt or an option is out of range.
+        OutOfTimeError: It took longer than `timeout_s`.
         StageError: A stage failed or was lost.
     """
+    patience = patience_of(options)
     request = build_request(model, prompt, options)
-    for output in stream(model, request):
+    for output in stream(model, request, patience):
         yield to_response(model, request, output)
 
 

@@ -163,12 +163,14 @@ class MicroBatch:
         tokens: A chunk's token ids; in a decode step one for each row, in the lane's order.
         samples: One for each row of a decode step; empty for a prompt chunk.
         pooling: Ask for the chunk's part of an embedding; None for no vector.
+        is_examined: Ask each stage for a digest of what it sends on.
     """
 
     cache_id: int
     tokens: tuple[TokenId, ...]
     samples: tuple[Sample, ...] = ()
     pooling: Pooling | None = None
+    is_examined: bool = False
 
     @property
     def num_rows(self) -> int:
@@ -211,8 +213,9 @@ class VisitTiming:
 class StepResult:
     """One trip through all stages, seen from its end.
 
-    `sampled` has one entry per row of a decode step, `timings` one per stage visit. `vector` is a
-    pooled chunk's (see `wire.messages.Result`).
+    `sampled` has one entry per row of a decode step, `timings` one per stage visit, and so has
+    `digests` where the micro-batch asked for them. `vector` is a pooled chunk's (see
+    `wire.messages.Result`).
     """
 
     step_id: int
@@ -222,6 +225,7 @@ class StepResult:
     timings: tuple[VisitTiming, ...]
     round_trip_us: int
     vector: bytes | None = None
+    digests: tuple[bytes, ...] = ()
 
 
 class Output(NamedTuple):

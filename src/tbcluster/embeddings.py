@@ -5,13 +5,14 @@ import queue
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
 from functools import partial
+from math import inf
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from tbcluster.cluster.cluster import Cluster
-from tbcluster.cluster.streams import astream
+from tbcluster.cluster.streams import PATIENT, Patience, astream
 from tbcluster.core import Output, Pooling, Request, TokenId
 from tbcluster.errors import RequestError, TbclusterError
 from tbcluster.generation import encode_prompt
@@ -90,16 +91,29 @@ def run_embeddings(cluster: Cluster, requests: Sequence[Request]) -> list[Output
     return [outputs[index] for index in range(len(requests))]
 
 
-async def arun_embeddings(cluster: Cluster, requests: Sequence[Request]) -> list[Output]:
-    """`run_embeddings` for asyncio; cancelling the task cancels what still runs."""
+async def arun_embeddings(
+    cluster: Cluster, requests: Sequence[Request], patience: Patience = PATIENT
+) -> list[Output]:
+    """`run_embeddings` for asyncio; cancelling the task cancels what still runs.
+
+    Args:
+        patience: For each of them by itself in the queue, for all of them together until the end.
+
+    Raises:
+        OutOfTimeError: They took longer than they may.
+        TbclusterError: A request failed.
+    """
     outputs: dict[int, Output] = {}
     waiting = iter(enumerate(requests))
     workers = [
-        asyncio.create_task(_work(cluster, waiting, outputs))
+        asyncio.create_task(_work(cluster, waiting, outputs, patience))
         for _ in range(min(MAX_AT_ONCE, len(requests)))
     ]
     try:
-        await asyncio.gather(*workers)
+        async with asyncio.timeout(patience.answer_s if patience.answer_s < inf else None):
+            await asyncio.gather(*workers)
+    except TimeoutError as error:
+        raise patience.error(has_begun=True) from error
     finally:
         for worker in workers:
             worker.cancel()
@@ -108,8 +122,11 @@ async def arun_embeddings(cluster: Cluster, requests: Sequence[Request]) -> list
 
 
 async def _work(
-    cluster: Cluster, waiting: Iterator[tuple[int, Request]], outputs: dict[int, Output]
+    cluster: Cluster,
+    waiting: Iterator[tuple[int, Request]],
+    outputs: dict[int, Output],
+    patience: Patience,
 ) -> None:
     for index, request in waiting:
-        async with aclosing(astream(cluster, request)) as stream:
+        async with aclosing(astream(cluster, request, patience)) as stream:
             outputs[index] = await anext(stream)

@@ -15,12 +15,15 @@ TbclusterError
 │   ├── ModelNotLoadedError      it names a model that is not loaded now
 │   ├── ContextLengthError       the prompt does not fit the model's context
 │   └── QueueFullError           too many requests are waiting
-├── OutOfTimeError           a request took longer than it may, waiting or running
+├── OutOfTimeError           a request took longer than it may
+│   └── QueueTimeError           without a token so far; a retry makes sense
+├── SlowReaderError          a client takes its answer more slowly than it comes
 ├── ModelLoadingError        a model is not loaded yet; a retry makes sense
 ├── NoRoomError              a model does not fit beside those that are loaded
 ├── WireError                bytes that are no message of this protocol
 ├── StageError               a stage worker cannot compute or be started
 │   ├── StageLostError           its process died; it is being started again
+│   ├── StageMemoryError         its node has too little memory for its layers
 │   └── StarvedError             too few nodes are left for the model; a retry makes sense
 ├── PrefixFolderError        the folder for saved prefixes cannot be used, or is in use
 ├── KeyFileError             the file of API keys cannot be used as asked
@@ -130,7 +133,15 @@ class QueueFullError(RequestError):
 
 
 class OutOfTimeError(TbclusterError):
-    """A request waited or ran for longer than it may; a retry may make sense."""
+    """A request waited or ran for longer than it may."""
+
+
+class QueueTimeError(OutOfTimeError):
+    """A request waited for its first token for longer than it may; a retry makes sense."""
+
+
+class SlowReaderError(TbclusterError):
+    """A client takes its answer so slowly that too much of it waits."""
 
 
 class ModelLoadingError(TbclusterError):
@@ -151,6 +162,11 @@ class StageError(TbclusterError):
 
 class StageLostError(StageError):
     """A stage worker's process died; it is being started again, so a retry makes sense."""
+
+
+class StageMemoryError(StageError):
+    """A stage's layers do not fit into the memory of its node as it is now. Started again there it
+    would most likely fail again."""
 
 
 class StarvedError(StageError):

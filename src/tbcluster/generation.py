@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from tbcluster.answers.protected import encode_chat
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.streams import PATIENT, Patience
 from tbcluster.core import (
     DEFAULT_MAX_TOKENS,
     LogitRules,
@@ -44,6 +45,8 @@ class GenerateOptions(TypedDict, total=False):
         json_schema: The answer is JSON that this schema admits.
         regex: The answer matches this expression as a whole.
         grammar: The answer is a text of this grammar (llguidance's Lark, or GBNF).
+        timeout_s: Most seconds until the last token, after which OutOfTimeError is raised; None
+            (the default) for any time.
     """
 
     max_tokens: int
@@ -63,6 +66,7 @@ class GenerateOptions(TypedDict, total=False):
     json_schema: dict[str, Any] | None
     regex: str | None
     grammar: str | None
+    timeout_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,20 @@ def build_request(
     )
     # What has to match a grammar does so to the character.
     return replace(request, keeps_first_blank=rules is not None and rules.grammar is not None)
+
+
+def patience_of(options: GenerateOptions) -> Patience:
+    """How long a request of these options may take.
+
+    Raises:
+        RequestError: `timeout_s` is no time.
+    """
+    timeout_s = options.get("timeout_s")
+    if timeout_s is None:
+        return PATIENT
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, (int, float)) or not timeout_s > 0:
+        raise RequestError(f"timeout_s is {timeout_s!r}, it must be more than 0", "timeout_s")
+    return Patience(answer_s=timeout_s)
 
 
 def logit_rules(rules: LogitRules) -> LogitRules | None:

@@ -209,6 +209,7 @@ class NodeView:
         clock_offset_s: By how much its clock is ahead of the coordinator's.
         refused_because: Why it may not take part, in words.
         stages: What it runs, such as "0: layers 0-15".
+        is_drained: It belongs to the rack and is given no stages.
     """
 
     node_id: str
@@ -220,6 +221,7 @@ class NodeView:
     clock_offset_s: float | None = None
     refused_because: str | None = None
     stages: tuple[str, ...] = ()
+    is_drained: bool = False
 
 
 @dataclass(frozen=True, slots=True)

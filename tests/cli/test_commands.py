@@ -1,6 +1,5 @@
 """The command line, as a user runs it."""
 
-import os
 import re
 import shlex
 import shutil
@@ -15,23 +14,10 @@ import httpx
 import pytest
 
 from tests.doubles.checkpoints import write_endless_llama
+from tests.doubles.commands import run, run_here
 from tests.doubles.processes import is_alive, run_dirs, worker_pids
 from tests.doubles.server import ServeProcess
 from tests.doubles.waiting import wait_until
-
-
-def run(
-    *arguments: str, env: dict[str, str] | None = None, stdin: str = ""
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "tbcluster", *arguments],
-        capture_output=True,
-        text=True,
-        input=stdin,
-        timeout=120,
-        check=False,
-        env={**os.environ, **(env or {})},
-    )
 
 
 @pytest.fixture
@@ -45,19 +31,6 @@ def own_tmp() -> Iterator[Path]:
     assert not left
 
 
-def test_the_printed_curl_streams_a_right_answer() -> None:
-    with ServeProcess("--stages", "2") as server:
-        found = re.search(r"^curl .*$", server.output, re.MULTILINE)
-        assert found, server.output
-        command = shlex.split(found.group())
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.stdout.count("data: ") > 3
-        assert done.stdout.endswith("data: [DONE]\n\n")
-        text = "".join(re.findall(r'"content":"([^"]*)"', done.stdout))
-        assert "Paris" in text
-        assert "computing in float32" in server.output or sys.platform == "darwin"
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -68,16 +41,25 @@ def test_the_printed_curl_streams_a_right_answer() -> None:
     ],
 )
 def test_options_that_can_only_be_mistakes_are_refused(arguments: list[str], words: str) -> None:
-    done = run("serve", *arguments)
+    done = run_here("serve", *arguments)
     assert done.returncode == 2
     assert words in " ".join(re.sub("[│╭╮╰╯─]", " ", done.stderr).split())
 
 
-def test_ctrl_c_leaves_no_process_and_no_socket(own_tmp: Path) -> None:
-    server = ServeProcess("--stages", "3", env={"TMPDIR": str(own_tmp)})
+def test_the_printed_curl_streams_a_right_answer_and_ctrl_c_leaves_nothing(own_tmp: Path) -> None:
+    server = ServeProcess("--stages", "2", env={"TMPDIR": str(own_tmp)})
     with server:
+        found = re.search(r"^curl .*$", server.output, re.MULTILINE)
+        assert found, server.output
+        command = shlex.split(found.group())
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert done.stdout.count("data: ") > 3
+        assert done.stdout.endswith("data: [DONE]\n\n")
+        text = "".join(re.findall(r'"content":"([^"]*)"', done.stdout))
+        assert "Paris" in text
+        assert "computing in float32" in server.output or sys.platform == "darwin"
         pids = worker_pids(server.process.pid)
-        assert len(pids) >= 3
+        assert len(pids) >= 2
         assert run_dirs(own_tmp)
     assert server.process.returncode in (0, 130)
     assert not any(is_alive(pid) for pid in pids)
@@ -86,7 +68,7 @@ def test_ctrl_c_leaves_no_process_and_no_socket(own_tmp: Path) -> None:
 
 
 def test_sigterm_leaves_nothing(own_tmp: Path) -> None:
-    server = ServeProcess("--stages", "2", env={"TMPDIR": str(own_tmp)})
+    server = ServeProcess("--stages", "1", env={"TMPDIR": str(own_tmp)})
     with server:
         pids = worker_pids(server.process.pid)
         server.process.terminate()
@@ -99,7 +81,7 @@ def test_sigterm_lets_a_running_answer_finish(tmp_path: Path) -> None:
     folder = write_endless_llama(tmp_path / "endless")
     greedy = {"model": "endless", "prompt": [5], "temperature": 0}
     body = {**greedy, "max_tokens": 1000, "stream": True}
-    server = ServeProcess(str(folder))
+    server = ServeProcess(str(folder), "--stages", "1")
     with server, httpx.stream("POST", f"{server.url}/v1/completions", json=body) as answer:
         lines = answer.iter_lines()
         next(lines)
@@ -132,21 +114,12 @@ def test_a_port_in_use_is_known_before_anything_is_loaded() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["serve", "/no/such/folder"], "no folder '/no/such/folder'"),
-        (["serve", "no such model"], "no Hugging Face id of the form owner/name"),
         (["serve", "owner/name"], "offline mode is on"),
         (["serve", "--stages", "20"], "20 stages are too many"),
         (["generate", "/no/such/folder"], "no folder '/no/such/folder'"),
-        (["generate", "~nobody-of-this-name/x"], "no folder '~nobody-of-this-name/x'"),
-        (["generate", "x" * 300], "no folder"),
         (["generate", "--prompt", "\udcff"], "no valid text"),
         (["serve", "--host", "a..b", "--insecure"], "cannot listen on a..b"),
         (["serve", "--host", "127.0.0.2", "--require-keys"], "tbcluster keys add NAME"),
-        (["serve", "--host", "10.1.2.3"], "10.1.2.3 can be reached from elsewhere"),
-        (["serve", "--host", "10.1.2.3"], "or let everyone in with --insecure"),
-        (["serve", "--insecure", "--require-keys"], "contradict each other"),
-        (["keys", "revoke", "nobody"], "no key 'nobody'"),
-        (["keys", "add", "a b"], "no name for a key"),
     ],
 )
 def test_errors_are_sentences(arguments: list[str], words: str) -> None:
@@ -158,6 +131,26 @@ def test_errors_are_sentences(arguments: list[str], words: str) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["serve", "/no/such/folder"], "no folder '/no/such/folder'"),
+        (["serve", "no such model"], "no Hugging Face id of the form owner/name"),
+        (["generate", "~nobody-of-this-name/x"], "no folder '~nobody-of-this-name/x'"),
+        (["generate", "x" * 300], "no folder"),
+        (["serve", "--host", "10.1.2.3"], "10.1.2.3 can be reached from elsewhere"),
+        (["serve", "--host", "10.1.2.3"], "or let everyone in with --insecure"),
+        (["serve", "--insecure", "--require-keys"], "contradict each other"),
+        (["keys", "revoke", "nobody"], "no key 'nobody'"),
+        (["keys", "add", "a b"], "no name for a key"),
+    ],
+)
+def test_mistakes_are_known_before_anything_runs(arguments: list[str], words: str) -> None:
+    done = run_here(*arguments, env={"TBCLUSTER_KEYS": "/no/such/keys.json"})
+    assert done.returncode == 1
+    assert words in done.stderr
+
+
 def test_a_corrupt_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
     done = run("serve", str(tmp_path), "--port", "0")
@@ -167,33 +160,29 @@ def test_a_corrupt_folder(tmp_path: Path) -> None:
 
 
 def test_generate_prints_the_answer_alone_on_standard_output() -> None:
-    done = run("generate", "--prompt", "What is the capital of France?", "--stages", "3")
+    question = "What is the capital of France?"
+    done = run("generate", "--prompt", question, "--stages", "2")
     assert done.returncode == 0, done.stderr
     assert "Paris" in done.stdout
     assert len(done.stdout.splitlines()) == 1
     assert "prompt tokens" in done.stderr
+    # From standard input, less its last newline.
+    piped = run("generate", "--prompt", "-", "--stages", "1", stdin=f"{question}\n")
+    assert piped.stdout == done.stdout
 
 
-def test_generate_reads_standard_input_less_its_last_newline() -> None:
-    question = "What is the capital of France?"
-    done = run("generate", "--prompt", "-", stdin=f"{question}\n")
-    assert "Paris" in done.stdout
-    assert done.stdout == run("generate", "--prompt", question).stdout
-    empty = run("generate", "--prompt", "-")
+def test_generate_needs_something_on_standard_input() -> None:
+    empty = run_here("generate", "--prompt", "-")
     assert empty.returncode == 1
     assert "standard input is empty" in empty.stderr
 
 
-def test_chat_knows_its_commands() -> None:
-    done = run("chat", stdin="/help\n")
-    assert "there is no /help: /new starts over" in done.stderr
-    assert not done.stdout.strip()
-
-
 def test_chat_answers_starts_over_and_ends() -> None:
     question = "What is the capital of France?"
-    done = run("chat", stdin=f"{question}\nhello\n/new\n{question}\n/quit\n")
+    said = f"/help\n{question}\nhello\n/new\n{question}\n/quit\n"
+    done = run("chat", "--stages", "1", stdin=said)
     assert done.returncode == 0, done.stderr
+    assert "there is no /help: /new starts over" in done.stderr
     answers = done.stdout.splitlines()
     assert len(answers) == 3
     # The same answer as the first: nothing of the turns before /new was left.
@@ -203,11 +192,11 @@ def test_chat_answers_starts_over_and_ends() -> None:
 
 def test_version_and_help() -> None:
     assert run("--version").stdout.startswith("tbcluster 0.")
-    text = run("--help").stdout
+    text = run_here("--help").stdout
     for command in ("serve", "generate", "chat", "keys"):
         assert command in text
 
 
 @pytest.mark.parametrize("command", ["generate", "chat"])
 def test_help_says_which_commands_use_one_machine(command: str) -> None:
-    assert "on this machine alone" in " ".join(run(command, "--help").stdout.split())
+    assert "on this machine alone" in " ".join(run_here(command, "--help").stdout.split())

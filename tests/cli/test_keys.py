@@ -7,13 +7,13 @@ from pathlib import Path
 
 import httpx
 
-from tests.cli.test_commands import run
+from tests.doubles.commands import run, run_here
 from tests.doubles.server import ServeProcess
 from tests.doubles.waiting import wait_until
 
 
 def keys(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run("keys", *arguments, env={"XDG_CONFIG_HOME": str(folder), "HOME": str(folder)})
+    return run_here("keys", *arguments, env={"XDG_CONFIG_HOME": str(folder), "HOME": str(folder)})
 
 
 def test_keys_are_made_listed_and_revoked(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_a_server_that_asks_for_keys(tmp_path: Path) -> None:
             "it goes on with the keys it has",
         )
         file.chmod(0o600)
-        run("keys", "revoke", "alice", "--keys", str(file))
+        run_here("keys", "revoke", "alice", "--keys", str(file))
         wait_until(lambda: httpx.get(url, headers=headers).status_code == 401, "it is revoked")
     assert secret not in server.output
 
@@ -81,9 +81,9 @@ def test_a_key_file_that_others_can_read_is_refused_before_anything_is_loaded(
     tmp_path: Path,
 ) -> None:
     file = tmp_path / "keys.json"
-    run("keys", "add", "alice", "--keys", str(file))
+    run_here("keys", "add", "alice", "--keys", str(file))
     file.chmod(0o644)
-    done = run("serve", "--port", "0", "--require-keys", "--keys", str(file))
+    done = run_here("serve", "--port", "0", "--require-keys", "--keys", str(file))
     assert done.returncode == 1
     assert f"chmod 600 '{file}'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from tbcluster.cli.main import app
 from tbcluster.cli.models import state_words, watching
 from tbcluster.errors import EndpointError
-from tests.cli.test_commands import run
 from tests.doubles.checkpoints import write_llama
+from tests.doubles.commands import run_here
 from tests.doubles.server import ServeProcess
 
 # A module-wide server: the tests that use it go to one process.
@@ -96,7 +96,7 @@ def test_notes_that_nobody_reads_end_nothing() -> None:
 
 
 def test_what_is_wrong_is_a_sentence(server: ServeProcess) -> None:
-    unknown = run("load", "gpt-4", "--url", f"{server.url}/v1")
+    unknown = run_here("load", "gpt-4", "--url", f"{server.url}/v1")
     assert unknown.returncode == 1
     assert "'gpt-4' is not served here: use 'broken' or 'owner/toy'" in unknown.stderr
     nobody = invoke("models", url="http://127.0.0.1:1")

@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from tbcluster.cli.main import app
 from tbcluster.errors import DoesNotFitError, PlanError, RackFileError, UnknownNodeError
-from tests.cli.test_commands import run
 from tests.doubles.checkpoints import LlamaSizes, write_llama
+from tests.doubles.commands import run
 from tests.doubles.giants import write_quantized
 from tests.doubles.own_speed import know_speed
 from tests.doubles.server import ServeProcess

@@ -14,7 +14,7 @@ from tbcluster.cli.main import app
 from tbcluster.cluster.trust import MemberFile, Membership, TrustFolder
 from tbcluster.errors import RackError, TrustError, UnknownNodeError
 from tbcluster.transport.curve import new_keys
-from tests.cli.test_commands import run
+from tests.doubles.commands import run, run_here
 
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -40,7 +40,7 @@ def invoke(folder: Path, *arguments: str) -> Result:
 @pytest.fixture
 def command(head: Path) -> Command:
     """Runs a command on the head node."""
-    return lambda *arguments: run(*arguments, env={"TBCLUSTER_HOME": str(head)})
+    return lambda *arguments: run_here(*arguments, env={"TBCLUSTER_HOME": str(head)})
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_only_the_head_node_can_tell(tmp_path: Path, arguments: tuple[str, ...])
 
 
 def test_the_doctor_looks_at_this_machine_where_there_is_no_cluster(tmp_path: Path) -> None:
-    done = run("doctor", "--json", env={"TBCLUSTER_HOME": str(tmp_path)})
+    done = run_here("doctor", "--json", env={"TBCLUSTER_HOME": str(tmp_path)})
     assert "Checking this machine alone" in done.stderr
     assert '"nodes"' not in done.stdout
     findings = json.loads(done.stdout)
@@ -126,8 +126,8 @@ def test_the_head_node_is_online_and_a_revoked_one_is_out(command: Command) -> N
     assert len(listed[0]["node_id"]) == 16
 
 
-def test_the_head_node_at_a_glance(command: Command) -> None:
-    done = command("status")
+def test_the_head_node_at_a_glance(head: Path) -> None:
+    done = run("status", env={"TBCLUSTER_HOME": str(head)})
     assert "studio" in done.stdout
     assert "1 of 1 nodes online" in done.stdout
     assert "serves nothing: `tbcluster serve MODEL`" in done.stdout
@@ -144,13 +144,14 @@ def test_a_node_that_is_away_keeps_the_rack_from_serving(tmp_path: Path) -> None
     folder.init("studio", "mini1", free_ports())
     members = MemberFile(folder)
     members.admit(members.invite(60.0), new_keys().public, "mini2")
-    done = run("doctor", "--no-measure", env={"TBCLUSTER_HOME": str(tmp_path)})
+    done = run_here("doctor", "--no-measure", env={"TBCLUSTER_HOME": str(tmp_path)})
     assert done.returncode == 1
     assert "offline" in done.stdout
     assert "on mini2 (state):\n  tbcluster service install" in done.stdout
     assert "the rack cannot serve" in done.stdout
     # Of the node that is there alone, too: the exit code is the rack's.
-    here = run("doctor", "--no-measure", "--node", "mini1", env={"TBCLUSTER_HOME": str(tmp_path)})
+    alone = ("doctor", "--no-measure", "--node", "mini1")
+    here = run_here(*alone, env={"TBCLUSTER_HOME": str(tmp_path)})
     assert here.returncode == 1
     assert "failures: 0; the rack cannot serve" in here.stdout
 

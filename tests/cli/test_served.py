@@ -63,7 +63,14 @@ def test_what_a_plan_file_says_is_for_its_model_alone() -> None:
         fetch_bars=FetchBars(),
     )
     orders = [
-        maker(Loadable(name, None), taken_bytes={}, on_plan=lambda _: None)._preparation._order
+        maker(
+            Loadable(name, None),
+            taken_bytes={},
+            taken_now=dict,
+            saved=None,
+            on_plan=lambda _: None,
+            on_replanned=lambda: None,
+        ).preparation._order
         for name in "ab"
     ]
     assert [order.wishes.context for order in orders] == [100, None]

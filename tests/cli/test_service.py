@@ -12,12 +12,12 @@ from tbcluster.cluster.service import SYSTEMD_RUNS, Services, launchd, systemd
 from tbcluster.cluster.service.caller import Caller
 from tbcluster.cluster.service.performing import Ran
 from tbcluster.cluster.trust import TrustFolder
-from tests.cli.test_commands import run
+from tests.doubles.commands import run_here
 from tests.doubles.service_runner import RecordingRunner
 
 
 def service(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run("service", *arguments, env={"TBCLUSTER_HOME": str(home), "COLUMNS": "200"})
+    return run_here("service", *arguments, env={"TBCLUSTER_HOME": str(home), "COLUMNS": "200"})
 
 
 def installed() -> list[Path]:

@@ -18,6 +18,7 @@ import pytest
 from tbcluster.transport.curve import new_keys
 from tests.doubles.processes import is_alive
 from tests.doubles.server import ServeProcess
+from tests.doubles.speeds import note_speeds
 from tests.doubles.trusted import TrustedHead
 from tests.doubles.waiting import wait_until
 
@@ -34,6 +35,7 @@ CHAT = {
 def head(tmp_path: Path) -> TrustedHead:
     """A head node that knows of another node."""
     made = TrustedHead(tmp_path / "home")
+    note_speeds(made.folder.path, ("float32 128",), [one.node_id for one in made.members.nodes()])
     made.members.admit(made.members.invite(60), new_keys().public, AWAY)
     return made
 
@@ -114,7 +116,7 @@ def test_a_start_that_fails_ends_the_server(head: TrustedHead) -> None:
 
 SWALLOWS = """
 import os, signal
-from tbcluster.cli.serve import end_on_signals
+from tbcluster.cli.ending import end_on_signals
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.models.models import Models
 from tbcluster.server.options import ServerOptions
@@ -142,7 +144,7 @@ def test_a_signal_is_not_forgotten_where_a_library_swallows_it(number: signal.Si
 
 STUCK = """
 import threading
-from tbcluster.cli.serve import cutting_off
+from tbcluster.cli.ending import cutting_off
 from tbcluster.cluster.models import loading
 from tbcluster.cluster.models.catalogue import Catalogue, Loadable
 from tbcluster.cluster.models.models import Models

@@ -22,13 +22,13 @@ from tbcluster.cluster.service import SYSTEMD_RUNS, Services
 from tbcluster.cluster.service.caller import Caller
 from tbcluster.cluster.service.systemd import Systemd
 from tbcluster.cluster.trust import JoinToken, MemberFile, Membership, TrustFolder
-from tests.cli.test_commands import run
+from tests.doubles.commands import run, run_here
 from tests.doubles.service_runner import RecordingRunner
 from tests.doubles.trusted import free_control_port
 
 
 def on(folder: Path, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    return run(*arguments, env={"TBCLUSTER_HOME": str(folder)}, stdin=stdin)
+    return run_here(*arguments, env={"TBCLUSTER_HOME": str(folder)}, stdin=stdin)
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_init_makes_a_cluster_once(state: Path, made: dict[str, Any]) -> None:
 
 
 def test_a_person_is_told_what_to_type(tmp_path: Path) -> None:
-    done = on(tmp_path, "init")
+    done = run("init", env={"TBCLUSTER_HOME": str(tmp_path)})
     # The token alone goes to standard output.
     assert re.fullmatch(r"tbj-[\w-]+\n", done.stdout)
     for command in ("tbcluster join", "tbcluster invite", "tbcluster serve MODEL"):

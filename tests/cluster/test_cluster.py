@@ -22,6 +22,7 @@ import pytest
 import tbcluster
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.kv_options import KvOptions
+from tbcluster.cluster.recovery.record import RecoveryKind
 from tbcluster.cluster.status import ClusterState
 from tbcluster.core import Output
 from tbcluster.demo import MODEL_PATH
@@ -36,7 +37,6 @@ from tbcluster.errors import (
     QueueFullError,
     RequestError,
     StageError,
-    StageLostError,
     UnsupportedModelError,
 )
 from tests.doubles.checkpoints import LlamaSizes, write_endless_llama, write_llama
@@ -78,7 +78,7 @@ def expected(prompts: list[list[int]]) -> list[list[int]]:
     ]
 
 
-@pytest.mark.parametrize("stages", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("stages", [1, 2, 3, 8])
 def test_tokens_equal_mlx_lm(
     stages: int, prompts: list[list[int]], expected: list[list[int]]
 ) -> None:
@@ -90,20 +90,18 @@ def test_tokens_equal_mlx_lm(
 
 
 def test_requests_at_once_do_not_disturb_one_another(
-    prompts: list[list[int]], expected: list[list[int]]
+    demo_cluster: Cluster, prompts: list[list[int]], expected: list[list[int]]
 ) -> None:
-    model, tokenizer = tbcluster.load(stages=2)
     got: dict[int, list[int]] = {}
 
     def run(index: int) -> None:
-        got[index] = tokens_of(model, tokenizer, prompts[index])
+        got[index] = tokens_of(demo_cluster, demo_cluster.tokenizer, prompts[index])
 
-    with model:
-        threads = [threading.Thread(target=run, args=(i,)) for i in range(12)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
     assert [got[i] for i in range(12)] == expected[:12]
 
 
@@ -156,7 +154,7 @@ def test_known_prefixes_survive_a_restart(
     with Cluster(stages=2, kv=kv) as cluster:
         assert num_cached(cluster) >= len(long) - 2
     # Another cut has caches of its own.
-    with Cluster(stages=3, kv=kv) as cluster:
+    with Cluster(stages=1, kv=kv) as cluster:
         assert num_cached(cluster) == 0
 
 
@@ -196,28 +194,31 @@ def test_quantized_caches_are_checked_against_quantized_caches(bits: int) -> Non
         assert tbcluster.generate(cluster, cluster.tokenizer, [300] * 5, max_tokens=5)
 
 
-def test_a_killed_worker_ends_the_request_and_is_replaced(expected: list[list[int]]) -> None:
+def test_an_answer_goes_on_when_a_worker_was_killed() -> None:
     with Cluster(stages=2) as cluster:
-        answer = tbcluster.stream_generate(cluster, cluster.tokenizer, [300] * 5, max_tokens=1000)
-        next(answer)
+        undisturbed = tokens_of(cluster, cluster.tokenizer, [300] * 5, max_tokens=60)
+        answer = tbcluster.stream_generate(cluster, cluster.tokenizer, [300] * 5, max_tokens=60)
+        tokens = [next(answer).token]
         victim = cluster.status().stages[1].pid
         os.kill(victim, signal.SIGKILL)
-        with pytest.raises(StageLostError, match=r"stage 1 was killed by signal 9"):
-            for _ in answer:
-                pass
-        # A request that comes now waits for the new worker and is answered.
-        wait_until(lambda: cluster.status().stages[1].num_restarts == 1, "a worker is restarted")
-        text = tbcluster.generate(cluster, cluster.tokenizer, [300] * 5, max_tokens=5)
-        assert isinstance(text, str)
+        tokens += [part.token for part in answer]
+        assert tokens == undisturbed
         status = cluster.status()
         assert status.state is ClusterState.READY
         assert status.stages[1].pid != victim
         assert [stage.num_restarts for stage in status.stages] == [0, 1]
         assert not is_alive(victim)
+        (record,) = cluster.recovery_records
+        assert record.kind is RecoveryKind.RESTART
+        assert record.why == "stage 1 was killed by signal 9"
+        assert record.resumed_at is not None
+        times = [record.noticed_at, record.loaded_at, record.opened_at, record.resumed_at]
+        assert times == sorted(times)
+        assert status.recoveries.num_recoveries == {"restart": 1}
 
 
 def test_all_workers_killed_at_once_are_replaced_at_once() -> None:
-    with Cluster(stages=7) as cluster:
+    with Cluster(stages=4) as cluster:
         for stage in cluster.status().stages:
             os.kill(stage.pid, signal.SIGKILL)
         wait_until(
@@ -234,8 +235,7 @@ def test_recovery_goes_past_a_full_queue() -> None:
         os.kill(cluster.status().stages[0].pid, signal.SIGKILL)
         num_waiting = fill_queue(cluster, endings.put)
         answers = [endings.get(timeout=60) for _ in range(num_waiting)]
-        # Those that were running when the worker died end with its loss, the others are answered.
-        assert isinstance(answers[-1], Output)
+        assert all(isinstance(answer, Output) for answer in answers)
         assert cluster.status().state is ClusterState.READY
 
 
@@ -265,7 +265,7 @@ def test_a_stage_that_comes_back_with_other_weights_is_refused(tmp_path: Path) -
 
 
 def test_closing_leaves_no_process(own_tmpdir: Path) -> None:
-    cluster = Cluster(stages=3).start()
+    cluster = Cluster(stages=2).start()
     pids = [stage.pid for stage in cluster.status().stages]
     assert all(is_alive(pid) for pid in pids)
     assert run_dirs(own_tmpdir)
@@ -293,40 +293,39 @@ def test_workers_do_not_outlive_their_parent(end: str, own_tmpdir: Path) -> None
 
 
 def test_leaving_an_answer_early_frees_its_place(tmp_path: Path) -> None:
-    with Cluster(write_endless_llama(tmp_path / "model"), stages=2) as cluster:
+    with Cluster(write_endless_llama(tmp_path / "model"), stages=1) as cluster:
         for _ in tbcluster.stream_generate(cluster, cluster.tokenizer, [5], max_tokens=10**9):
             break
         wait_until(lambda: cluster.status().num_requests == 0, "the request is cancelled")
 
 
-def test_equal_seeds_give_equal_text_whatever_else_runs() -> None:
+def test_equal_seeds_give_equal_text_whatever_else_runs(demo_cluster: Cluster) -> None:
     options: dict[str, Any] = {"max_tokens": 20, "temperature": 1.5}
-    with Cluster(stages=2) as cluster:
 
-        def sample(seed: int) -> str:
-            return tbcluster.generate(cluster, cluster.tokenizer, [300], seed=seed, **options)
+    def sample(seed: int) -> str:
+        tokenizer = demo_cluster.tokenizer
+        return tbcluster.generate(demo_cluster, tokenizer, [300], seed=seed, **options)
 
-        first = sample(1)
-        assert sample(2) != first
-        others = [threading.Thread(target=sample, args=(seed,)) for seed in range(3, 8)]
-        for other in others:
-            other.start()
-        assert sample(1) == first
-        for other in others:
-            other.join()
+    first = sample(1)
+    assert sample(2) != first
+    others = [threading.Thread(target=sample, args=(seed,)) for seed in range(3, 8)]
+    for other in others:
+        other.start()
+    assert sample(1) == first
+    for other in others:
+        other.join()
 
 
-def test_requests_out_of_range_are_refused_by_name() -> None:
-    with Cluster(stages=1) as cluster:
-        tokenizer = cluster.tokenizer
-        with pytest.raises(RequestError, match="prompt is empty"):
-            tbcluster.generate(cluster, tokenizer, [])
-        with pytest.raises(RequestError, match="token id 99999999 is not in the vocabulary"):
-            tbcluster.generate(cluster, tokenizer, [99999999])
-        with pytest.raises(ContextLengthError, match="1024"):
-            tbcluster.generate(cluster, tokenizer, [300] * 1024)
-        with pytest.raises(RequestError, match="temperature is -1"):
-            tbcluster.generate(cluster, tokenizer, [300], temperature=-1)
+def test_requests_out_of_range_are_refused_by_name(demo_cluster: Cluster) -> None:
+    tokenizer = demo_cluster.tokenizer
+    with pytest.raises(RequestError, match="prompt is empty"):
+        tbcluster.generate(demo_cluster, tokenizer, [])
+    with pytest.raises(RequestError, match="token id 99999999 is not in the vocabulary"):
+        tbcluster.generate(demo_cluster, tokenizer, [99999999])
+    with pytest.raises(ContextLengthError, match="1024"):
+        tbcluster.generate(demo_cluster, tokenizer, [300] * 1024)
+    with pytest.raises(RequestError, match="temperature is -1"):
+        tbcluster.generate(demo_cluster, tokenizer, [300], temperature=-1)
 
 
 def test_a_tokenizer_with_code_of_its_own_is_refused(tmp_path: Path) -> None:
@@ -350,15 +349,15 @@ def test_a_closed_cluster_stays_closed() -> None:
         pass
 
 
-def test_unknown_options_are_refused_by_name() -> None:
-    with Cluster(stages=1) as cluster:
-        with pytest.raises(RequestError, match="no option 'temp': use"):
-            tbcluster.generate(cluster, cluster.tokenizer, [300], temp=1.0)  # type: ignore[call-arg]
-        prompt = "The capital of France is"
-        whole = tbcluster.generate(cluster, cluster.tokenizer, prompt, max_tokens=12)
-        stop = whole[3:6]
-        cut = tbcluster.generate(cluster, cluster.tokenizer, prompt, max_tokens=12, stop=stop)
-        assert cut == whole[: whole.index(stop)]
+def test_unknown_options_are_refused_by_name(demo_cluster: Cluster) -> None:
+    tokenizer = demo_cluster.tokenizer
+    with pytest.raises(RequestError, match="no option 'temp': use"):
+        tbcluster.generate(demo_cluster, tokenizer, [300], temp=1.0)  # type: ignore[call-arg]
+    prompt = "The capital of France is"
+    whole = tbcluster.generate(demo_cluster, tokenizer, prompt, max_tokens=12)
+    stop = whole[3:6]
+    cut = tbcluster.generate(demo_cluster, tokenizer, prompt, max_tokens=12, stop=stop)
+    assert cut == whole[: whole.index(stop)]
 
 
 def test_too_many_stages_names_the_most() -> None:
@@ -413,8 +412,10 @@ def fill_queue(cluster: Cluster, listener: Listener) -> int:
     raise AssertionError("the queue has no bound")
 
 
-def tokens_of(model: Cluster, tokenizer: Any, prompt: list[int]) -> list[int]:
-    stream = tbcluster.stream_generate(model, tokenizer, prompt, max_tokens=NUM_TOKENS)
+def tokens_of(
+    model: Cluster, tokenizer: Any, prompt: list[int], max_tokens: int = NUM_TOKENS
+) -> list[int]:
+    stream = tbcluster.stream_generate(model, tokenizer, prompt, max_tokens=max_tokens)
     return [response.token for response in stream]
 
 

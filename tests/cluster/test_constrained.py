@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import jsonschema
@@ -87,10 +86,9 @@ SCHEMAS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster(stages=2) as running:
-        yield running
+@pytest.fixture
+def cluster(demo_cluster: Cluster) -> Cluster:
+    return demo_cluster
 
 
 class Answer:

@@ -11,15 +11,17 @@ import pytest
 from tbcluster.checkpoint import Span
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.opening import THIS_MACHINE
+from tbcluster.cluster.order import Order
 from tbcluster.cluster.parity_check import (
     ConsistencyCheck,
     NoCheck,
     ReferenceCheck,
     parity_check,
 )
-from tbcluster.cluster.preparation import Order, Preparation, Prepared, fetching
+from tbcluster.cluster.preparation import Preparation, fetching
+from tbcluster.cluster.prepared import Prepared
 from tbcluster.cluster.rack.fetching import FetchStatus
-from tbcluster.cluster.stages import StageState
+from tbcluster.cluster.stage_status import StageState
 from tbcluster.cluster.status import planned_stages
 from tbcluster.core import StageRange
 from tbcluster.demo import MODEL_PATH

@@ -1,22 +1,23 @@
 """The stage set: how it starts, connects and follows its workers (doubles here)."""
 
+import queue
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tbcluster.cluster.places import COORDINATOR, OnExit, OnReport
-from tbcluster.cluster.stages import (
+from tbcluster.cluster.news import (
     Loss,
+    NodesChanged,
     PathImproved,
     PathLost,
+    StageBroken,
     StageExited,
-    StageSet,
-    StageState,
-    StageStatus,
-    StageWork,
-    error_of_kind,
 )
+from tbcluster.cluster.places import COORDINATOR, OnExit, OnReport
+from tbcluster.cluster.stage_status import StageState, StageStatus
+from tbcluster.cluster.stage_work import StageWork
+from tbcluster.cluster.stages import Inbox, StageSet, error_of_kind
 from tbcluster.core import StageRange
 from tbcluster.errors import (
     CorruptModelError,
@@ -51,7 +52,7 @@ class WorkerDouble:
         self.pid, self.spec, self.say, self.die = pid, spec, say, die
         self.told: list[Routes] = []
         self.obeys = True
-        self.was_stopped = self.was_joined = False
+        self.was_stopped = self.was_joined = self.was_freed = False
 
     def route(self, routes: Routes) -> None:
         self.told.append(routes)
@@ -60,6 +61,9 @@ class WorkerDouble:
 
     def ask_to_stop(self) -> None:
         self.was_stopped = True
+
+    def free(self) -> None:
+        self.was_freed = True
 
     def join(self) -> None:
         self.was_joined = True
@@ -109,7 +113,7 @@ class PlacesDouble:
 
 
 class Bench:
-    def __init__(self, work: StageWork | None = None) -> None:
+    def __init__(self, work: StageWork | None = None, inbox: Inbox | None = None) -> None:
         self.places = PlacesDouble()
         self.workers = self.places.workers
         self.losses: list[Loss] = []
@@ -122,6 +126,7 @@ class Bench:
             RESULTS_PORT,
             self._on_progress,
             self.losses.append,
+            inbox,
         )
 
     def start_all(self) -> None:
@@ -177,7 +182,7 @@ def test_stages_are_connected_once_all_have_bound(bench: Bench) -> None:
         worker.come_up()
     bench.workers[2].say(Loading(1, 2))
     bench.workers[2].die("left")
-    assert bench.set.next_news() == StageExited(2, "left")
+    assert bench.set.next_news() == StageExited(2, "left", "node2")
     assert not any(worker.told for worker in bench.workers)
 
 
@@ -211,7 +216,7 @@ def test_a_worker_that_is_not_connected_is_not_ready(bench: Bench) -> None:
     for worker in bench.workers:
         worker.come_up()
     bench.workers[0].die("left")
-    assert bench.set.next_news(until_ready=True) == StageExited(0, "left")
+    assert bench.set.next_news(until_ready=True) == StageExited(0, "left", "node0")
 
 
 def test_progress_until_all_are_ready(bench: Bench) -> None:
@@ -254,7 +259,7 @@ def test_a_loss_is_told_at_once_and_followed_up_later(bench: Bench) -> None:
     bench.make_ready()
     assert not bench.set.dead_stages()
     bench.workers[1].die("ended with status 4")
-    assert bench.losses == [StageExited(1, "ended with status 4")]
+    assert bench.losses == [StageExited(1, "ended with status 4", "node1")]
     assert bench.set.dead_stages()
     assert bench.set.next_news() == bench.losses[0]
     assert bench.set.dead_stages() == [1]
@@ -277,7 +282,7 @@ def test_the_last_words_of_a_replaced_worker_are_ignored(bench: Bench) -> None:
     bench.workers[3].say(Loading(1, 2))
     bench.workers[3].die("ended with status 6")
     exited = bench.set.next_news(until_ready=True)
-    assert exited == StageExited(1, "ended with status 6")
+    assert exited == StageExited(1, "ended with status 6", "node1")
 
 
 def test_an_interrupt_ends_the_wait(bench: Bench) -> None:
@@ -337,7 +342,7 @@ def test_a_better_way_is_news_and_taken_when_asked(bench: Bench) -> None:
     assert bench.losses == []
     assert bench.set.is_better_way()
     assert isinstance(bench.set.next_news(), PathImproved)
-    assert isinstance(bench.set.next_news(timeout_s=0.01), PathImproved)
+    assert bench.set.next_news(timeout_s=0.01) is None
     bench.set.reroute()
     assert bench.set.next_news(until_ready=True) is None
     assert not bench.set.is_better_way()
@@ -347,7 +352,71 @@ def test_a_way_that_opens_without_need_is_no_news(bench: Bench) -> None:
     bench.make_ready()
     bench.places.change("fast", "slow", "slower")
     bench.workers[1].die("left")
-    assert bench.set.next_news() == StageExited(1, "left")
+    assert bench.set.next_news() == StageExited(1, "left", "node1")
+
+
+def test_a_stage_that_cannot_load_again_is_news(bench: Bench) -> None:
+    bench.make_ready()
+    bench.set.start(1, epoch=2)
+    bench.workers[3].say(Failed("CorruptModelError", "weights are cut short"))
+    news = bench.set.next_news()
+    assert isinstance(news, StageBroken)
+    assert isinstance(news.error, CorruptModelError)
+    assert news.node == "node1"
+
+
+def test_what_was_lost_before_all_were_connected_anew_is_no_news(bench: Bench) -> None:
+    bench.make_ready()
+    bench.set.lose_step(7)
+    bench.set.lose_step(8)
+    assert isinstance(bench.set.next_news(), PathLost)
+    bench.set.reroute()
+    assert bench.set.next_news(until_ready=True) is None
+    assert bench.set.next_news(timeout_s=0) is None
+
+
+def test_stages_that_another_plan_keeps_are_left_loaded() -> None:
+    inbox: Inbox = queue.SimpleQueue()
+    work = StageWork(MODELS, RANGES, shards=["a", "b", "c"])
+    bench, other = Bench(work, inbox), Bench(work, inbox)
+    try:
+        bench.make_ready()
+        bench.set.start(1, epoch=2)
+        bench.set.leave({("node0", "a"), ("node1", "b"), ("node1", "c")})
+        # The second one holds nothing yet, and the third one's shard is wanted elsewhere.
+        ways = [(worker.was_freed, worker.was_stopped) for worker in bench.workers]
+        assert ways == [(True, False), (False, False), (False, True), (False, True)]
+        assert bench.set.dead_stages() == [0, 1, 2]
+        # What is still said of them is nobody's news.
+        bench.workers[2].die("was told to end")
+        other.make_ready()
+        assert other.set.next_news(timeout_s=0) is None
+    finally:
+        bench.close()
+        other.close()
+
+
+def test_what_others_say_comes_in_between(bench: Bench) -> None:
+    inbox: Inbox = queue.SimpleQueue()
+    bench = Bench(inbox=inbox)
+    try:
+        bench.start_all()
+        inbox.put(NodesChanged())
+        assert bench.set.next_news(until_ready=True) == NodesChanged()
+    finally:
+        bench.close()
+
+
+def test_no_way_is_told_with_the_node_behind_it(bench: Bench) -> None:
+    bench.make_ready()
+    assert bench.set.unreachable is None
+    bench.places.change()
+    assert isinstance(bench.set.next_news(), PathLost)
+    bench.set.reroute()
+    assert bench.set.unreachable == "node0"
+    bench.places.change("slow")
+    assert bench.set.next_news(until_ready=True) is None
+    assert bench.set.unreachable is None
 
 
 @pytest.mark.parametrize("kind", [ParityError, StageError, RequestError, TbclusterError])

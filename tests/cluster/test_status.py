@@ -2,7 +2,7 @@
 
 import pytest
 
-from tbcluster.cluster.stages import StageState, StageStatus
+from tbcluster.cluster.stage_status import StageState, StageStatus
 from tbcluster.cluster.status import ClusterState, ClusterStatus, loading, serving, state_of
 from tbcluster.core import StageRange
 from tbcluster.machine import Serving

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tbcluster.cluster import supervisor
-from tbcluster.cluster.supervisor import Worker, describe_exit
+from tbcluster.cluster.supervisor import Worker
 from tbcluster.wire.control import (
     Failed,
     Loading,
@@ -22,6 +22,7 @@ from tests.doubles.processes import is_alive
 DEADLINE_S = 30.0
 SPEC = ReferenceSpec("/some/model", (1, 2), 3)
 LOADING, READY = Loading(1, 2), Ready(5, "cpu", "a note")
+DONE = "ended with status 0"
 
 PRELUDE = """
 import os, signal, sys, time
@@ -34,13 +35,13 @@ def until_told():
 
 
 class Child:
-    """A worker and what it was heard to say: reports in order, then its exit status."""
+    """A worker and what it was heard to say: reports in order, then how it ended."""
 
     def __init__(self, module: str) -> None:
-        self._heard: queue.SimpleQueue[Report | int] = queue.SimpleQueue()
+        self._heard: queue.SimpleQueue[Report | str] = queue.SimpleQueue()
         self.worker = Worker(module, SPEC, self._heard.put, self._heard.put)
 
-    def hear(self) -> Report | int:
+    def hear(self) -> Report | str:
         return self._heard.get(timeout=DEADLINE_S)
 
     def hears_no_more(self) -> bool:
@@ -67,9 +68,9 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
 Start = Callable[[str], Child]
 
 
-def test_reports_come_in_order_and_the_exit_status_last(start: Start) -> None:
+def test_reports_come_in_order_and_the_end_last(start: Start) -> None:
     child = start(f"say({encode_line(LOADING)!r} + {encode_line(READY)!r}); sys.exit(3)")
-    assert [child.hear() for _ in range(3)] == [LOADING, READY, 3]
+    assert [child.hear() for _ in range(3)] == [LOADING, READY, "ended with status 3"]
     child.worker.join()
     assert child.hears_no_more()
 
@@ -84,7 +85,7 @@ def test_the_child_gets_its_spec_and_the_stop_line(start: Start) -> None:
     assert is_alive(child.worker.pid)
     child.worker.stop()
     assert not is_alive(child.worker.pid)
-    assert child.hear() == 7
+    assert child.hear() == "ended with status 7"
 
 
 def test_a_report_in_pieces_is_one_report(start: Start) -> None:
@@ -92,7 +93,7 @@ def test_a_report_in_pieces_is_one_report(start: Start) -> None:
     child = start(
         f"say({line[:9]!r}); say({line[9:-1]!r}); say({line[-1:]!r} + {encode_line(LOADING)!r})"
     )
-    assert [child.hear() for _ in range(3)] == [READY, LOADING, 0]
+    assert [child.hear() for _ in range(3)] == [READY, LOADING, DONE]
 
 
 def test_what_is_no_report_is_shown_and_skipped(
@@ -104,7 +105,7 @@ def test_what_is_no_report_is_shown_and_skipped(
         f"say(b'a library says h\\xffllo\\n\\n' + {deep!r} + b'[' * 99999 + b'\\n')\n"
         f"say({encode_line(failed)!r} + b'no end of line')"
     )
-    assert [child.hear() for _ in range(2)] == [failed, 0]
+    assert [child.hear() for _ in range(2)] == [failed, DONE]
     shown = capsys.readouterr().err
     assert "a library says h\N{REPLACEMENT CHARACTER}llo\n" in shown
     assert shown.endswith("no end of line")
@@ -112,10 +113,7 @@ def test_what_is_no_report_is_shown_and_skipped(
 
 def test_a_death_by_signal_is_told(start: Start) -> None:
     child = start("os.kill(os.getpid(), signal.SIGKILL)")
-    status = child.hear()
-    assert status == -9
-    assert describe_exit(-9) == "was killed by signal 9"
-    assert describe_exit(3) == "ended with status 3"
+    assert child.hear() == "was killed by signal 9"
 
 
 def test_a_child_that_ignores_stop_is_killed(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +126,7 @@ def test_a_child_that_ignores_stop_is_killed(start: Start, monkeypatch: pytest.M
     assert child.hear() == READY
     child.worker.stop()
     assert not is_alive(child.worker.pid)
-    assert child.hear() == -9
+    assert child.hear() == "was killed by signal 9"
 
 
 def test_a_child_that_closed_its_input_is_still_followed_to_its_end(
@@ -144,7 +142,7 @@ def test_a_child_that_closed_its_input_is_still_followed_to_its_end(
     assert child.hear() == READY
     child.worker.ask_to_stop()  # nobody reads it
     go_on.touch()
-    assert child.hear() == 4
+    assert child.hear() == "ended with status 4"
     child.worker.join()
     child.worker.ask_to_stop()  # its pipe is closed by now
 
@@ -152,11 +150,11 @@ def test_a_child_that_closed_its_input_is_still_followed_to_its_end(
 def test_join_returns_after_the_last_word(start: Start) -> None:
     start("")  # writes the module
     may_hear = threading.Event()
-    statuses: list[int] = []
+    ends: list[str] = []
 
-    def on_exit(status: int) -> None:
+    def on_exit(what: str) -> None:
         may_hear.wait(DEADLINE_S)
-        statuses.append(status)
+        ends.append(what)
 
     worker = Worker("a_child", SPEC, lambda _: None, on_exit)
     joining = threading.Thread(target=worker.join)
@@ -165,7 +163,7 @@ def test_join_returns_after_the_last_word(start: Start) -> None:
     assert joining.is_alive()
     may_hear.set()
     joining.join(DEADLINE_S)
-    assert statuses == [0]
+    assert ends == [DONE]
 
 
 def test_a_listener_may_stop_its_worker(start: Start, tmp_path: Path) -> None:
@@ -173,9 +171,9 @@ def test_a_listener_may_stop_its_worker(start: Start, tmp_path: Path) -> None:
     (tmp_path / "another.py").write_text(
         PRELUDE + f"say({encode_line(READY)!r}); until_told(); sys.exit(5)"
     )
-    statuses: queue.SimpleQueue[int] = queue.SimpleQueue()
+    ends: queue.SimpleQueue[str] = queue.SimpleQueue()
     workers: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-    worker = Worker("another", SPEC, lambda _: workers.get(timeout=DEADLINE_S).stop(), statuses.put)
+    worker = Worker("another", SPEC, lambda _: workers.get(timeout=DEADLINE_S).stop(), ends.put)
     workers.put(worker)
-    assert statuses.get(timeout=DEADLINE_S) == 5
+    assert ends.get(timeout=DEADLINE_S) == "ended with status 5"
     worker.join()

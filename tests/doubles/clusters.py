@@ -28,6 +28,8 @@ class ScriptedCluster:
         self.may_close.set()
         self.plan: Plan | None = None
         self.ended_with: str | None = None
+        # What it says of itself; None for what it does.
+        self.told: ClusterStatus | None = None
         self._machine = machine
         self._size = size
         self._taken = taken
@@ -82,6 +84,8 @@ class ScriptedCluster:
 
     def status(self) -> ClusterStatus:
         """Its state."""
+        if self.told is not None:
+            return self.told
         return ClusterStatus(self._state, self.model_name, (), 0, None, "loading stage 0")
 
 
@@ -114,6 +118,7 @@ class ScriptedMachine:
         *,
         taken_bytes: Mapping[str, int],
         on_plan: Callable[[Plan], None],
+        **_: object,
     ) -> Cluster:
         """A cluster that is not started."""
         name = loadable.name

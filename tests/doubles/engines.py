@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tbcluster.core import CacheCost
 from tbcluster.engine.caches import CacheBook
 from tbcluster.engine.detokenizer import Detokenizer
-from tbcluster.engine.engine import Engine
+from tbcluster.engine.engine import Engine, Works
 from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.engine.limits import Limits
 from tbcluster.engine.pace import Pace
@@ -49,6 +49,19 @@ def new_scheduler(settings: Settings, caches: CacheBook) -> Scheduler:
     return Scheduler(shape, caches, Pace(settings.num_stages, settings.chunk_tokens))
 
 
+def new_works(
+    pipeline: Pipeline,
+    settings: Settings,
+    caches: CacheBook,
+    saved: SavedPrefixes | None = None,
+) -> Works:
+    limits = Limits(
+        VOCAB_SIZE, None, settings.max_running, settings.max_waiting, settings.kv_tokens
+    )
+    disk = PrefixDisk(caches, saved) if saved is not None else None
+    return Works(pipeline, new_scheduler(settings, caches), caches, limits, disk)
+
+
 def new_engine(
     pipeline: Pipeline,
     settings: Settings,
@@ -56,14 +69,4 @@ def new_engine(
     new_detokenizer: Callable[[], Detokenizer] = CharacterDetokenizer,
     saved: SavedPrefixes | None = None,
 ) -> Engine:
-    limits = Limits(
-        VOCAB_SIZE, None, settings.max_running, settings.max_waiting, settings.kv_tokens
-    )
-    return Engine(
-        pipeline,
-        new_scheduler(settings, caches),
-        caches,
-        new_detokenizer,
-        limits,
-        disk=PrefixDisk(caches, saved) if saved is not None else None,
-    )
+    return Engine(new_works(pipeline, settings, caches, saved), new_detokenizer)

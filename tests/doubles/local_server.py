@@ -3,7 +3,12 @@ not have, such as short deadlines."""
 
 import socket
 import threading
-from typing import Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Self
+
+from fastapi import FastAPI
 
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.models.models import Models
@@ -67,6 +72,18 @@ class LocalServer:
         client.settimeout(30)
         client.connect(self.address)
         return client
+
+    @contextmanager
+    def options(self, **changes: Any) -> Iterator[None]:
+        """Other options for the answers that begin while the block runs."""
+        app = self.server._front.app
+        assert isinstance(app, FastAPI)
+        before = app.state.options
+        app.state.options = replace(before, **changes)
+        try:
+            yield
+        finally:
+            app.state.options = before
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -104,6 +104,10 @@ class Network:
         qdisc = ["qdisc", "replace", "dev", interface, "root", "tbf", *bucket]
         _run("tc", "-n", self.namespace(node), *qdisc)
 
+    def unshape(self, node: str, interface: str) -> None:
+        """Let what leaves the node there go as fast as it can again."""
+        _run("tc", "-n", self.namespace(node), "qdisc", "del", "dev", interface, "root")
+
     def swallow(self, node: str, address: str, *, ends: bool = False) -> None:
         """What the node sends to an IPv4 address goes astray, as behind a firewall; or no more."""
         # To a card that nobody has.

@@ -110,11 +110,20 @@ class Service:
         except AssertionError as error:
             raise AssertionError(f"{error}; this was:\n{self.output}") from None
 
+    @property
+    def pid(self) -> int:
+        """Of the process it has now, or had last."""
+        return self._current.process.pid
+
     def kill(self) -> None:
         """End its process, with nothing asked first, and wait until there is another."""
         before = self.num_starts
         self._current.process.kill()
         wait_until(lambda: self.num_starts > before, "it was started again")
+
+    def send(self, number: signal.Signals) -> None:
+        """Send its process a signal."""
+        self._current.process.send_signal(number)
 
     def ask_to_stop(self) -> None:
         """Have it end for good."""

@@ -1,6 +1,7 @@
 """All stages in one object: decodes steps and answers with results, without any model."""
 
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 
 import numpy as np
 import numpy.typing as npt
@@ -123,18 +124,20 @@ class StageDouble:
             self._epoch = step.epoch
         sampled: tuple[SampledToken, ...] = ()
         vector: bytes | None = None
+        digests: tuple[bytes, ...] = ()
         error = self._apply_all(step)
         if error is None and step.micro_batch is not None:
             try:
                 sampled = self._compute(step.micro_batch)
                 vector = self._pool(step.micro_batch)
+                digests = self._digests(step.micro_batch)
             except (LookupError, ValueError) as problem:
                 error = f"stage 0 failed: {problem}"
         if error is not None:
             self._note_failure(step.micro_batch)
         self.most_tokens = max(self.most_tokens, self.num_tokens)
         timings = (VisitTiming(1, 0),)
-        result = Result(step.epoch, step.step_id, sampled, error, timings, vector)
+        result = Result(step.epoch, step.step_id, sampled, error, timings, vector, digests)
         self.results.send(encode_result(result))
 
     def _apply_all(self, step: Step) -> str | None:
@@ -203,10 +206,10 @@ class StageDouble:
         rows = self.contexts[micro_batch.cache_id]
         if any(map(self.fails, rows)):
             raise ValueError("as it was told")
-        if not micro_batch.samples:
+        if not micro_batch.samples or micro_batch.is_examined:
             (row,) = rows
             row.extend(micro_batch.tokens)
-            return ()
+            return tuple(self._sample(row, sample) for sample in micro_batch.samples)
         for row, token, sample in zip(rows, micro_batch.tokens, micro_batch.samples, strict=True):
             row.append(token)
             if sample.position != len(row) and not self.fails_late:
@@ -219,13 +222,22 @@ class StageDouble:
         """Rules change nothing here, but their state has to know the row's newest tokens."""
         if self.spoils(row):
             return SampledToken(0, error="as it was told")
-        token = self._next_token(row)
+        token = self._pick(row, sample)
         if sample.rules_id is not None:
             generated = self.rules[sample.rules_id]
             if generated != list(row[len(row) - len(generated) :]):
                 raise ValueError(f"rules {sample.rules_id} do not know the row's tokens")
             generated.append(token)
         return SampledToken(token)
+
+    def _pick(self, row: Sequence[TokenId], _: Sample) -> TokenId:
+        return self._next_token(row)
+
+    def _digests(self, micro_batch: MicroBatch) -> tuple[bytes, ...]:
+        if not micro_batch.is_examined:
+            return ()
+        (row,) = self.contexts[micro_batch.cache_id]
+        return (blake2b(repr(row).encode(), digest_size=8).digest(),)
 
     def _pool(self, micro_batch: MicroBatch) -> bytes | None:
         if micro_batch.pooling is None:

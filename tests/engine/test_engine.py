@@ -15,7 +15,6 @@ from tbcluster.errors import (
     QueueFullError,
     RequestError,
     StageError,
-    StageLostError,
     TbclusterError,
 )
 from tbcluster.wire.operations import CacheOperation, NewCache
@@ -340,63 +339,10 @@ def test_held_requests_wait_and_the_probe_passes_them() -> None:
     assert late.tokens == continuation(tuple(map(ord, "late")), 5)
 
 
-# Losing a stage
+# Ending
 
 
-@pytest.mark.parametrize("num_turns", range(2, 14))
-def test_running_requests_end_and_waiting_ones_wait_for_the_new_epoch(num_turns: int) -> None:
-    bench = Bench(max_running=2)
-    running = [bench.submit(prompt, max_tokens=40) for prompt in PROMPTS[2:4]]
-    waiting = bench.submit(PROMPTS[1])
-    bench.turns(num_turns)
-    error = StageLostError("gone")
-    bench.engine.hold()
-    bench.engine.fail_running(error)
-    bench.engine.begin_epoch(2)
-    bench.turns(20)
-    for prompt, recorder in zip(PROMPTS[2:4], running, strict=True):
-        assert recorder.errors == [error]
-        assert recorder.told[-1] is error
-        assert recorder.tokens == continuation(prompt, len(recorder.tokens))
-    assert waiting.told == []
-    assert bench.engine.num_open == 1
-    bench.engine.open()
-    bench.finish()
-    assert waiting.tokens == continuation(PROMPTS[1], 5)
-    assert bench.stage.steps[-1].epoch == 2
-    assert bench.stage.contexts == {}
-
-
-def test_results_from_before_the_loss_are_dropped() -> None:
-    bench = Bench()
-    bench.submit(PROMPTS[2], max_tokens=9)
-    bench.engine.step(0)
-    assert bench.stage.work() == 3
-    bench.engine.fail_running(StageLostError("gone"))
-    bench.engine.begin_epoch(2)
-    bench.engine.open()
-    after = bench.submit(PROMPTS[1])
-    bench.finish()
-    assert after.tokens == continuation(PROMPTS[1], 5)
-    assert bench.pipeline.num_dropped_messages == 3
-
-
-def test_a_new_epoch_leaves_no_request_hanging() -> None:
-    # An `open` that came after the loss may have let requests in since.
-    bench = Bench(max_running=1)
-    running, waiting = bench.submit(max_tokens=9), bench.submit()
-    bench.run_until(lambda: len(running.told) == 2)
-    bench.engine.begin_epoch(2)
-    bench.turns(20)
-    assert [type(error) for error in running.errors] == [StageLostError]
-    assert running.num_endings == 1
-    assert waiting.told == []
-    bench.engine.open()
-    bench.finish()
-    assert waiting.finish() is FinishReason.LENGTH
-
-
-def test_failing_all_ends_running_and_waiting() -> None:
+def test_closing_ends_running_and_waiting() -> None:
     bench = Bench(max_running=1)
     running, waiting = bench.submit(max_tokens=9), bench.submit()
     bench.run_until(lambda: len(running.told) == 2)
@@ -405,9 +351,6 @@ def test_failing_all_ends_running_and_waiting() -> None:
     bench.finish()
     assert running.errors == waiting.told == [error]
     assert running.told[-1] is error
-
-
-# Stopping
 
 
 def test_stop_answers_everything() -> None:

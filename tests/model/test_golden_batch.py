@@ -46,8 +46,6 @@ NUM_TOKENS = (7, 6, 3, 3, 4)
 TOLERANCE = 2e-5
 # muse_spark rounds to bfloat16 between its layers.
 TOLERANCES = {"muse_spark": 2e-3}
-# Two stand-in configs that are large in a place that does not matter here.
-SMALLER = {"jamba": {"mamba_expand": 2}, "openelm": {"model_dim": 128}}
 
 Caches = list[list[Cache]]  # one for each stage
 
@@ -82,8 +80,6 @@ class Subject:
 @pytest.fixture(scope="module", autouse=True)
 def stand_ins() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        for name, settings in SMALLER.items():
-            patch.setitem(architectures.CONFIGS, name, architectures.CONFIGS[name] | settings)
         if not mx.metal.is_available():
             for name, function in muse_spark.STAND_INS.items():
                 patch.setattr(f"mlx_lm.models.muse_spark.{name}", function)

@@ -53,8 +53,6 @@ phi3 phimoe pixtral prism_hadamard_qwen35 qwen qwen2 qwen2_moe qwen3 qwen3_5 qwe
 qwen3_next qwen3_vl qwen3_vl_moe seed_oss smollm3 starcoder2 step3p5 youtu_llm
 """
 ALLOWED = set(ALLOWED_NAMES.split())
-# Their configs are not as tiny as the others': ten seconds each.
-LARGE = {"jamba", "openelm"}
 
 
 class RoundedKVCache(KVCache):  # type: ignore[misc]
@@ -134,7 +132,7 @@ def test_sharded_equals_mlx_lm_with_the_same_caches(name: str) -> None:
             assert mx.array_equal(got, want).item(), f"{name} cut at {cut}"
 
 
-@pytest.mark.parametrize("name", sorted(ALLOWED - LARGE))
+@pytest.mark.parametrize("name", sorted(ALLOWED))
 def test_attention_reads_what_was_stored(name: str) -> None:
     model = build(name)
     architectures.load(model, architectures.random_parameters(model))

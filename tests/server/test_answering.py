@@ -5,7 +5,8 @@ from pathlib import Path
 from tbcluster.answers.format import AnswerFormat
 from tbcluster.answers.pieces import CallArguments, CallStart
 from tbcluster.core import FinishReason, Output, Request, SampledToken
-from tbcluster.server.answering import ChoiceReader, Finish
+from tbcluster.server.answering import ChoiceReader
+from tbcluster.server.deltas import Finish
 from tbcluster.server.intake import Generation
 from tests.doubles.tokenizers import answer_tokenizer
 

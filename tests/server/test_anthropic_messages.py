@@ -12,8 +12,8 @@ from pydantic import TypeAdapter
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
 from tbcluster.core import FinishReason, SampledToken
 from tbcluster.errors import StageLostError
-from tbcluster.server.answering import Choice, Delta, Finish, Usage
 from tbcluster.server.anthropic.messages import Envelope, MessageWriter, message_body
+from tbcluster.server.deltas import Choice, Delta, Finish, Usage
 
 USAGE = Usage(num_prompt=10, num_cached=4, num_generated=7, num_reasoning=2)
 ENDED = Finish(FinishReason.STOP, False)

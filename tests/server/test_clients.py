@@ -1,8 +1,8 @@
 """OpenAI's own client and LiteLLM, as programs use them: tools, reasoning, objects, embeddings."""
 
 import asyncio
+import importlib
 import json
-import os
 from typing import Any, Literal
 
 import openai
@@ -10,10 +10,6 @@ import pytest
 from pydantic import BaseModel, Field
 
 from tests.doubles.server import ServeProcess
-
-# Read when it is imported: without it LiteLLM asks the internet for its price list.
-os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-import litellm
 
 MODEL = "tool-model"
 QUESTION: list[Any] = [{"role": "user", "content": "How is the weather?"}]
@@ -77,6 +73,15 @@ class GetWeather(BaseModel):
 @pytest.fixture(scope="module")
 def client(tool_server: ServeProcess) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{tool_server.url}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def litellm() -> Any:
+    """Imported by who uses it: that takes seconds. It reads when it is imported whether it may ask
+    the internet for its price list."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+        return importlib.import_module("litellm")
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +286,7 @@ def test_embeddings(client: openai.OpenAI) -> None:
     assert pair.usage.prompt_tokens == pair.usage.total_tokens > floats.usage.prompt_tokens
 
 
-def test_litellm_whole_and_streamed(lite: dict[str, Any]) -> None:
+def test_litellm_whole_and_streamed(litellm: Any, lite: dict[str, Any]) -> None:
     fields = {"messages": QUESTION, "temperature": 0, "reasoning_effort": "none"}
     fields |= {"extra_body": TEXT, "allowed_openai_params": ["reasoning_effort"]}
     whole = litellm.completion(**lite, **fields)
@@ -295,7 +300,7 @@ def test_litellm_whole_and_streamed(lite: dict[str, Any]) -> None:
     assert later.choices[0].message.content == whole.choices[0].message.content
 
 
-def test_litellm_calls_tools(lite: dict[str, Any]) -> None:
+def test_litellm_calls_tools(litellm: Any, lite: dict[str, Any]) -> None:
     fields = {**FORCED, "messages": QUESTION, "seed": 1}
     # Tools make it import a package for MCP servers, which is not there.
     fields |= {"allowed_openai_params": ["reasoning_effort"], "_skip_mcp_handler": True}
@@ -308,14 +313,14 @@ def test_litellm_calls_tools(lite: dict[str, Any]) -> None:
     assert said(rebuilt.choices[0].message.tool_calls) == calls
 
 
-def test_litellm_says_what_was_wrong(lite: dict[str, Any]) -> None:
+def test_litellm_says_what_was_wrong(litellm: Any, lite: dict[str, Any]) -> None:
     with pytest.raises(litellm.exceptions.BadRequestError, match="top_p"):
         litellm.completion(**lite, messages=QUESTION, top_p=0)
     with pytest.raises(litellm.exceptions.NotFoundError, match="not served here"):
         litellm.completion(**{**lite, "model": "openai/gpt-4"}, messages=QUESTION)
 
 
-def test_litellm_embeds(lite: dict[str, Any], client: openai.OpenAI) -> None:
+def test_litellm_embeds(litellm: Any, lite: dict[str, Any], client: openai.OpenAI) -> None:
     ours = client.embeddings.create(model=MODEL, input=["hello"]).data[0].embedding
     answer = litellm.embedding(**lite, input=["hello"])
     assert answer.data[0]["embedding"] == pytest.approx(ours, abs=1e-6)

@@ -29,9 +29,8 @@ TEXTS = ["The capital of France is Paris.", "One plus one is two.", "Hello!"]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster(stages=2) as running:
-        yield running
+def cluster(demo_cluster: Cluster) -> Cluster:
+    return demo_cluster
 
 
 @pytest.fixture(scope="module")

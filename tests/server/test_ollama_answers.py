@@ -10,7 +10,7 @@ from ollama import ChatResponse, GenerateResponse
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
 from tbcluster.core import FinishReason, SampledToken
 from tbcluster.errors import StageLostError
-from tbcluster.server.answering import Choice, Delta, Finish, Usage
+from tbcluster.server.deltas import Choice, Delta, Finish, Usage
 from tbcluster.server.ollama.answers import Envelope, LineWriter, answer_body
 from tbcluster.server.token_texts import TokenTexts
 

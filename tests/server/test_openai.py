@@ -359,25 +359,12 @@ def test_an_empty_completion_prompt(http: httpx.Client) -> None:
         assert answer.json()["error"]["param"] == "prompt"
 
 
-@pytest.mark.parametrize("is_streamed", [True, False])
-def test_a_client_that_goes_away_ends_its_request(tmp_path: Path, is_streamed: bool) -> None:
-    folder = write_endless_llama(tmp_path / "endless")
-    body = {"model": "endless", **ENDLESS, "stream": is_streamed}
-    with ServeProcess(str(folder)) as server, httpx.Client(base_url=server.url) as http:
-
-        def num_requests() -> int:
-            return int(http.get("/health").json()["num_requests"])
-
-        with socket.create_connection(http.base_url.netloc.decode().split(":")) as raw:
-            raw.sendall(post("/v1/completions", body))
-            wait_until(lambda: num_requests() == 1, "the request runs")
-        wait_until(lambda: num_requests() == 0, "the request has ended")
-
-
-def test_ctrl_c_ends_an_open_stream_with_an_error_of_its_own(tmp_path: Path) -> None:
+def test_who_goes_away_and_ctrl_c_end_requests_that_would_never_end(tmp_path: Path) -> None:
     folder = write_endless_llama(tmp_path / "endless")
     body = {"model": "endless", **ENDLESS, "stream": True}
-    with ServeProcess(str(folder)) as server:
+    with ServeProcess(str(folder), "--stages", "1") as server:
+        leave_while_it_runs(server, {**body, "stream": False})
+        leave_while_it_runs(server, body)
         with httpx.stream("POST", f"{server.url}/v1/completions", json=body) as answer:
             lines = answer.iter_lines()
             next(lines)
@@ -390,6 +377,19 @@ def test_ctrl_c_ends_an_open_stream_with_an_error_of_its_own(tmp_path: Path) -> 
         assert json.loads(rest[-2].removeprefix("data: "))["error"]["code"] == "shutting_down"
         server.interrupt()
     assert "Traceback" not in server.output
+
+
+def leave_while_it_runs(server: ServeProcess, body: dict[str, Any]) -> None:
+    """Ask for a completion and hang up: the request ends."""
+    with httpx.Client(base_url=server.url) as http:
+
+        def num_requests() -> int:
+            return int(http.get("/health").json()["num_requests"])
+
+        with socket.create_connection(http.base_url.netloc.decode().split(":")) as raw:
+            raw.sendall(post("/v1/completions", body))
+            wait_until(lambda: num_requests() == 1, "the request runs")
+        wait_until(lambda: num_requests() == 0, "the request has ended")
 
 
 def post(path: str, body: dict[str, Any]) -> bytes:

@@ -10,10 +10,14 @@ from tbcluster.errors import (
     ClusterClosedError,
     ContextLengthError,
     ModelError,
+    OutOfTimeError,
     QueueFullError,
+    QueueTimeError,
     RequestError,
+    SlowReaderError,
     StageError,
     StageLostError,
+    StarvedError,
     TbclusterError,
     UnknownModelError,
 )
@@ -70,6 +74,10 @@ def test_models_are_of_two_dialects(
         (QueueFullError("full"), 429, "rate_limit_error", "queue_full"),
         (RequestError("bad", "top_k"), 400, "invalid_request_error", None),
         (StageLostError("lost"), 503, "overloaded_error", "stage_lost"),
+        (StarvedError("10 GB more"), 503, "overloaded_error", "starved"),
+        (QueueTimeError("full"), 503, "overloaded_error", "queue_timeout"),
+        (OutOfTimeError("long"), 504, "timeout_error", "request_timeout"),
+        (SlowReaderError("slow"), 408, "invalid_request_error", "slow_reader"),
         (ClusterClosedError("over"), 503, "overloaded_error", "shutting_down"),
         (StageError("broken"), 500, "api_error", None),
     ],
@@ -79,7 +87,9 @@ def test_every_error_has_its_words(
 ) -> None:
     refusal = refusal_of(error)
     assert refusal.status_code == status
-    assert ("Retry-After" in (refusal.headers or {})) == (status in (429, 503))
+    headers = refusal.headers or {}
+    assert ("Retry-After" in headers) == (status in (429, 503))
+    assert headers.get("x-should-retry") == ("false" if status == 504 else None)
     assert error_event(Dialect.OPENAI, error)["error"]["code"] == code
     body = error_event(Dialect.ANTHROPIC, error, "id-1")
     assert body["type"] == "error"

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
 from tbcluster.core import FinishReason, SampledToken, SamplingParams
 from tbcluster.errors import QueueFullError, StageLostError
-from tbcluster.server.answering import Choice, Delta, Finish, Usage
+from tbcluster.server.deltas import Choice, Delta, Finish, Usage
 from tbcluster.server.responses.envelope import Envelope, request_fields
 from tbcluster.server.responses.events import ResponseWriter, response_body
 from tbcluster.server.responses.output import Logprobs, OutputItems

@@ -18,13 +18,13 @@ from tests.doubles.waiting import DEADLINE_S
 DEVICE = current_device()
 
 
-def run(*kinds: str) -> tuple[list[Report], int]:
-    """What it says, and its exit status."""
-    said: queue.SimpleQueue[Report | int] = queue.SimpleQueue()
+def run(*kinds: str) -> tuple[list[Report], str]:
+    """What it says, and how it ends."""
+    said: queue.SimpleQueue[Report | str] = queue.SimpleQueue()
     worker = Worker("tbcluster.stage.calibrate", CalibrateSpec(kinds), said.put, said.put)
     try:
         reports: list[Report] = []
-        while not isinstance(news := said.get(timeout=DEADLINE_S), int):
+        while not isinstance(news := said.get(timeout=DEADLINE_S), str):
             reports.append(news)
         return reports, news
     finally:
@@ -32,8 +32,8 @@ def run(*kinds: str) -> tuple[list[Report], int]:
 
 
 def test_a_machine_is_measured() -> None:
-    reports, status = run("float32")
-    assert status == 0
+    reports, ended = run("float32")
+    assert ended == "ended with status 0"
     (report,) = reports
     assert isinstance(report, Calibrated)
     (speed,) = report.speeds
@@ -50,8 +50,8 @@ def test_a_machine_is_measured() -> None:
 
 
 def test_a_kind_that_is_not_known() -> None:
-    reports, status = run("float7")
-    assert status == 1
+    reports, ended = run("float7")
+    assert ended == "ended with status 1"
     (report,) = reports
     assert isinstance(report, Failed)
     assert report.kind == "StageError"

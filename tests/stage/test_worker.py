@@ -1,310 +1,305 @@
-"""The loop of a worker over in-memory channels: what it begins, finishes, drops and sends where."""
+"""Real stage workers: one that is given another place, and ones that do not get any further."""
 
-import contextlib
-import logging
+import os
+import queue
+import secrets
+import signal
 import subprocess
 import sys
-import threading
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any, cast
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from pathlib import Path
 
+import psutil
 import pytest
 
-from tbcluster.core import MicroBatch, Sample, SampledToken, SamplingParams, VisitTiming
-from tbcluster.stage.executor import BegunStep, StageExecutor
-from tbcluster.stage.worker import MAX_LOGGED_DROPS, Outbound, StepReader, run_steps
-from tbcluster.transport.memory import MemoryChannel
-from tbcluster.wire.messages import (
-    Result,
-    Step,
-    decode_result,
-    decode_step,
-    encode_result,
-    encode_step,
+from tbcluster.cluster.places import make_run_dir
+from tbcluster.cluster.pulse import TICK_S, Patience
+from tbcluster.cluster.supervisor import Worker
+from tbcluster.core import MicroBatch, Sample, SamplingParams, StageRange
+from tbcluster.demo import MODEL_PATH
+from tbcluster.model.device import prepare_device
+from tbcluster.model.loading import load_stage
+from tbcluster.stage.cache_store import CacheStore
+from tbcluster.stage.executor import StageExecutor
+from tbcluster.transport.curve import new_keys
+from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
+from tbcluster.wire.control import (
+    Bound,
+    Loading,
+    Ready,
+    Report,
+    Route,
+    Routed,
+    Routes,
+    StageSpec,
+    encode_line,
 )
-from tbcluster.wire.operations import DropCache, JoinLane, NewCache
-from tbcluster.wire.tensors import Buffer
-from tests.stage.test_executor import (
-    NUM_TOKENS,
-    PROMPTS,
-    new_executors,
-    unsharded_tokens,
-)
+from tbcluster.wire.messages import Result, Step, decode_result, encode_step
+from tbcluster.wire.operations import CacheOperation, NewCache
+from tests.doubles.waiting import wait_until
 
 DEADLINE_S = 60.0
-GARBAGE: list[list[Buffer]] = [
-    [],
-    [b""],
-    [b"garbage"],
-    encode_result(Result(1, 1)),
-    [*encode_step(Step(1, 1)), b"more"],
-]
+NUM_LAYERS, CUT = 8, 4
+LAST_HALF = StageRange(CUT, NUM_LAYERS)
+PROMPT = (40, 41, 42, 43, 44, 45)
+NUM_TOKENS = 4
+# Takes seconds: the model was made for 1,024 tokens.
+LONG_PROMPT = 6000
+ANY_LOCAL_PORT = "tcp://127.0.0.1:*"
+# Less than the default; more than a watcher that was stopped may count of that time.
+PATIENCE = Patience(ready_s=2.0)
 
 
-class _EndOfScriptError(Exception):
-    """Leaves `run_steps`, which has no other end."""
+class Child:
+    """A worker and what it says: reports, then how it ended."""
+
+    def __init__(self, spec: StageSpec, patience: Patience = PATIENCE) -> None:
+        self._heard: queue.SimpleQueue[Report | str] = queue.SimpleQueue()
+        self.worker = Worker(
+            "tbcluster.stage", spec, self._heard.put, self._heard.put, patience=patience
+        )
+
+    def hear(self) -> Report | str:
+        """The next news that is not about loading."""
+        while isinstance(news := self._heard.get(timeout=DEADLINE_S), Loading):
+            pass
+        return news
+
+    def hears_nothing(self) -> bool:
+        return self._heard.empty()
+
+    def become_ready(self) -> int:
+        """The port that it has bound."""
+        bound, ready = self.hear(), self.hear()
+        assert isinstance(bound, Bound), bound
+        assert isinstance(ready, Ready), ready
+        return bound.port
 
 
-class ScriptedReceiver:
-    """Hands out messages; None in the script stands for a moment in which none is there."""
+class Half:
+    """The first half of the model, in this process, and the ends of the connections to a worker
+    that has the other one."""
 
-    def __init__(self, script: Sequence[list[Buffer] | None]) -> None:
-        self._script = deque(script)
-        self.num_waits = 0
-
-    def receive(self, timeout_s: float | None) -> list[Buffer] | None:
-        if timeout_s is None:
-            self.num_waits += 1
-            while self._script and self._script[0] is None:
-                self._script.popleft()
-            if not self._script:
-                raise _EndOfScriptError
-        return self._script.popleft() if self._script else None
-
-    def wake(self) -> None:
-        raise AssertionError("nobody wakes a worker")
-
-    def close(self) -> None:
-        pass
-
-
-class ExecutorDouble:
-    """Writes down what the loop does; steps of epoch 0 are past."""
-
-    def __init__(self) -> None:
-        self.log: list[tuple[str, int]] = []
-        self.begun_alone: list[int] = []
-        self.num_waits = 0
-
-    def waited(self, seconds: float) -> None:
-        assert seconds >= 0
-        self.num_waits += 1
-
-    def begin(self, step: Step, *, is_alone: bool) -> BegunStep | None:
-        self.log.append(("begin", step.step_id))
-        if is_alone:
-            self.begun_alone.append(step.step_id)
-        return BegunStep(step, None, [], None) if step.epoch else None
-
-    def start(self, begun: BegunStep) -> None:
-        self.log.append(("start", begun.step.step_id))
-
-    def finish(self, begun: BegunStep) -> Step | Result:
-        step = begun.step
-        self.log.append(("finish", step.step_id))
-        return step if step.step_id % 2 else Result(step.epoch, step.step_id)
-
-
-class Bench:
-    """`run_steps` with an executor that only takes notes."""
-
-    def __init__(self) -> None:
-        self.executor = ExecutorDouble()
-        self.next_stage, self.coordinator = MemoryChannel(), MemoryChannel()
-
-    def run(self, *script: Step | list[Buffer] | None) -> ScriptedReceiver:
-        messages = [encode_step(item) if isinstance(item, Step) else item for item in script]
-        receiver = ScriptedReceiver(messages)
-        outbound = Outbound(self.next_stage, self.coordinator)
-        with contextlib.suppress(_EndOfScriptError):
-            run_steps(cast(StageExecutor, self.executor), receiver, outbound, 3)
-        return receiver
-
-    def begins(self) -> list[int]:
-        return [step_id for what, step_id in self.executor.log if what == "begin"]
-
-    def finishes(self) -> list[int]:
-        return [step_id for what, step_id in self.executor.log if what == "finish"]
-
-
-def steps(number: int) -> list[Step]:
-    return [Step(1, step_id) for step_id in range(number)]
-
-
-def test_a_step_that_is_there_is_begun_before_the_last_is_finished_and_started_after() -> None:
-    bench = Bench()
-    bench.run(*steps(3))
-    assert bench.executor.log == [
-        ("begin", 0),
-        ("start", 0),
-        ("begin", 1),
-        ("finish", 0),
-        ("start", 1),
-        ("begin", 2),
-        ("finish", 1),
-        ("start", 2),
-        ("finish", 2),
-    ]
-    assert bench.executor.begun_alone == [0]
-
-
-def test_a_step_is_finished_when_nothing_follows() -> None:
-    """Its result may be what the next one waits for."""
-    bench = Bench()
-    first, second = steps(2)
-    receiver = bench.run(first, None, None, second, None)
-    assert bench.begins() == bench.finishes() == [0, 1]
-    assert [step_id for _, step_id in bench.executor.log] == [0, 0, 0, 1, 1, 1]
-    assert bench.executor.begun_alone == [0, 1]
-    # The first was there at once; before the second, and at the end, there was nothing to do.
-    assert receiver.num_waits == 2
-    assert bench.executor.num_waits == 1
-
-
-def test_results_go_back_and_steps_go_on() -> None:
-    bench = Bench()
-    bench.run(*steps(4))
-    went_on = [decode_step(bench.next_stage.receive(0) or []).step_id for _ in range(2)]
-    came_back = [decode_result(bench.coordinator.receive(0) or []).step_id for _ in range(2)]
-    assert (went_on, came_back) == ([1, 3], [0, 2])
-    assert bench.next_stage.receive(0) is None
-    assert bench.coordinator.receive(0) is None
-
-
-@pytest.mark.parametrize("garbage", GARBAGE)
-@pytest.mark.parametrize("place", range(4))
-def test_garbage_is_dropped_and_logged(
-    place: int, garbage: list[Buffer], caplog: pytest.LogCaptureFixture
-) -> None:
-    bench = Bench()
-    script: list[Step | list[Buffer] | None] = [*steps(3)]
-    script.insert(place, garbage)
-    bench.run(*script)
-    assert bench.begins() == bench.finishes() == [0, 1, 2]
-    (record,) = caplog.records
-    assert record.getMessage().startswith("stage 3 dropped message 1: ")
-
-
-def test_garbage_without_end_does_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    bench = Bench()
-    caplog.set_level(logging.DEBUG)
-    bench.run(*[[b"garbage"]] * (3 * MAX_LOGGED_DROPS), *steps(1))
-    assert bench.finishes() == [0]
-    assert len(caplog.records) == MAX_LOGGED_DROPS
-
-
-def test_a_step_of_a_past_epoch_holds_nothing_up() -> None:
-    bench = Bench()
-    bench.run(Step(1, 0), Step(0, 7), Step(1, 1))
-    assert bench.begins() == [0, 7, 1]
-    assert bench.finishes() == [0, 1]
-    assert bench.executor.begun_alone == [0, 1]
-
-
-def test_waiting_in_vain_counts_too() -> None:
-    class Woken(MemoryChannel):
-        def receive(self, timeout_s: float | None) -> list[Buffer] | None:
-            return None
-
-    executor = ExecutorDouble()
-    reader = StepReader(Woken(), cast(StageExecutor, executor), 0)
-    assert reader.next(waits=True) is None
-    assert executor.num_waits == 1
-    assert reader.next(waits=False) is None
-    assert executor.num_waits == 1
-
-
-# Two workers in a thread each
-
-
-class EndingChannel(MemoryChannel):
-    """A channel that `end` makes raise in whoever receives."""
-
-    END = b"the end"
-
-    def receive(self, timeout_s: float | None) -> list[Buffer] | None:
-        frames = super().receive(timeout_s)
-        if frames == [self.END]:
-            raise _EndOfScriptError
-        return frames
-
-    def end(self) -> None:
-        self.send([self.END])
-
-
-class TwoWorkers:
-    """Both halves of a model, each in its own thread as in its own process."""
-
-    def __init__(self, name: str) -> None:
-        self._inbound = [EndingChannel(), EndingChannel()]
-        self._results = MemoryChannel()
-        self._num_sent = 0
-        self._threads = [
-            threading.Thread(target=self._worker(index, executor), daemon=True)
-            for index, executor in enumerate(new_executors(name, (2,)))
+    def __init__(self, epoch: int, cuts: tuple[int, ...] = (0, CUT)) -> None:
+        ranges = [StageRange(*pair) for pair in pairwise(cuts)]
+        self._epoch = epoch
+        self._executors = [
+            _executor(layers, index, len(ranges) + 1, epoch) for index, layers in enumerate(ranges)
         ]
-        for thread in self._threads:
-            thread.start()
+        self._step_id = 0
 
-    def send(self, micro_batch: MicroBatch | None, *operations: Any) -> None:
-        frames = encode_step(Step(1, self._num_sent, operations, micro_batch))
-        self._num_sent += 1
-        self._inbound[0].send(frames)
+    def step(self, batch: MicroBatch | None, *operations: CacheOperation) -> Step:
+        """What goes on to the worker."""
+        step = Step(self._epoch, self._step_id, operations, batch)
+        self._step_id += 1
+        for executor in self._executors:
+            output = executor.run(step)
+            assert isinstance(output, Step)
+            assert output.error is None
+            step = output
+        return step
 
-    def send_garbage(self, frames: list[Buffer]) -> None:
-        for channel in self._inbound:
-            channel.send(frames)
-
-    def result(self) -> Result:
-        frames = self._results.receive(DEADLINE_S)
-        assert frames is not None
-        return decode_result(frames)
-
-    def end(self) -> None:
-        for channel in self._inbound:
-            channel.end()
-        for thread in self._threads:
-            thread.join(DEADLINE_S)
-            assert not thread.is_alive()
-
-    def _worker(self, index: int, executor: StageExecutor) -> Callable[[], None]:
-        outbound = Outbound(self._inbound[1 - index], self._results)
-
-        def run() -> None:
-            with contextlib.suppress(_EndOfScriptError):
-                run_steps(executor, self._inbound[index], outbound, index)
-
-        return run
+    def generate(self, sender: ZmqSender, results: ZmqReceiver) -> list[int]:
+        """The greedy continuation of the prompt."""
+        tokens = list(PROMPT)
+        batch = MicroBatch(1, PROMPT, (Sample(SamplingParams(), len(PROMPT)),))
+        sender.send(encode_step(self.step(batch, NewCache(1))))
+        for _ in range(NUM_TOKENS):
+            result = received(results)
+            assert result.error is None
+            tokens.append(result.sampled[0].token)
+            batch = MicroBatch(1, (tokens[-1],), (Sample(SamplingParams(), len(tokens)),))
+            sender.send(encode_step(self.step(batch)))
+        assert received(results).error is None
+        return tokens
 
 
-def samples_after(*rows: list[int]) -> tuple[Sample, ...]:
-    return tuple(Sample(SamplingParams(), len(row)) for row in rows)
+def _executor(layers: StageRange, index: int, num_stages: int, epoch: int) -> StageExecutor:
+    model = load_stage(MODEL_PATH, layers, prepare_device())
+    caches = CacheStore(model.make_cache, None)
+    return StageExecutor(model, caches, index, num_stages, epoch)
 
 
-@pytest.mark.parametrize("name", ["llama", "nanbeige"])
-def test_two_workers_give_the_unsharded_answers_in_spite_of_garbage(name: str) -> None:
-    workers = TwoWorkers(name)
-    prompts = PROMPTS[:2]
-    rows = [list(prompt) for prompt in prompts]
-    for index, prompt in enumerate(prompts):
-        workers.send(MicroBatch(index, prompt[:-1]), NewCache(index))
-    workers.send_garbage([b"garbage"])
-    operations = (JoinLane(5, (0, 1)),)
-    for _ in prompts:
-        assert workers.result().error is None
-    for _ in range(NUM_TOKENS):
-        newest = tuple(row[-1] for row in rows)
-        workers.send(MicroBatch(5, newest, samples_after(*rows)), *operations)
-        workers.send_garbage(GARBAGE[3])
-        operations = ()
-        result = workers.result()
-        assert result.error is None
-        assert all(isinstance(sampled, SampledToken) for sampled in result.sampled)
-        assert all(isinstance(timing, VisitTiming) for timing in result.timings)
-        for row, sampled in zip(rows, result.sampled, strict=True):
-            row.append(sampled.token)
-    workers.send(None, DropCache(5))
-    assert workers.result().error is None
-    workers.end()
-    for row, prompt in zip(rows, prompts, strict=True):
-        assert row[len(prompt) :] == unsharded_tokens(name, prompt)
+def received(results: ZmqReceiver) -> Result:
+    frames = results.receive(DEADLINE_S)
+    assert frames is not None
+    return decode_result(frames)
 
 
-@pytest.mark.parametrize("module", ["tbcluster.stage", "tbcluster.stage.reference"])
-@pytest.mark.parametrize("said", [b"", b'{"index": 0'])
-def test_a_parent_that_dies_before_it_has_spoken(module: str, said: bytes) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", module], input=said, capture_output=True, timeout=60, check=False
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    folder = make_run_dir()
+    yield folder
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+MakeSpec = Callable[..., StageSpec]
+
+
+@pytest.fixture
+def make_spec(run_dir: Path) -> MakeSpec:
+    """Specs of the model's second half, each with an endpoint of its own."""
+
+    def make(index: int = 1, num_stages: int = 2, epoch: int = 1, **others: object) -> StageSpec:
+        fields: dict[str, object] = {
+            "inbound": f"ipc://{run_dir}/{secrets.token_hex(4)}",
+            "layers": LAST_HALF,
+            "shard": "the second half",
+        }
+        fields |= others
+        return StageSpec(
+            index, num_stages, str(MODEL_PATH), epoch=epoch, run_dir=str(run_dir), **fields
+        )
+
+    return make
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[[StageSpec], Child]]:
+    """Starts workers; none outlives the test."""
+    children: list[Child] = []
+
+    def start_child(spec: StageSpec) -> Child:
+        children.append(Child(spec))
+        return children[-1]
+
+    yield start_child
+    for child in children:
+        if psutil.pid_exists(child.worker.pid):
+            os.kill(child.worker.pid, signal.SIGCONT)
+        child.worker.stop()
+
+
+Start = Callable[[StageSpec], Child]
+
+
+def results_at(run_dir: Path) -> tuple[ZmqReceiver, Route]:
+    route = Route(f"ipc://{run_dir}/results-{secrets.token_hex(4)}")
+    return ZmqReceiver(route.endpoint), route
+
+
+def test_another_place(
+    start: Start, make_spec: MakeSpec, run_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """From stage 1 of 2 to stage 2 of 3, under another coordinator, whose epochs begin anew."""
+    first = make_spec(epoch=7)
+    child = start(first)
+    child.become_ready()
+    old_results, route = results_at(run_dir)
+    child.worker.route(Routes(1, None, route))
+    assert child.hear() == Routed(1)
+    old_sender = ZmqSender(Route(first.inbound))
+    half = Half(epoch=7)
+    tokens = half.generate(old_sender, old_results)
+
+    # Of no concern to it.
+    child.worker.assign(make_spec(shard="another"))
+    child.worker.assign(make_spec(shard=""))
+    # Between other machines, with keys.
+    keys, coordinator = new_keys(), new_keys()
+    sealed = make_spec(
+        2, 3, epoch=3, inbound=ANY_LOCAL_PORT, keys=keys, senders=(coordinator.public,)
     )
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+    child.worker.assign(sealed)
+    port = child.become_ready()
+    results, route = results_at(run_dir)
+    child.worker.route(Routes(9, None, route))
+    assert child.hear() == Routed(9)
+
+    # Nothing that comes along the old way reaches it, and its caches are empty.
+    old_sender.send(encode_step(half.step(None)))
+    sender = ZmqSender(Route(f"tcp://127.0.0.1:{port}", keys.public), keys=coordinator)
+    sender.send(encode_step(Step(3, 0, (), MicroBatch(1, (5,)))))
+    assert received(results).error == "stage 2: no cache 1 on this stage"
+    later = Half(epoch=3, cuts=(0, 2, CUT))
+    later.step(None)
+    assert later.generate(sender, results) == tokens
+    assert old_results.receive(0) is None
+    assert results.receive(0) is None
+    assert child.hears_nothing()
+    assert child.worker.spec == sealed
+    shown = capfd.readouterr().err
+    assert "it needs shard 'another', and this worker holds 'the second half'" in shown
+    for end in (old_results, old_sender, results, sender):
+        end.close()
+
+
+def test_a_place_that_is_given_while_it_loads(
+    start: Start, make_spec: MakeSpec, run_dir: Path
+) -> None:
+    """The last one counts, and the routes after it are its own."""
+    child = start(make_spec())
+    child.worker.assign(make_spec())
+    last = make_spec(epoch=5)
+    child.worker.assign(last)
+    results, route = results_at(run_dir)
+    child.worker.route(Routes(1, None, route))
+    said = [child.hear() for _ in range(4)]
+    assert [type(report) for report in said if report != Routed(1)] == [Bound, Bound, Ready]
+    sender = ZmqSender(Route(last.inbound))
+    assert len(Half(epoch=5).generate(sender, results)) == len(PROMPT) + NUM_TOKENS
+    results.close()
+    sender.close()
+
+
+def test_one_that_is_stopped_is_killed(start: Start, make_spec: MakeSpec) -> None:
+    child = start(make_spec())
+    child.become_ready()
+    os.kill(child.worker.pid, signal.SIGSTOP)
+    assert child.hear() == "was killed: it did not answer for 2 s"
+
+
+def test_one_that_is_stuck_in_a_step_is_killed(start: Start, make_spec: MakeSpec) -> None:
+    spec = make_spec(0, 1, layers=StageRange(0, NUM_LAYERS), step_limit_s=0.2)
+    child = start(spec)
+    child.become_ready()
+    sender = ZmqSender(Route(spec.inbound))
+    prompt = (7,) * LONG_PROMPT
+    sender.send(encode_step(Step(1, 0, (NewCache(1),), MicroBatch(1, prompt))))
+    assert child.hear() == "was killed: a step took longer than 0.2 s"
+    sender.close()
+
+
+PARENT = """
+import sys
+from tbcluster.cluster.pulse import Patience
+from tbcluster.cluster.supervisor import Worker
+from tbcluster.wire.control import Ready, StageSpec, decode_spec
+
+def tell(news):
+    if isinstance(news, (str, Ready)):
+        print(news if isinstance(news, str) else "ready", flush=True)
+
+spec = decode_spec(sys.stdin.buffer.readline(), StageSpec)
+worker = Worker("tbcluster.stage", spec, tell, tell, patience=Patience(ready_s=2.0))
+sys.stdin.read()
+worker.stop()
+"""
+
+
+def test_a_parent_that_was_stopped_itself_kills_nobody(make_spec: MakeSpec) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+        parent.stdin.write(encode_line(make_spec()))
+        parent.stdin.flush()
+        assert parent.stdout.readline() == b"ready\n"
+        parent.send_signal(signal.SIGSTOP)
+        passes(PATIENCE.ready_s + 1.0)
+        parent.send_signal(signal.SIGCONT)
+        passes(3 * TICK_S)
+        # Its end is told once it is asked to end.
+        parent.stdin.close()
+        assert parent.stdout.read() == b"ended with status 0\n"
+
+
+def passes(seconds: float) -> None:
+    """Time in which nothing can be observed."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() > end, "time passes")

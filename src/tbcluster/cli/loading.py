@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tbcluster.cli.state import own_folder
 from tbcluster.cli.terminal import harmless
-from tbcluster.cluster.stages import StageStatus
+from tbcluster.cluster.stage_status import StageStatus
 
 if TYPE_CHECKING:
     # Both take their time to import, which commands that need them not should not wait for.

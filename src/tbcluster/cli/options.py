@@ -1,6 +1,7 @@
 """Arguments that several commands share."""
 
 import re
+from math import inf
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,17 @@ def byte_count(text: str | int) -> int:
         raise typer.BadParameter(f"{text!r} is no size: write 8GB, 512MB or 2GiB")
     units = BINARY_UNITS if found[3] else UNITS
     return int(float(found[1]) * units[found[2].lower()])
+
+
+def time_limit(text: str | float) -> float:
+    """Seconds, in figures; infinity for 0, which sets no limit."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1
+    if not 0 <= seconds < inf:
+        raise typer.BadParameter(f"{text!r} is no time: write seconds, or 0 for no limit")
+    return seconds or inf
 
 
 def key_file_path(given: Path | None) -> Path:
@@ -202,5 +214,23 @@ Keys = Annotated[
         metavar="FILE",
         help="The file of API keys (keys.json in your own settings folder).",
         show_default=False,
+    ),
+]
+RequestTimeout = Annotated[
+    float,
+    typer.Option(
+        parser=time_limit,
+        metavar="SECONDS",
+        help="Most seconds until an answer's last token; 0 for any time.",
+        show_default="0",
+    ),
+]
+QueueTimeout = Annotated[
+    float,
+    typer.Option(
+        parser=time_limit,
+        metavar="SECONDS",
+        help="Most seconds until an answer's first token; 0 for any time.",
+        show_default="600",
     ),
 ]

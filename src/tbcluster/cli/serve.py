@@ -1,25 +1,16 @@
 """`tbcluster serve`: the endpoints that clients connect to."""
 
-import ipaddress
-import json
 import logging
-import os
-import re
-import signal
-import socket
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
-from tbcluster.cli.entry import INTERRUPTED
+from tbcluster.cli.announcing import announce
+from tbcluster.cli.ending import cutting_off, end_on_signals, forgetting
 from tbcluster.cli.fetch_bars import FetchBars
-from tbcluster.cli.loading import StageBars, console, own_rack, say, stage_line
+from tbcluster.cli.loading import StageBars, console, own_rack, say
 from tbcluster.cli.options import (
     Context,
     HeldModels,
@@ -36,31 +27,25 @@ from tbcluster.cli.options import (
     PrefixCache,
     PrefixDisk,
     PrefixFolder,
+    QueueTimeout,
     Replicas,
+    RequestTimeout,
     Stages,
     Streams,
     byte_count,
-    key_file_path,
 )
+from tbcluster.cli.serve_options import check_options, is_loopback, key_ring
 from tbcluster.cli.state import own_folder
+from tbcluster.cluster.desired import DesiredModels
 from tbcluster.cluster.kv_options import DEFAULT_DISK_BYTES, KvOptions
 from tbcluster.cluster.layout import layout_of, parse_place
 from tbcluster.cluster.plan_file import read_plan
 from tbcluster.cluster.plan_request import lasting_name, plan_request
-from tbcluster.errors import ListenError, RackError
+from tbcluster.errors import RackError
 from tbcluster.hardware.allocator import share_arenas
-from tbcluster.server.keys import KeyFile, KeyRing
-
-if TYPE_CHECKING:
-    from tbcluster.cluster.cluster import Cluster
-    from tbcluster.cluster.models.models import Models
-    from tbcluster.server.serving import Server
 
 DEFAULT_PORT = 8080
 DEFAULT_BODY_BYTES = 32 << 20
-MIN_BODY_BYTES = 1024
-# The exit status of a program that SIGTERM ended, as shells count it.
-TERMINATED = 128 + signal.SIGTERM
 
 
 def serve(
@@ -124,6 +109,8 @@ def serve(
         float,
         typer.Option(min=0, help="Seconds that running requests may take to finish after Ctrl-C."),
     ] = 30.0,
+    request_timeout: RequestTimeout = 0,
+    queue_timeout: QueueTimeout = 600,
     access_log: Annotated[
         bool, typer.Option("--access-log", help="Log a line for each request; never what it says.")
     ] = False,
@@ -143,22 +130,13 @@ def serve(
     from tbcluster.server import serving
     from tbcluster.server.options import ServerOptions
 
-    check_origins(cors_origin or ())
-    if max_body < MIN_BODY_BYTES:
-        raise typer.BadParameter(
-            f"{max_body} bytes hold no request: allow {MIN_BODY_BYTES} or more",
-            param_hint="--max-body",
-        )
-    if place and (local or stages is not None or replicas is not None or plan is not None):
-        raise typer.BadParameter(
-            "it says which nodes and how many stages by itself: leave out --local, --stages, "
-            "--replicas and --plan",
-            param_hint="--place",
-        )
-    if idle_unload is not None and not idle_unload > 0:
-        raise typer.BadParameter(
-            "it must be more than 0 minutes; leave it out for never", param_hint="--idle-unload"
-        )
+    check_options(
+        max_body=max_body,
+        idle_unload=idle_unload,
+        cors_origins=cors_origin or (),
+        place=place or (),
+        excluded_by_place=local or any(option is not None for option in (stages, replicas, plan)),
+    )
     saved = read_plan(plan) if plan is not None else None
     # What is there alone is served as it is; otherwise the bundled model is the first.
     unnamed: list[str | None] = [] if models or models_held else [None]
@@ -194,11 +172,18 @@ def serve(
         cors_origins=tuple(cors_origin or ()),
         max_body_bytes=max_body,
         drain_s=drain,
+        request_timeout_s=request_timeout,
+        queue_timeout_s=queue_timeout,
         logs_access=access_log,
     )
     if access_log:
         logging.getLogger("tbcluster.access").setLevel(logging.INFO)
-    check_hub(catalogue.given[1:])
+    desired = None
+    if rack is not None:
+        names = [loadable.name for loadable in catalogue.given]
+        desired = DesiredModels(own_folder().path, names, on_note=say)
+    known = desired.names if desired is not None else ()
+    check_hub([loadable for loadable in catalogue.given[1:] if loadable.name not in known])
     if placed and rack is None:
         raise RackError(
             "--place names nodes of a rack, and there is no cluster in "
@@ -225,11 +210,13 @@ def serve(
         drain_s=drain,
         first_words="opening the model" if rack is None else "bringing up the rack",
         on_note=say,
+        desired=desired,
     )
     server = serving.Server(served, options, on_note=say)
-    end_on_signals(server)
+    restart = end_on_signals(server)
     with (
-        cutting_off(served),
+        restart.beginning_anew(),
+        cutting_off(served, restart),
         serving.listen(host, port) as listener,
         server.answering(listener),
     ):
@@ -238,11 +225,20 @@ def serve(
                 f"[yellow]{host} can be reached from other machines and the endpoint asks for no "
                 "key: anyone who can connect can use it[/yellow]"
             )
-        with rack or nullcontext(), fetch_bars, served:
+        with (
+            rack or nullcontext(),
+            forgetting(desired, restart),
+            fetch_bars,
+            served,
+            restart.keeping_workers(rack),
+        ):
             if rack is not None:
                 rack.describe(served.serving)
+                rack.may_drain = lambda node: served.may_lose(node, rack.usable())
+            wanted = served.wanted()
+            at_once = [name for name in wanted[:1] if first is not None and name == first.name]
             with bars:
-                clusters = [served.load_now(loadable.name) for loadable in catalogue.given[:1]]
+                clusters = [served.load_now(name) for name in at_once]
             server.open()
             announce(
                 clusters,
@@ -253,142 +249,6 @@ def serve(
             )
             # What is said of others comes after that.
             served.start()
-            for loadable in catalogue.given[1:]:
-                served.ask(loadable.name)
-            server.wait()
-
-
-@contextmanager
-def cutting_off(served: "Models") -> Iterator[None]:
-    """A download that another thread waits for is not ended by Ctrl-C, and Python waits for threads
-    before it exits: a server that was told to end does not."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as ending:
-        if served.is_stuck:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(INTERRUPTED if isinstance(ending, KeyboardInterrupt) else TERMINATED)
-        raise
-
-
-def end_on_signals(server: "Server") -> None:
-    """Let Ctrl-C and SIGTERM end what the main thread does, and the server."""
-
-    def end(number: int, frame: FrameType | None) -> NoReturn:
-        # Libraries may swallow what is raised in them; the server does not forget.
-        server.handle_exit(number, frame)
-        if number == signal.SIGTERM:
-            sys.exit(TERMINATED)
-        raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-
-
-def key_ring(host: str, path: Path | None, *, require_keys: bool, insecure: bool) -> KeyRing | None:
-    """The keys to ask for, or None where none is needed: only this machine can connect, or
-    everyone was let in by name.
-
-    Raises:
-        ListenError: Keys are needed and there are none, or --insecure contradicts them.
-        KeyFileError: The file cannot be used.
-    """
-    if insecure and require_keys:
-        raise ListenError("--insecure and --require-keys contradict each other: leave one out")
-    if insecure or (is_loopback(host) and not require_keys):
-        return None
-    file = KeyFile(key_file_path(path))
-    ring = KeyRing(file)
-    if not ring.keys:
-        why = "--require-keys" if is_loopback(host) else f"{host} can be reached from elsewhere"
-        raise ListenError(
-            f"{why}, and there is no API key in {file.path}: make one with "
-            "`tbcluster keys add NAME`, or let everyone in with --insecure"
-        )
-    return ring
-
-
-def check_origins(origins: Sequence[str]) -> None:
-    """Raises: BadParameter for what no browser sends as an origin."""
-    for origin in origins:
-        if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
-            raise typer.BadParameter(
-                f"{origin!r} is no origin: give its scheme, host and port, such as "
-                "http://localhost:3000",
-                param_hint="--cors-origin",
-            )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def kv_line(cluster: "Cluster") -> str:
-    """How much the KV caches may take, and what that is good for."""
-    budgets = [f"{size / 2**20:,.1f}" for size in cluster.statistics().kv_budget_bytes]
-    longest = cluster.longest_sequence
-    upto = f"; one sequence of up to {longest:,} tokens" if longest is not None else ""
-    return f"KV caches may take {', '.join(budgets)} MiB, stage by stage{upto}"
-
-
-def announce(
-    clusters: "Sequence[Cluster]",
-    listener: socket.socket,
-    *,
-    asks_keys: bool,
-    has_others: bool,
-    loads_on_use: bool = False,
-) -> None:
-    """Say what runs where, and how to try it."""
-    host, port = listener.getsockname()[:2]
-    is_everywhere = ipaddress.ip_address(host).is_unspecified
-    host = "127.0.0.1" if is_everywhere else host
-    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    for cluster in clusters:
-        announce_model(cluster, url, asks_keys=asks_keys)
-    if not clusters and loads_on_use:
-        console.print(
-            f"\nNo model is loaded: a request to [bold]{url}[/bold] loads the one that it names "
-            f"(`tbcluster models --url {url}` lists them), or `tbcluster load NAME --url {url}`",
-            soft_wrap=True,
-        )
-    elif not clusters:
-        console.print(
-            f"\nNo model is loaded. They are served at [bold]{url}[/bold] once they are: "
-            f"`tbcluster load NAME --url {url}`",
-            soft_wrap=True,
-        )
-    elif has_others:
-        console.print(f"\nOther models: `tbcluster models --url {url}` lists them", soft_wrap=True)
-    if is_everywhere:
-        console.print(f"\nOther machines reach it at http://{socket.gethostname()}:{port}")
-    console.print("\nCtrl-C ends it.")
-
-
-def announce_model(cluster: "Cluster", url: str, *, asks_keys: bool) -> None:
-    """Say what runs where for one model, and how to ask it."""
-    body = {
-        "model": cluster.model_name,
-        "stream": True,
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
-    }
-    say(stage_line(cluster))
-    console.print(kv_line(cluster))
-    console.print(
-        f"\n[bold]{cluster.model_name}[/bold] is served at [bold]{url}[/bold] (OpenAI's clients: "
-        f"{url}/v1; page: {url}/docs). Try:\n",
-        soft_wrap=True,
-    )
-    # A long line must stay one line to be copied.
-    key = "-H 'Authorization: Bearer YOUR_KEY' " if asks_keys else ""
-    console.print(
-        f"curl -N {url}/v1/chat/completions {key}-H 'Content-Type: application/json' "
-        f"-d '{json.dumps(body)}'",
-        soft_wrap=True,
-        markup=False,
-    )
+            for name in wanted[len(at_once) :]:
+                served.ask(name)
+            restart.wait(server)

@@ -20,6 +20,7 @@ from tbcluster.cluster.models.catalogue import Catalogue, Loadable
 from tbcluster.cluster.opening import model_name
 from tbcluster.cluster.plan_request import PlanRequest
 from tbcluster.cluster.rack.rack import Rack
+from tbcluster.cluster.saved_preparation import SavedPreparation
 from tbcluster.cluster.trust.folder import TrustFolder
 from tbcluster.cluster.trust.members import MemberFile
 from tbcluster.errors import FetchError, ModelError, ModelNotFoundError, UnknownNodeError
@@ -183,7 +184,10 @@ class ClusterMaker:
         loadable: Loadable,
         *,
         taken_bytes: Mapping[str, int],
+        taken_now: Callable[[], Mapping[str, int]],
+        saved: SavedPreparation | None,
         on_plan: Callable[[Plan], None],
+        on_replanned: Callable[[], None],
     ) -> Cluster:
         """A cluster that is not started."""
         is_first = loadable.name == self.first
@@ -206,10 +210,13 @@ class ClusterMaker:
             wishes=request.wishes,
             shortens_context=not is_first,
             taken_bytes=taken_bytes,
+            taken_now=taken_now,
+            saved=saved,
             measures_speed=True,
             describes=False,
             on_plan=planned,
             on_fetch=self.fetch_bars.show,
             on_progress=self.stage_bars.show,
             on_note=say,
+            on_replanned=on_replanned,
         )

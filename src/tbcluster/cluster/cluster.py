@@ -6,11 +6,9 @@ replicas and checks what they compute. From then on each replica looks after its
 
 import asyncio
 import atexit
-import operator
-import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -19,16 +17,27 @@ from tbcluster.cluster.embedding_requests import embedding_request
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.layout import Layout, PlacedRange, layout_of
 from tbcluster.cluster.opening import model_name
-from tbcluster.cluster.parity_check import parity_check
-from tbcluster.cluster.preparation import OnFetch, OnNote, OnPlan, Order, Preparation
+from tbcluster.cluster.order import Order
+from tbcluster.cluster.parity_check import ParityCheck, parity_check
+from tbcluster.cluster.preparation import OnFetch, OnNote, OnPlan, Preparation
+from tbcluster.cluster.recovery.record import RecoveryRecord
+from tbcluster.cluster.recovery.tended import Replanner
 from tbcluster.cluster.replicas import ReplicaSet
-from tbcluster.cluster.stages import OnProgress, StageStatus
-from tbcluster.cluster.status import ClusterState, ClusterStatus, planned_stages, serving
+from tbcluster.cluster.requests import text_request, token_ids
+from tbcluster.cluster.saved_preparation import SavedPreparation
+from tbcluster.cluster.stage_status import StageStatus
+from tbcluster.cluster.stages import OnProgress
+from tbcluster.cluster.status import (
+    ClusterState,
+    ClusterStatus,
+    RecoveryStats,
+    planned_stages,
+    serving,
+)
 from tbcluster.core import LogitRules, Pooling, Request, SamplingParams, TokenId
-from tbcluster.engine.limits import clipped_max_tokens
 from tbcluster.engine.sequence import Listener
 from tbcluster.engine.statistics import EngineStatistics
-from tbcluster.errors import ClusterClosedError, PlanError, RequestError
+from tbcluster.errors import ClusterClosedError, PlanError
 from tbcluster.model.grammar import Grammars
 from tbcluster.model.source import ModelFolder
 from tbcluster.planner.plan import Plan, Wishes
@@ -52,6 +61,8 @@ class Cluster:
         layout: The same for several replicas; on one machine its name is `opening.THIS_MACHINE`.
         wishes: What is promised: context, streams, replicas.
         taken_bytes: Memory that other models hold, by node.
+        taken_now: The same whenever it is asked; None for always `taken_bytes`.
+        saved: How a coordinator before this one had prepared the model.
         memory_bytes: The most that models may take on this machine; None for what MLX says.
         measures_speed: Whether this machine's speed is measured, which takes some seconds at the
             first model of a kind, instead of assumed. Only what the plan predicts depends on it;
@@ -63,6 +74,10 @@ class Cluster:
         on_fetch: Called while weights are fetched, with the state of each node.
         on_progress: Called while stages load, with the state of each.
         on_note: Called with each line a user should see.
+        on_replanned: Called when a recovery has given stages other places.
+
+    Attributes:
+        preparation: How it is placed, and would be on other nodes.
 
     Raises (from `start` or on entering):
         ModelError: The model cannot be found, read, run, or fails the parity check.
@@ -86,6 +101,8 @@ class Cluster:
         layout: Layout = (),
         wishes: Wishes | None = None,
         taken_bytes: Mapping[str, int] | None = None,
+        taken_now: Callable[[], Mapping[str, int]] | None = None,
+        saved: SavedPreparation | None = None,
         memory_bytes: int | None = None,
         measures_speed: bool = False,
         describes: bool = True,
@@ -94,6 +111,7 @@ class Cluster:
         on_fetch: OnFetch = lambda _: None,
         on_progress: OnProgress = lambda _: None,
         on_note: OnNote = lambda _: None,
+        on_replanned: Callable[[], None] = lambda: None,
     ) -> None:
         if stages is not None and stages < 1:
             raise PlanError(f"{stages} stages: ask for 1 or more")
@@ -105,6 +123,8 @@ class Cluster:
             wishes=replace(promised, stages=stages) if stages is not None else promised,
             by_hand=layout or layout_of(placed),
             taken_bytes=taken_bytes or {},
+            taken_now=taken_now,
+            saved=saved,
             memory_bytes=memory_bytes,
             measures_speed=measures_speed,
             shortens_context=shortens_context,
@@ -115,7 +135,9 @@ class Cluster:
         self._describes = describes
         self._on_progress = on_progress
         self._on_note = on_note
-        self._preparation = Preparation(
+        self._on_replanned = on_replanned
+        self._check: ParityCheck | None = None
+        self.preparation = Preparation(
             order, rack, self._is_closed, on_plan=on_plan, on_fetch=on_fetch, on_note=on_note
         )
         self._replicas: ReplicaSet | None = None
@@ -185,12 +207,9 @@ class Cluster:
         Raises:
             RequestError: The prompt holds something else than token ids.
         """
-        tokens = _token_ids(prompt)
-        return Request(
-            request_id=secrets.token_hex(12),
-            prompt=tokens,
-            max_tokens=clipped_max_tokens(tokens, max_tokens, self._running.limits),
-            sampling=sampling or SamplingParams(),
+        sampling = sampling or SamplingParams()
+        return replace(
+            text_request(token_ids(prompt), max_tokens, sampling, self._running.limits),
             stop=tuple(stop),
             stop_tokens=frozenset(self.tokenizer.eos_token_ids),
             cache_prompt=cache_prompt,
@@ -215,7 +234,7 @@ class Cluster:
         """
         kind = self._running.model.pooling if pooling is None else pooling
         limits = self._running.limits
-        return embedding_request(_token_ids(prompt), kind, limits, cache_prompt=cache_prompt)
+        return embedding_request(token_ids(prompt), kind, limits, cache_prompt=cache_prompt)
 
     def submit(self, request: Request, listener: Listener) -> None:
         """Run a request; `listener` gets each Output and at most one error, in another thread.
@@ -271,6 +290,11 @@ class Cluster:
         """What all engines counted since `reset_statistics`; the stages are those of `status`."""
         return self._running.statistics()
 
+    def examine(self) -> None:
+        """Look now, instead of by schedule, whether the stages still compute what they did when
+        they were loaded; one that does not is loaded again. Returns at once."""
+        self._running.examine()
+
     def reset_statistics(self) -> None:
         """Let the engines count from zero again."""
         self._running.reset_statistics()
@@ -283,7 +307,11 @@ class Cluster:
     @property
     def plan(self) -> Plan | None:
         """Which node runs which layers; None before that is decided."""
-        return self._preparation.plan
+        return self.preparation.plan
+
+    def to_save(self) -> SavedPreparation | None:
+        """What another coordinator needs to serve the same at once; None on one machine."""
+        return self.preparation.to_save(self._check.reference() if self._check else None)
 
     def status(self) -> ClusterStatus:
         """What the cluster is doing now."""
@@ -297,20 +325,26 @@ class Cluster:
             stages=self._stages(replicas),
             num_requests=replicas.num_open if replicas is not None else 0,
             error=str(failure) if failure is not None else None,
-            doing=self._doing(replicas) if state is ClusterState.STARTING else None,
+            doing=self._doing(replicas) if state is not ClusterState.CLOSED else None,
+            recoveries=replicas.recoveries if replicas is not None else RecoveryStats(),
         )
+
+    @property
+    def recovery_records(self) -> tuple[RecoveryRecord, ...]:
+        """The last recoveries, oldest first, and how long each of their parts took."""
+        return self._replicas.recovery_records if self._replicas is not None else ()
 
     def _stages(self, replicas: ReplicaSet | None) -> tuple[StageStatus, ...]:
         if replicas is not None:
             return replicas.snapshot()
-        preparation = self._preparation
+        preparation = self.preparation
         is_rack = self._rack is not None
         plan = preparation.plan
         return planned_stages(plan, preparation.fetches, is_rack=is_rack) if plan else ()
 
-    def _doing(self, replicas: ReplicaSet | None) -> str:
-        """What it is doing while it starts."""
-        return replicas.doing if replicas is not None else self._preparation.doing
+    def _doing(self, replicas: ReplicaSet | None) -> str | None:
+        """What it is doing while it starts or recovers."""
+        return replicas.doing if replicas is not None else self.preparation.doing
 
     @property
     def _running(self) -> ReplicaSet:
@@ -322,17 +356,32 @@ class Cluster:
 
     def _assemble(self) -> ReplicaSet:
         """Everything but the stage workers, which are started after it."""
-        prepared = self._preparation.run()
+        prepared = self.preparation.run()
         if self._is_closed():
             raise closed_early()
-        check = parity_check(prepared, self._on_note)
-        replicas = ReplicaSet(prepared.replicas, self._rack, check, self._on_progress)
+        check = self._check = parity_check(prepared, self._on_note)
+        replicas = ReplicaSet(
+            prepared.replicas,
+            self._rack,
+            check,
+            self._on_progress,
+            self._new_replanner,
+            self._on_replanned,
+        )
         with self._lock:
             if self._state is not ClusterState.CLOSED:
                 self._replicas = replicas
                 return replicas
         replicas.close()
         raise closed_early()
+
+    def _new_replanner(self, number: int) -> "Replanner | None":
+        if self._rack is None:
+            return None
+        # One machine alone needs none of it, and it takes its time to import.
+        from tbcluster.cluster.recovery.placement import RackReplanner
+
+        return RackReplanner(self._rack, self.preparation, number)
 
     def _is_closed(self) -> bool:
         return self._state is ClusterState.CLOSED
@@ -349,12 +398,3 @@ class Cluster:
 def closed_early() -> ClusterClosedError:
     """What `start` raises when another thread has called `close`."""
     return ClusterClosedError("the cluster was closed while it was starting")
-
-
-def _token_ids(prompt: Sequence[TokenId]) -> tuple[TokenId, ...]:
-    try:
-        return tuple(operator.index(token) for token in prompt)
-    except TypeError as error:
-        raise RequestError(
-            f"the prompt holds something else than ids: {error}", "prompt"
-        ) from error

@@ -1,14 +1,14 @@
-"""The engine of a served model and its account of the KV caches."""
+"""The engine of a served model, and what it drives."""
 
 from collections.abc import Callable
 
+from tbcluster.cluster.prefix_folder import open_prefix_disk
 from tbcluster.cluster.served_model import ServedModel
 from tbcluster.engine.caches import CacheBook
-from tbcluster.engine.engine import Engine
+from tbcluster.engine.engine import Engine, Works
 from tbcluster.engine.kv_memory import KvMemory
 from tbcluster.engine.pace import Pace
 from tbcluster.engine.pipeline import Pipeline
-from tbcluster.engine.prefix_disk import PrefixDisk
 from tbcluster.engine.prefix_index import PrefixIndex
 from tbcluster.engine.scheduler import UNLIMITED, Scheduler, Shape
 from tbcluster.errors import TbclusterError
@@ -27,14 +27,13 @@ def new_caches(model: ServedModel) -> CacheBook:
     )
 
 
-def new_engine(
-    model: ServedModel,
-    pipeline: Pipeline,
-    caches: CacheBook,
-    disk: PrefixDisk | None,
-    on_failure: Callable[[TbclusterError], None],
-) -> Engine:
-    """An engine for the model's stages; its loop is not running yet."""
+def new_works(model: ServedModel, pipeline: Pipeline) -> Works:
+    """What an engine drives the model's stages with; whoever lets go of it closes its `disk`.
+
+    Raises:
+        PrefixFolderError: The folder for saved prefixes cannot be used, or is still in use.
+    """
+    caches = new_caches(model)
     num_stages = len(model.ranges)
     shape = Shape(
         num_stages,
@@ -42,12 +41,12 @@ def new_engine(
         max_per_sequence=1 if model.facts.num_visits > 1 else UNLIMITED,
         fixed_chunks=model.caches.fixed_chunks,
     )
-    return Engine(
-        pipeline,
-        Scheduler(shape, caches, Pace(num_stages)),
-        caches,
-        new_detokenizer=lambda: model.tokenizer.detokenizer,
-        limits=model.limits,
-        disk=disk,
-        on_failure=on_failure,
-    )
+    scheduler = Scheduler(shape, caches, Pace(num_stages))
+    return Works(pipeline, scheduler, caches, model.limits, open_prefix_disk(model, caches))
+
+
+def new_engine(
+    model: ServedModel, works: Works, on_failure: Callable[[TbclusterError], None]
+) -> Engine:
+    """An engine for the model's stages; its loop is not running yet."""
+    return Engine(works, lambda: model.tokenizer.detokenizer, on_failure)

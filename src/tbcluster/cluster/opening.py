@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tbcluster.cluster.embedding_requests import model_pooling
+from tbcluster.cluster.identity import identity_of
 from tbcluster.cluster.layout import Layout
 from tbcluster.core import Pooling
 from tbcluster.demo import MODEL_PATH
@@ -39,6 +40,7 @@ class OpenedModel:
             which every node has.
         notes: Lines that a user should see.
         pooling: How embeddings are made unless a request says otherwise.
+        identity: See `identity_of`.
     """
 
     name: str
@@ -49,11 +51,18 @@ class OpenedModel:
     profile: ModelProfile
     notes: tuple[str, ...]
     pooling: Pooling
+    identity: str
 
     @property
     def facts(self) -> ModelFacts:
         """What the coordinator must know of it."""
         return self.inspected.facts
+
+    @property
+    def revision(self) -> str:
+        """The commit, of a model of the hub on a rack; else empty."""
+        listing = self.weights.listing if self.weights is not None else None
+        return "" if listing is None or Path(listing.source).is_absolute() else listing.revision
 
 
 def open_model(
@@ -63,6 +72,7 @@ def open_model(
     name: str | None = None,
     is_on_rack: bool = False,
     device: Device | None = None,
+    revision: str = "",
 ) -> OpenedModel:
     """Find and look at a model.
 
@@ -72,12 +82,15 @@ def open_model(
         is_on_rack: Whether its nodes fetch what they need: of a Hugging Face id that is not here
             only the small files and the weights' headers are fetched. Otherwise all of it is.
         device: What it shall run on; None for this machine's.
+        revision: On a rack, a commit that is served if it is here, without asking the hub.
 
     Raises:
         ModelError: It cannot be found, read or run.
         FetchError: Its files cannot be listed or fetched.
     """
-    weights = open_model_source(str(source), Store()) if is_on_rack and source is not None else None
+    weights = None
+    if is_on_rack and source is not None:
+        weights = open_model_source(str(source), Store(), revision=revision)
     folder = check_folder(weights.folder) if weights is not None else _found(source)
     device = device or current_device()
     inspected = InspectedModel(folder, device)
@@ -93,6 +106,7 @@ def open_model(
         profile=profile_of(inspected, name, kv_bits),
         notes=tuple(note for note in notes if note is not None),
         pooling=pooling,
+        identity=identity_of(folder, weights, device),
     )
 
 

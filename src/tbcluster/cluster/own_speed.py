@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tbcluster.cluster.speed_book import SpeedBook
-from tbcluster.cluster.supervisor import Worker, describe_exit
+from tbcluster.cluster.supervisor import Worker
 from tbcluster.errors import ClusterClosedError, StageError
 from tbcluster.hardware.cgroups import cpu_limit
 from tbcluster.hardware.folders import config_folder
@@ -74,7 +74,7 @@ def node_here() -> NodeView:
 
 
 def _measured(kind: str, gives_up: Callable[[], bool]) -> Calibrated:
-    said: queue.SimpleQueue[Report | int] = queue.SimpleQueue()
+    said: queue.SimpleQueue[Report | str] = queue.SimpleQueue()
     worker = Worker("tbcluster.stage.calibrate", CalibrateSpec((kind,)), said.put, said.put)
     deadline = time.monotonic() + CALIBRATE_S
     try:
@@ -89,8 +89,8 @@ def _measured(kind: str, gives_up: Callable[[], bool]) -> Calibrated:
                 return report
             if isinstance(report, Failed):
                 raise StageError(report.message)
-            if isinstance(report, int):
-                raise StageError(f"the process that measures {describe_exit(report)}")
+            if isinstance(report, str):
+                raise StageError(f"the process that measures {report}")
         raise StageError(f"measuring took more than {CALIBRATE_S:.0f} seconds")
     finally:
         worker.stop()

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tbcluster.cluster.parity import RECOMPUTED, TOLERANCE, compare, recomputed
-from tbcluster.cluster.preparation import Prepared
+from tbcluster.cluster.prepared import Prepared
 from tbcluster.cluster.stages import error_of_kind
-from tbcluster.cluster.supervisor import Worker, describe_exit
+from tbcluster.cluster.supervisor import Worker
 from tbcluster.core import Output, Request, SampledToken, SamplingParams, TokenId
 from tbcluster.engine.engine import Engine
 from tbcluster.errors import StageError, StageLostError, TbclusterError
@@ -48,38 +48,50 @@ class ParityCheck(Protocol):
         """
         ...
 
+    def reference(self) -> Reference | None:
+        """What the unsharded model says, once it was compared with; None where it never was."""
+        ...
+
     def close(self) -> None:
         """End what it has started."""
         ...
 
 
 class ReferenceCheck:
-    """Against the unsharded model, which begins to run at once, beside the loading of the stages;
-    one answer of it does for all replicas.
+    """Against the unsharded model. One answer of it does for all replicas, however they are placed,
+    and for coordinators that come after this one.
 
     Args:
-        folder: All of the model's weights are there.
         prompt: See `probe_prompt`.
+        source: What the model says to it: known, or being computed.
     """
 
     doing = "checking the output against the unsharded model's"
 
     def __init__(
-        self, folder: Path, prompt: tuple[TokenId, ...], tolerance: float, kv_bits: int | None
+        self, prompt: tuple[TokenId, ...], tolerance: float, source: "Reference | ReferenceRun"
     ) -> None:
         self._prompt = prompt
         self._tolerance = tolerance
-        self._reference = ReferenceRun(folder, prompt, kv_bits)
+        self._source = source
+        self._compared: Reference | None = None
 
     def run(self, engine: Engine, has_lost_one: Callable[[], bool]) -> None:
         """See `ParityCheck`."""
-        reference = self._reference.result()
+        source = self._source
+        reference = source if isinstance(source, Reference) else source.result()
         sampled = run_probe(engine, self._prompt, has_lost_one)
         compare(reference, sampled, self._tolerance)
+        self._compared = reference
+
+    def reference(self) -> Reference | None:
+        """See `ParityCheck`."""
+        return self._compared
 
     def close(self) -> None:
         """End the reference's process if it is still running."""
-        self._reference.close()
+        if isinstance(self._source, ReferenceRun):
+            self._source.close()
 
 
 class ConsistencyCheck:
@@ -105,6 +117,10 @@ class ConsistencyCheck:
         ]
         compare(recomputed(anew), stepwise, self._tolerance, RECOMPUTED)
 
+    def reference(self) -> Reference | None:
+        """See `ParityCheck`."""
+        return None
+
     def close(self) -> None:
         """Nothing was started."""
 
@@ -118,18 +134,26 @@ class NoCheck:
     def run(self, engine: Engine, has_lost_one: Callable[[], bool]) -> None:
         """See `ParityCheck`."""
 
+    def reference(self) -> Reference | None:
+        """See `ParityCheck`."""
+        return None
+
     def close(self) -> None:
         """Nothing was started."""
 
 
 def parity_check(prepared: Prepared, on_note: Callable[[str], None]) -> ParityCheck:
-    """The strongest check that can be made of a model that is about to be loaded."""
+    """The strongest check that can be made of a model that is about to be loaded: against the
+    unsharded model where that can be run, or has been by a coordinator before this one."""
     model, reason = prepared.replicas[0], prepared.no_reference_because
     folder = prepared.whole_folder
     prompt = probe_prompt(model.tokenizer, model.facts.vocab_size)
     tolerance = TOLERANCE["half" if model.device.compute_dtype is None else "float32"]
+    if prepared.reference is not None:
+        return ReferenceCheck(prompt, tolerance, prepared.reference)
     if reason is None and folder is not None:
-        return ReferenceCheck(folder, prompt, tolerance, model.kv.bits)
+        # It begins to run now, beside the loading of the stages.
+        return ReferenceCheck(prompt, tolerance, ReferenceRun(folder, prompt, model.kv.bits))
     note = f"{model.name} is not compared with the unsharded model: {reason}"
     if model.caches.fixed_chunks:
         on_note(f"{note}; its stages cannot be checked otherwise")
@@ -170,9 +194,9 @@ class ReferenceRun:
         elif isinstance(report, Failed):
             self._answer.set_exception(error_of_kind(report.kind, report.message))
 
-    def _on_exit(self, status: int) -> None:
+    def _on_exit(self, what: str) -> None:
         if not self._answer.done():
-            error = StageError(f"the parity check's reference {describe_exit(status)}")
+            error = StageError(f"the parity check's reference {what}")
             self._answer.set_exception(error)
 
 

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import msgspec
 
-from tbcluster.cluster.supervisor import Worker, describe_exit
+from tbcluster.cluster.supervisor import Worker
 from tbcluster.transport.curve import Guard
 from tbcluster.wire.control import CurveKeys, Report, Route, Routes, StageSpec
 
@@ -37,6 +37,11 @@ class WorkerHandle(Protocol):
 
     def ask_to_stop(self) -> None:
         """Let it end at once, whatever it is computing."""
+        ...
+
+    def free(self) -> None:
+        """To this plan it ends. Its weights are kept where they can be, for a stage of the same
+        shard that is launched soon."""
         ...
 
     def join(self) -> None:
@@ -103,6 +108,14 @@ class Places(Protocol):
         ...
 
 
+class LocalWorker(Worker):
+    """A stage worker of this process."""
+
+    def free(self) -> None:
+        """Let it end: nobody else could give it another place."""
+        self.ask_to_stop()
+
+
 class LocalPlaces:
     """All stages on this machine, over sockets in a private folder."""
 
@@ -119,13 +132,11 @@ class LocalPlaces:
     def name(self, stage: int) -> None:
         return None
 
-    def launch(self, spec: StageSpec, on_report: OnReport, on_exit: OnExit) -> Worker:
+    def launch(self, spec: StageSpec, on_report: OnReport, on_exit: OnExit) -> LocalWorker:
         placed = msgspec.structs.replace(
             spec, inbound=self._endpoint(spec.index), run_dir=str(self._run_dir)
         )
-        return Worker(
-            "tbcluster.stage", placed, on_report, lambda status: on_exit(describe_exit(status))
-        )
+        return LocalWorker("tbcluster.stage", placed, on_report, on_exit)
 
     def route(self, source: int, target: int, port: int) -> Route:
         return Route(self._endpoint(target))

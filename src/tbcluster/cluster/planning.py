@@ -8,8 +8,8 @@ from tbcluster.cluster.opening import OpenedModel, open_model, plan_here, plan_m
 from tbcluster.cluster.own_speed import speed_here
 from tbcluster.cluster.plan_rack import plan_rack, rack_of_file
 from tbcluster.cluster.plan_request import PlanRequest
-from tbcluster.cluster.preparation import rack_here
 from tbcluster.cluster.rack_file import RackFile
+from tbcluster.cluster.rack_here import rack_here
 from tbcluster.cluster.speed_book import known_speeds
 from tbcluster.cluster.trust.folder import TrustFolder
 from tbcluster.errors import PortInUseError

@@ -9,7 +9,7 @@ from tbcluster.checkpoint import ListedFile, Span
 from tbcluster.cluster.opening import open_model
 from tbcluster.cluster.plan_request import PlanRequest
 from tbcluster.cluster.planning import PlannedModel, plan_viewed
-from tbcluster.cluster.preparation import spans_by_node
+from tbcluster.cluster.prepared import spans_by_node
 from tbcluster.demo import MODEL_PATH
 from tbcluster.errors import FetchError
 from tbcluster.model.source import find_model

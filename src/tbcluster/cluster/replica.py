@@ -1,41 +1,55 @@
-"""One copy of a model: its stages, its engine, and who watches them."""
+"""One copy of a model: its engine, the stages that it drives, and who looks after them."""
 
 import logging
+import queue
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tbcluster.cluster.parity_check import ParityCheck
-from tbcluster.cluster.parts import FIRST_EPOCH, Parts, assemble
+from tbcluster.cluster.assembly import Assembly, assemble
+from tbcluster.cluster.engine_parts import new_engine
+from tbcluster.cluster.news import ExaminationDue, Examined, Loss, NodesChanged
+from tbcluster.cluster.parity import TOLERANCE
+from tbcluster.cluster.parity_check import ParityCheck, probe_prompt
+from tbcluster.cluster.recovery.guard import Guard
+from tbcluster.cluster.recovery.keeper import Keeper
+from tbcluster.cluster.recovery.record import RecoveryBook
+from tbcluster.cluster.recovery.tended import Replanner
 from tbcluster.cluster.routing import Candidate
 from tbcluster.cluster.served_model import ServedModel
-from tbcluster.cluster.stages import Loss, OnProgress, StageSet
+from tbcluster.cluster.stages import Inbox, OnProgress, StageSet
 from tbcluster.cluster.status import ClusterState
-from tbcluster.cluster.watcher import StageWatcher, tell_requests
 from tbcluster.core import Request
 from tbcluster.engine.engine import Engine
-from tbcluster.errors import ClusterClosedError, TbclusterError
+from tbcluster.errors import ClusterClosedError, ParityError, TbclusterError
 
 if TYPE_CHECKING:
     from tbcluster.cluster.rack.rack import Rack
 
 logger = logging.getLogger(__name__)
 
+FIRST_EPOCH = 1
+
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Whom a replica tells.
+    """Whom a replica tells, and asks.
 
     Attributes:
         on_progress: See `StageSet`.
         on_failure: Called once, when the replica has failed for good, with its number; gives the
             error that its requests end with.
+        other_engine: The engine of another replica that is up, if there is one; given this one's
+            number.
+        on_switch: Called when stages of another plan are being started.
     """
 
     on_progress: OnProgress
     on_failure: Callable[[int, TbclusterError], TbclusterError]
+    other_engine: Callable[[int], Engine | None]
+    on_switch: Callable[[], None]
 
 
 class Replica:
@@ -43,30 +57,50 @@ class Replica:
 
     Args:
         check: Shared by all replicas, and closed by whoever made it.
+        replanner: Makes new plans when nodes come and go; None on one machine.
     """
 
     def __init__(
-        self, model: ServedModel, rack: "Rack | None", check: ParityCheck, hooks: Hooks
+        self,
+        model: ServedModel,
+        rack: "Rack | None",
+        check: ParityCheck,
+        hooks: Hooks,
+        replanner: Replanner | None = None,
     ) -> None:
-        self.model = model
         self.state = ClusterState.STARTING
+        self.doing: str | None = None
         self.failure: TbclusterError | None = None
+        self.book = RecoveryBook()
+        self._rack = rack
         self._check = check
         self._hooks = hooks
+        self._replanner = replanner
         self._lock = threading.Lock()
-        # Stages may be lost before `assemble` has returned.
-        self._parts: Parts | None = None
-        self._parts = assemble(model, rack, hooks.on_progress, self._on_loss, self._fail)
+        self._inbox: Inbox = queue.SimpleQueue()
+        self._assembly = self._assembled(model, FIRST_EPOCH)
+        self.engine = new_engine(model, self._assembly.works, self.give_up)
+        prompt = probe_prompt(model.tokenizer, model.facts.vocab_size)
+        tolerance = TOLERANCE["half" if model.device.compute_dtype is None else "float32"]
+        self.guard = Guard(prompt, tolerance, lambda result: self._inbox.put(Examined(result)))
+        self._num_checks = self._num_check_failures = 0
+        self._threads: list[threading.Thread] = []
+        self._cleanup = ExitStack()
+        if rack is not None and replanner is not None:
+            rack.plane.follow_nodes(self._nodes_changed)
+            self._cleanup.callback(rack.plane.unfollow_nodes, self._nodes_changed)
 
     @property
-    def engine(self) -> Engine:
-        """Its token loop."""
-        return self._running.engine
+    def model(self) -> ServedModel:
+        """As it is placed now."""
+        return self._assembly.model
 
     @property
     def stages(self) -> StageSet:
-        """Its stages."""
-        return self._running.stages
+        """Those of the plan in force."""
+        return self._assembly.stages
+
+    # Life
 
     def load(self) -> None:
         """Start the stages and wait until they take steps.
@@ -77,12 +111,11 @@ class Replica:
         if self.state is ClusterState.CLOSED:
             raise ClusterClosedError("the cluster was closed while it was starting")
         try:
-            for stage in range(len(self.model.ranges)):
-                self.stages.start(stage, FIRST_EPOCH)
+            self._start_stages(FIRST_EPOCH)
             if self.model.replica == 0:
                 # While the stages load nobody is held up by it.
                 self.model.grammars.open()
-            self._running.start_thread("engine", self.engine.run)
+            self._start_thread("engine", self.engine.run)
             self.stages.await_ready()
         except BaseException:
             # It may have been closed before the last one was started.
@@ -96,21 +129,43 @@ class Replica:
             ParityError: It is not what it should be.
             StageLostError: A stage was lost meanwhile.
         """
-        self._check.run(self.engine, self.stages.is_broken)
+        self._num_checks += 1
+        try:
+            self._check.run(self.engine, self.stages.is_broken)
+        except ParityError:
+            self._num_check_failures += 1
+            raise
 
     def open(self) -> None:
         """Answer requests, and keep the stages running from now on."""
         self.engine.open()
-        self._become(ClusterState.READY)
-        watcher = StageWatcher(
-            self.stages,
-            self.engine,
-            self.check,
-            FIRST_EPOCH,
-            on_recovering=self._recover,
-            on_failure=self._fail,
-        )
-        self._running.start_thread("watcher", watcher.run)
+        self.become(ClusterState.READY)
+        keeper = Keeper(self, FIRST_EPOCH, self._replanner, self.book, self.guard)
+        self._start_thread("keeper", keeper.run)
+
+    def interrupt(self) -> None:
+        """Make `load` raise. Thread-safe."""
+        self.stages.interrupt()
+
+    def examine(self) -> None:
+        """Have the stages examined now, whenever it was done last. Thread-safe."""
+        self._inbox.put(ExaminationDue())
+
+    def close(self) -> None:
+        """End its processes; open requests end with ClusterClosedError. Thread-safe."""
+        with self._lock:
+            self.state = ClusterState.CLOSED
+            cleanup, self._cleanup = self._cleanup, ExitStack()
+            threads, self._threads = self._threads, []
+        cleanup.close()
+        self.engine.stop()
+        self.stages.interrupt()
+        for thread in threads:
+            thread.join()
+        # Last: until then there may have come another one.
+        self._assembly.cleanup.close()
+
+    # What requests ask
 
     def candidate(self, request: Request) -> Candidate:
         """How it looks to a request that may come here."""
@@ -124,34 +179,57 @@ class Replica:
             has_room=self._has_room(request),
         )
 
-    def interrupt(self) -> None:
-        """Make `load` raise. Thread-safe."""
-        self.stages.interrupt()
-
-    def close(self) -> None:
-        """End its processes; open requests end with ClusterClosedError. Thread-safe."""
-        with self._lock:
-            self.state = ClusterState.CLOSED
-            cleanup = self._parts.cleanup.pop_all() if self._parts is not None else ExitStack()
-        cleanup.close()
+    @property
+    def num_parity_checks(self) -> int:
+        """How often its output was compared with what it should be."""
+        return self._num_checks + self.guard.num_checks
 
     @property
-    def _running(self) -> Parts:
-        assert self._parts is not None, "it is there once `assemble` has returned"  # noqa: S101
-        return self._parts
+    def num_parity_failures(self) -> int:
+        """How often that was something else."""
+        return self._num_check_failures + self.guard.num_failures
 
-    def _has_room(self, request: Request) -> bool:
-        most = self.model.limits.kv_tokens
-        return most is None or len(request.prompt) + request.max_tokens <= most
+    # What its keeper asks
 
-    def _on_loss(self, loss: Loss) -> None:
-        if self._parts is not None and self.state is not ClusterState.CLOSED:
-            tell_requests(self._parts.engine, loss)
+    def pause(self) -> None:
+        """Let running requests wait; where another replica is up, they go on there."""
+        self.engine.pause()
+        other = self._hooks.other_engine(self.model.replica)
+        if other is not None:
+            self.engine.surrender(other.adopt)
 
-    def _recover(self, is_recovering: bool) -> None:
-        self._become(ClusterState.RECOVERING if is_recovering else ClusterState.READY)
+    def switch(self, model: ServedModel, epoch: int) -> None:
+        """Begin an epoch with the stages of another plan; those that are the same in both stay
+        loaded.
 
-    def _fail(self, error: TbclusterError) -> None:
+        Raises:
+            TbclusterError: One cannot be started.
+        """
+        before = self._assembly
+        # First: what is not kept has to give back its memory.
+        before.stages.leave(set(zip(model.nodes or (), model.shards, strict=True)))
+        with self._lock:
+            if self.state is ClusterState.CLOSED:
+                raise ClusterClosedError("the cluster was closed")
+            self._assembly = self._assembled(model, epoch)
+        has_begun = threading.Event()
+        self.engine.begin_epoch(epoch, self._assembly.works, has_begun.set)
+        has_begun.wait()
+        # Now nobody sends or receives there any more.
+        before.cleanup.close()
+        self._start_stages(epoch)
+        if self._replanner is not None:
+            self._replanner.settle()
+        self._hooks.on_switch()
+
+    def become(self, state: ClusterState, doing: str | None = None) -> None:
+        """Say what is being done; what was closed or has failed stays so."""
+        with self._lock:
+            if self.state not in (ClusterState.CLOSED, ClusterState.FAILED):
+                self.state, self.doing = state, doing
+
+    def give_up(self, error: TbclusterError) -> None:
+        """No more requests can be answered."""
         with self._lock:
             if self.state in (ClusterState.CLOSED, ClusterState.FAILED):
                 return
@@ -159,7 +237,30 @@ class Replica:
             self.state, self.failure = ClusterState.FAILED, error
         self.engine.close(self._hooks.on_failure(self.model.replica, error))
 
-    def _become(self, state: ClusterState) -> None:
-        with self._lock:
-            if self.state not in (ClusterState.CLOSED, ClusterState.FAILED):
-                self.state = state
+    # How
+
+    def _assembled(self, model: ServedModel, epoch: int) -> Assembly:
+        on_progress, on_loss = self._hooks.on_progress, self._on_loss
+        return assemble(model, self._rack, epoch, self._inbox, on_progress, on_loss)
+
+    def _start_stages(self, epoch: int) -> None:
+        for stage in range(len(self.model.ranges)):
+            self.stages.start(stage, epoch)
+
+    def _start_thread(self, name: str, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=f"tbcluster-{name}", daemon=True)
+        thread.start()
+        self._threads.append(thread)
+
+    def _has_room(self, request: Request) -> bool:
+        most = self.model.limits.kv_tokens
+        return most is None or len(request.prompt) + request.max_tokens <= most
+
+    def _on_loss(self, loss: Loss) -> None:
+        """At once, in the thread that saw it: what comes back from now on is worth nothing."""
+        if self.state is not ClusterState.CLOSED:
+            self.book.noticed(str(loss))
+            self.engine.pause()
+
+    def _nodes_changed(self) -> None:
+        self._inbox.put(NodesChanged())

@@ -2,17 +2,23 @@
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tbcluster.cluster.parity_check import ParityCheck
+from tbcluster.cluster.recovery.record import RecoveryRecord
+from tbcluster.cluster.recovery.tended import Replanner
 from tbcluster.cluster.replica import Hooks, Replica
 from tbcluster.cluster.routing import choose
 from tbcluster.cluster.served_model import ServedModel
-from tbcluster.cluster.stages import OnProgress, StageStatus
-from tbcluster.cluster.status import ClusterState, loading, state_of
+from tbcluster.cluster.stage_status import StageStatus
+from tbcluster.cluster.stages import OnProgress
+from tbcluster.cluster.status import ClusterState, RecoveryStats, loading, state_of
 from tbcluster.core import Request
+from tbcluster.engine.engine import Engine
 from tbcluster.engine.limits import Limits
 from tbcluster.engine.sequence import Listener
 from tbcluster.engine.statistics import EngineStatistics, merged
@@ -29,6 +35,8 @@ class ReplicaSet:
 
     Args:
         on_progress: Called while stages load, with the state of all of them.
+        new_replanner: Makes what plans a replica anew, by its number; None on one machine.
+        on_switch: Called when a replica is placed by another plan.
     """
 
     def __init__(
@@ -37,16 +45,19 @@ class ReplicaSet:
         rack: "Rack | None",
         check: ParityCheck,
         on_progress: OnProgress,
+        new_replanner: Callable[[int], Replanner | None] = lambda _: None,
+        on_switch: Callable[[], None] = lambda: None,
     ) -> None:
         self._on_progress = on_progress
         self._progress_lock = threading.Lock()
         self._check = check
         self._is_checking = False
         self._replicas: list[Replica] = []
-        hooks = Hooks(self._tell_progress, self._note_failure)
+        hooks = Hooks(self._tell_progress, self._note_failure, self._other_engine, on_switch)
         try:
             for model in models:
-                self._replicas.append(Replica(model, rack, check, hooks))
+                replanner = new_replanner(model.replica)
+                self._replicas.append(Replica(model, rack, check, hooks, replanner))
         except BaseException:
             self.close()
             raise
@@ -130,9 +141,11 @@ class ReplicaSet:
         return state_of(replica.state for replica in self._replicas)
 
     @property
-    def doing(self) -> str:
-        """What they do while they start, in words."""
-        return self._check.doing if self._is_checking else loading(self.statuses)
+    def doing(self) -> str | None:
+        """What they do while they start or come back, in words; None while they answer."""
+        if self.state is ClusterState.STARTING:
+            return self._check.doing if self._is_checking else loading(self.statuses)
+        return next((one.doing for one in self._replicas if one.doing is not None), None)
 
     @property
     def failure(self) -> TbclusterError | None:
@@ -151,8 +164,39 @@ class ReplicaSet:
         return [status for replica in self._replicas for status in replica.stages.statuses]
 
     def snapshot(self) -> tuple[StageStatus, ...]:
-        """Of all stages, with the names that their nodes have now."""
-        return tuple(status for replica in self._replicas for status in replica.stages.snapshot())
+        """Of all stages, with the names that their nodes have now, numbered through."""
+        stages = [status for replica in self._replicas for status in replica.stages.snapshot()]
+        return tuple(replace(status, index=index) for index, status in enumerate(stages))
+
+    @property
+    def recoveries(self) -> RecoveryStats:
+        """What they have recovered from."""
+        counts: Counter[str] = Counter()
+        for replica in self._replicas:
+            counts.update(replica.book.counts)
+        waiting = (ClusterState.RECOVERING, ClusterState.STARVED)
+        paused = [replica for replica in self._replicas if replica.state in waiting]
+        records = self.recovery_records
+        newest = records[-1] if records else None
+        return RecoveryStats(
+            num_recoveries=counts,
+            last_seconds=newest.opened_at - newest.noticed_at if newest is not None else None,
+            total_seconds=sum(replica.book.total_s for replica in self._replicas),
+            num_parity_checks=sum(one.num_parity_checks for one in self._replicas),
+            num_parity_failures=sum(one.num_parity_failures for one in self._replicas),
+            num_paused=sum(replica.engine.num_open for replica in paused),
+        )
+
+    @property
+    def recovery_records(self) -> tuple[RecoveryRecord, ...]:
+        """The last recoveries, oldest first."""
+        records = [record for replica in self._replicas for record in replica.book.records]
+        return tuple(sorted(records, key=lambda record: record.noticed_at))
+
+    def examine(self) -> None:
+        """Have the stages of all replicas examined now, instead of by schedule."""
+        for replica in self._replicas:
+            replica.examine()
 
     def statistics(self) -> EngineStatistics:
         """What all engines have counted since the last reset."""
@@ -175,6 +219,15 @@ class ReplicaSet:
                 for replica in self._replicas:
                     replica.interrupt()
                 raise
+
+    def _other_engine(self, number: int) -> Engine | None:
+        """That of the replica which is up, is another one, and has the least to do."""
+        others = [
+            replica.engine
+            for replica in self._replicas
+            if replica.model.replica != number and replica.state is ClusterState.READY
+        ]
+        return min(others, key=lambda engine: engine.num_open, default=None)
 
     def _tell_progress(self, _: list[StageStatus]) -> None:
         with self._progress_lock:

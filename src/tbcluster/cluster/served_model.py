@@ -17,6 +17,12 @@ from tbcluster.model.source import ModelFolder
 from tbcluster.model.tokenizer import open_tokenizer
 from tbcluster.planner.plan import Plan, PlannedReplica
 
+# A step of the largest chunk may take this many times what the plan predicts for half the promised
+# context: contexts grow, machines get hot, others compute beside.
+STEP_LIMIT_FACTOR = 10.0
+# Speeds may be assumed ones: nothing is stuck before that.
+MIN_STEP_LIMIT_S = 60.0
+
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
@@ -31,6 +37,8 @@ class ServedModel:
         sources: What each stage loads from, as in `StageSpec.model`.
         kv_budgets: Bytes of KV memory of each stage.
         pooling: How embeddings are made unless a request says otherwise.
+        shards: What each stage holds, as in `StageSpec`.
+        step_limit_s: As in `StageSpec`; of all stages the longest.
         tokens_per_s: What the plan predicts of all its streams together.
         replica, first_stage: Its number, and how many stages those before it have.
     """
@@ -48,6 +56,8 @@ class ServedModel:
     caches: CacheFacts
     kv_budgets: tuple[int, ...]
     kv: KvOptions
+    shards: tuple[str, ...] = ()
+    step_limit_s: float = 0.0
     pooling: Pooling = Pooling.LAST
     tokens_per_s: float = 1.0
     replica: int = 0
@@ -55,19 +65,25 @@ class ServedModel:
 
 
 def served_models(
-    opened: OpenedModel, plan: Plan, kv: KvOptions, folders: Mapping[str, str] | None = None
+    opened: OpenedModel,
+    plan: Plan,
+    kv: KvOptions,
+    folders: Mapping[str, str] | None = None,
+    before: ServedModel | None = None,
 ) -> tuple[ServedModel, ...]:
     """The replicas of a plan.
 
     Args:
         folders: Where each node loads from; None for all stages on this machine.
+        before: The replica that this plan is for, as it was placed; None for a plan of all.
 
     Raises:
         ModelError: The tokenizer cannot be read, or the architecture allows no such KV caches.
         PlanError: A stage has too little KV memory.
     """
-    tokenizer = open_tokenizer(opened.folder)
-    grammars = Grammars(tokenizer, opened.facts.vocab_size)
+    tokenizer = open_tokenizer(opened.folder) if before is None else before.tokenizer
+    grammars = Grammars(tokenizer, opened.facts.vocab_size) if before is None else before.grammars
+    first_replica, offset = (0, 0) if before is None else (before.replica, before.first_stage)
     # What is on disk belongs to one replica: each has its share of the room.
     share = replace(kv, prefix_disk_bytes=max(1, kv.prefix_disk_bytes // len(plan.replicas)))
     facts = [opened.inspected.cache_facts(_ranges(one), kv.bits) for one in plan.replicas]
@@ -80,9 +96,11 @@ def served_models(
         )
     )
     served: list[ServedModel] = []
-    for number, (replica, caches) in enumerate(zip(plan.replicas, facts, strict=True)):
+    for number, (replica, caches) in enumerate(
+        zip(plan.replicas, facts, strict=True), first_replica
+    ):
         budgets = tuple(islice(left, len(replica.stages)))
-        first_stage = sum(len(before.ranges) for before in served)
+        first_stage = offset + sum(len(model.ranges) for model in served)
         served.append(
             ServedModel(
                 name=opened.name,
@@ -100,6 +118,8 @@ def served_models(
                 caches=caches,
                 kv_budgets=budgets,
                 kv=share,
+                shards=_shards(opened, replica, kv),
+                step_limit_s=_step_limit_s(replica),
                 pooling=opened.pooling,
                 tokens_per_s=replica.tokens_per_s,
                 replica=number,
@@ -124,6 +144,20 @@ def _machines(replica: PlannedReplica) -> list[StageMemory]:
         )
         for stage in replica.stages
     ]
+
+
+def _shards(opened: OpenedModel, replica: PlannedReplica, kv: KvOptions) -> tuple[str, ...]:
+    """Names for what the stages hold: equal ones can stand in for each other."""
+    return tuple(
+        f"{opened.identity}:{layers.start}-{layers.end}:kv{kv.bits or 'full'}"
+        for layers in _ranges(replica)
+    )
+
+
+def _step_limit_s(replica: PlannedReplica) -> float:
+    """How long a stage's step may take before the stage counts as stuck."""
+    slowest_s = max(max(stage.prefill_s, stage.decode_s) for stage in replica.stages)
+    return max(MIN_STEP_LIMIT_S, STEP_LIMIT_FACTOR * slowest_s)
 
 
 def _sources(

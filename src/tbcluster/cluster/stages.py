@@ -2,14 +2,25 @@
 
 import logging
 import queue
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
-from enum import StrEnum
-from pathlib import Path
+from itertools import count
 
 from tbcluster import errors
+from tbcluster.cluster.news import (
+    ExaminationDue,
+    Examined,
+    Loss,
+    News,
+    NodesChanged,
+    PathImproved,
+    PathLost,
+    StageBroken,
+    StageExited,
+)
 from tbcluster.cluster.places import COORDINATOR, Places, WorkerHandle
-from tbcluster.core import StageRange
+from tbcluster.cluster.stage_status import StageState, StageStatus
+from tbcluster.cluster.stage_work import StageWork
 from tbcluster.errors import NoPathError, StageError, TbclusterError
 from tbcluster.transport.zeromq import RoutedSender
 from tbcluster.wire.control import (
@@ -21,111 +32,12 @@ from tbcluster.wire.control import (
     Route,
     Routed,
     Routes,
-    StageSpec,
 )
 
 logger = logging.getLogger(__name__)
 
-
-class StageState(StrEnum):
-    """Where a stage worker stands."""
-
-    FETCHING = "fetching"
-    LOADING = "loading"
-    READY = "ready"
-    DEAD = "dead"
-
-
-@dataclass(slots=True)
-class StageStatus:
-    """What is known of one stage, numbered through over all replicas; `node` is None where there is
-    but one machine."""
-
-    index: int
-    layers: StageRange
-    state: StageState = StageState.LOADING
-    node: str | None = None
-    replica: int = 0
-    pid: int = 0
-    loaded_bytes: int = 0
-    total_bytes: int = 0
-    memory_bytes: int = 0
-    backend: str = ""
-    note: str | None = None
-    num_restarts: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StageWork:
-    """What the workers are to run.
-
-    Attributes:
-        models: Where each stage loads from, as in `StageSpec`.
-        kv_bits: 8 or 4 for quantized KV caches.
-        saved_folders: Where each stage keeps prefixes on disk; None for nowhere.
-        is_looped: Whether the last stage sends to stage 0.
-        replica, first_index: Which copy of the model they are, and how many stages those before it
-            have: what people are told counts on from there.
-    """
-
-    models: Sequence[str]
-    ranges: Sequence[StageRange]
-    kv_bits: int | None = None
-    saved_folders: Sequence[Path] | None = None
-    is_looped: bool = False
-    replica: int = 0
-    first_index: int = 0
-
-    def spec(self, stage: int, epoch: int) -> StageSpec:
-        """Everything but what depends on the place."""
-        saved = self.saved_folders
-        return StageSpec(
-            index=stage,
-            num_stages=len(self.ranges),
-            model=self.models[stage],
-            layers=self.ranges[stage],
-            epoch=epoch,
-            inbound="",
-            run_dir="",
-            kv_bits=self.kv_bits,
-            saved_folder=None if saved is None else str(saved[stage]),
-        )
-
-    def hops(self) -> list[tuple[int, int]]:
-        """Who sends to whom."""
-        last = len(self.ranges) - 1
-        ring = [(COORDINATOR, 0), *((i, i + 1) for i in range(last)), (last, COORDINATOR)]
-        return [*ring, (last, 0)] if self.is_looped else ring
-
-
-@dataclass(frozen=True, slots=True)
-class StageExited:
-    """A worker ended; `what` says how, for people. `index` is that of its status."""
-
-    index: int
-    what: str
-
-    def __str__(self) -> str:
-        return f"stage {self.index} {self.what}"
-
-
-@dataclass(frozen=True, slots=True)
-class PathLost:
-    """Messages do not arrive any more; the workers are well."""
-
-    what: str
-
-    def __str__(self) -> str:
-        return self.what
-
-
-@dataclass(frozen=True, slots=True)
-class PathImproved:
-    """There is a better way than one that is in use."""
-
-
-Loss = StageExited | PathLost
-News = Loss | PathImproved
+# No two workers of this process have the same number.
+_worker_ids = count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +51,19 @@ class _WaysChanged:
     """Ways between machines have opened or closed."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Lost:
+    """What a set of stages lost while it was connected as its `serial` says."""
+
+    owner: "StageSet"
+    serial: int
+    lost: PathLost
+
+
+# What comes in for those who look after the stages of a replica, of whichever plan they are.
+Inbox = queue.SimpleQueue[
+    _Event | _WaysChanged | _Lost | NodesChanged | Examined | ExaminationDue | None
+]
 OnProgress = Callable[[list[StageStatus]], None]
 OnLoss = Callable[[Loss], None]
 
@@ -152,6 +77,8 @@ class StageSet:
         on_progress: Called with the state of all stages whenever one of them changes.
         on_loss: Called at once when a worker ends or a way closes, in a thread of its own;
             `next_news` tells the same to whoever follows the stages.
+        inbox: Where the workers' news are queued; those of workers that another set has started are
+            passed over.
     """
 
     def __init__(
@@ -162,22 +89,22 @@ class StageSet:
         results_port: int,
         on_progress: OnProgress = lambda _: None,
         on_loss: OnLoss = lambda _: None,
+        inbox: Inbox | None = None,
     ) -> None:
         self._work = work
         self._places = places
         self._sender = sender
         self._on_progress = on_progress
         self._on_loss = on_loss
-        self._events: queue.SimpleQueue[_Event | _WaysChanged | PathLost | None] = (
-            queue.SimpleQueue()
-        )
+        self._events: Inbox = inbox if inbox is not None else queue.SimpleQueue()
         self._workers: dict[int, tuple[int, WorkerHandle]] = {}
-        self._num_started = 0
         self._ended: set[int] = set()
         self._ports = {COORDINATOR: results_port}
         self._serial = 0
         self._routed: dict[int, int] = {}
         self._in_use: dict[tuple[int, int], Route] = {}
+        # Where the way that is waited for leads to.
+        self.unreachable: str | None = None
         self.statuses = [
             StageStatus(self._index(stage), layers, node=places.name(stage), replica=work.replica)
             for stage, layers in enumerate(work.ranges)
@@ -190,8 +117,7 @@ class StageSet:
         status.state, status.loaded_bytes, status.pid = StageState.LOADING, 0, 0
         self._ports.pop(stage, None)
         self._routed.pop(stage, None)
-        worker_id = self._num_started
-        self._num_started += 1
+        worker_id = next(_worker_ids)
         worker = self._places.launch(
             self._work.spec(stage, epoch),
             lambda report: self._events.put(_Event(worker_id, stage, report)),
@@ -207,11 +133,16 @@ class StageSet:
         if len(self._ports) <= len(self.statuses):
             return  # one that has not bound yet: this is called again when it has
         hops = self._work.hops()
-        try:
-            ways = {hop: self._places.route(*hop, self._ports[hop[1]]) for hop in hops}
-        except NoPathError as error:
-            logger.warning("%s; waiting for one", error)
-            return
+        ways: dict[tuple[int, int], Route] = {}
+        for hop in hops:
+            try:
+                ways[hop] = self._places.route(*hop, self._ports[hop[1]])
+            except NoPathError as error:
+                logger.warning("%s; waiting for one", error)
+                far = hop[0] if hop[1] == COORDINATOR else hop[1]
+                self.unreachable = self.statuses[far].node
+                return
+        self.unreachable = None
         self._serial += 1
         last = len(self.statuses) - 1
         for stage, (_, worker) in self._workers.items():
@@ -228,34 +159,34 @@ class StageSet:
             TbclusterError: A stage cannot be loaded, died, or `interrupt` was called.
         """
         while (news := self.next_news(until_ready=True)) is not None:
-            if isinstance(news, StageExited):
-                raise StageError(f"{news} while it was loading")
-            self.reroute()
+            match news:
+                case StageExited():
+                    raise StageError(f"{news} while it was loading")
+                case StageBroken(error=error):
+                    raise error
+                case PathLost():
+                    self.reroute()
 
     def next_news(
         self, *, until_ready: bool = False, timeout_s: float | None = None
     ) -> News | None:
-        """Follow the workers until something has to be done. With `until_ready`: or until all are
-        ready (None).
-
-        Args:
-            timeout_s: Look whether there is a better way after so many seconds in which nothing
-                was heard.
+        """Follow the workers until something has to be done, or nothing was heard for so long
+        (None). With `until_ready`: or until all are ready (None, and `is_ready`).
 
         Raises:
-            TbclusterError: A stage reports that it cannot be loaded, or `interrupt` was called.
+            StageError: `interrupt` was called.
         """
         while True:
             try:
                 event = self._events.get(timeout=timeout_s)
             except queue.Empty:
-                event = _WaysChanged()
+                return None
             if event is None:
                 raise StageError("the stages were stopped")
             news = self._take(event)
             if until_ready:
                 news = None if isinstance(news, PathImproved) else news
-                if news is None and self._all_ready():
+                if news is None and self.is_ready():
                     return None
             if news is not None:
                 return news
@@ -282,10 +213,14 @@ class StageSet:
         self._events.put(None)
 
     def dead_stages(self) -> list[int]:
-        """Stages whose worker has ended and was not started again, told by `next_news` or not yet.
+        """Stages whose worker was left or has ended, told by `next_news` or not yet.
         Thread-safe."""
-        workers = list(self._workers.items())
-        return [stage for stage, (worker_id, _) in workers if worker_id in self._ended]
+        workers = dict(self._workers)
+        return [
+            stage
+            for stage in range(len(self.statuses))
+            if stage not in workers or workers[stage][0] in self._ended
+        ]
 
     def lose_step(self, step_id: int) -> None:
         """A step did not arrive, though its way is open again by now. Thread-safe."""
@@ -295,19 +230,42 @@ class StageSet:
         """Whether a worker has ended or a way was cut, and that is not mended. Thread-safe."""
         return bool(self.dead_stages()) or self._cut_hop() is not None
 
+    def stop(self, stages: Container[int]) -> None:
+        """End the workers of these stages, which count as dead then."""
+        _end([worker for stage, (_, worker) in self._workers.items() if stage in stages])
+
+    def leave(self, kept: Container[tuple[str | None, str]]) -> None:
+        """End all workers but those that are ready and whose node and shard are `kept`, which stay
+        loaded for another set of stages."""
+        freed: list[WorkerHandle] = []
+        ended: list[WorkerHandle] = []
+        for stage, (_, worker) in self._workers.items():
+            status, shard = self.statuses[stage], self._work.spec(stage, 0).shard
+            is_kept = shard and (status.node, shard) in kept and status.state is StageState.READY
+            (freed if is_kept else ended).append(worker)
+        self._workers.clear()
+        for worker in freed:
+            worker.free()
+        _end(ended)
+
+    def is_ready(self) -> bool:
+        """Whether all are loaded, and connected as they were last told to be."""
+        return bool(self._in_use) and all(
+            status.state is StageState.READY and self._routed.get(stage) == self._serial
+            for stage, status in enumerate(self.statuses)
+        )
+
+    def _ended_stage(self, stage: int, what: str) -> StageExited:
+        return StageExited(self._index(stage), what, self.statuses[stage].node)
+
     def close(self) -> None:
         """End all workers."""
-        workers = [worker for _, worker in self._workers.values()]
-        for worker in workers:
-            worker.ask_to_stop()
-        for worker in workers:
-            worker.join()
-        self._workers.clear()
+        self.leave(())
 
     def _exited(self, event: _Event, what: str) -> None:
         # First: what is begun after the loss was told must be able to see it.
         self._ended.add(event.worker_id)
-        self._on_loss(StageExited(self._index(event.stage), what))
+        self._on_loss(self._ended_stage(event.stage, what))
         self._events.put(event)
 
     def _ways_changed(self) -> None:
@@ -320,17 +278,20 @@ class StageSet:
 
     def _lose(self, lost: PathLost) -> None:
         self._on_loss(lost)
-        self._events.put(lost)
+        self._events.put(_Lost(self, self._serial, lost))
 
     def _cut_hop(self) -> tuple[int, int] | None:
         in_use = self._in_use.items()
         cut = (hop for hop, route in in_use if not self._places.is_open(*hop, route))
         return next(cut, None)
 
-    def _take(self, event: _Event | _WaysChanged | PathLost) -> News | None:
+    def _take(
+        self, event: _Event | _WaysChanged | _Lost | NodesChanged | Examined | ExaminationDue
+    ) -> News | None:
         match event:
-            case PathLost():
-                return event
+            case _Lost(owner, serial, lost):
+                # Whatever was lost before the last time that all were connected is no loss now.
+                return lost if owner is self and serial == self._serial else None
             case _WaysChanged():
                 if not self._in_use:
                     self.reroute()
@@ -342,8 +303,12 @@ class StageSet:
                 news = self._note(stage, worker[1], report)
                 self._on_progress(self.statuses)
                 return news
+            case _:
+                return event
 
-    def _note(self, stage: int, worker: WorkerHandle, report: Report | str) -> StageExited | None:
+    def _note(
+        self, stage: int, worker: WorkerHandle, report: Report | str
+    ) -> StageExited | StageBroken | None:
         status = self.statuses[stage]
         match report:
             case Bound(port=port):
@@ -358,24 +323,25 @@ class StageSet:
                 status.state = StageState.READY
                 status.memory_bytes, status.backend, status.note = memory, backend, note
             case Failed(kind=kind, message=message):
-                raise error_of_kind(kind, f"stage {status.index}: {message}")
+                error = error_of_kind(kind, f"stage {status.index}: {message}")
+                return StageBroken(error, status.node)
             case str():
                 status.state = StageState.DEAD
-                return StageExited(status.index, report)
+                return self._ended_stage(stage, report)
         return None
-
-    def _all_ready(self) -> bool:
-        """Whether all are loaded, and connected as they were last told to be."""
-        return bool(self._in_use) and all(
-            status.state is StageState.READY and self._routed.get(stage) == self._serial
-            for stage, status in enumerate(self.statuses)
-        )
 
     def _index(self, stage: int) -> int:
         return self._work.first_index + stage
 
     def _words(self, stage: int) -> str:
         return "the coordinator" if stage == COORDINATOR else f"stage {self._index(stage)}"
+
+
+def _end(workers: list[WorkerHandle]) -> None:
+    for worker in workers:
+        worker.ask_to_stop()
+    for worker in workers:
+        worker.join()
 
 
 def error_of_kind(kind: str, message: str) -> TbclusterError:

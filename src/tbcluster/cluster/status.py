@@ -1,11 +1,11 @@
 """What a cluster is doing, for people and programs."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from tbcluster.cluster.stages import StageState, StageStatus
+from tbcluster.cluster.stage_status import StageState, StageStatus
 from tbcluster.machine import Serving
 from tbcluster.planner.plan import Plan
 
@@ -27,13 +27,35 @@ class ClusterState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RecoveryStats:
+    """What was recovered from since the model was loaded, of all replicas together.
+
+    Attributes:
+        num_recoveries: Those that have ended, by their kind.
+        last_seconds: How long the newest one took, from the loss to the next step; None before any.
+        total_seconds: All of them together.
+        num_parity_checks: Comparisons of the output, at load, after a recovery and by schedule.
+        num_parity_failures: How many of them found a difference.
+        num_paused: Requests that wait for a recovery now.
+    """
+
+    num_recoveries: Mapping[str, int] = field(default_factory=dict)
+    last_seconds: float | None = None
+    total_seconds: float = 0.0
+    num_parity_checks: int = 0
+    num_parity_failures: int = 0
+    num_paused: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterStatus:
     """A snapshot for people and programs.
 
     Attributes:
         stages: Of all replicas, one after another; before they are started, as they are planned.
         error: Why it has failed, or a replica of it.
-        doing: While it starts: with what, such as "waiting for mini2".
+        doing: While it starts or recovers: with what, such as "waiting for mini2"; while it is
+            starved: what is missing.
     """
 
     state: ClusterState
@@ -42,6 +64,7 @@ class ClusterStatus:
     num_requests: int
     error: str | None
     doing: str | None = None
+    recoveries: RecoveryStats = field(default_factory=RecoveryStats)
 
 
 def planned_stages(

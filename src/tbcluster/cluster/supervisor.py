@@ -1,17 +1,24 @@
-"""Starts worker processes and reports what they say and how they end."""
+"""Starts worker processes and reports what they say and how they end. A stage worker that does not
+get any further is killed: whatever is wrong with one, it ends."""
 
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 
+from tbcluster.cluster.pulse import Patience
+from tbcluster.cluster.vitals import Vitals, describe_exit
+from tbcluster.cluster.worker_watch import worker_watch
 from tbcluster.errors import StageError, WireError
 from tbcluster.wire.control import (
     STOP_LINE,
+    Beat,
     ReferenceSpec,
     Report,
     Routes,
+    StageSpec,
     WorkerSpec,
     decode_report,
     encode_line,
@@ -26,8 +33,10 @@ class Worker:
 
     Args:
         module: What to run, `tbcluster.stage` say.
-        on_report: Called with each report, in a thread of this object's.
-        on_exit: Called once with the exit status (negative: the signal), after the last report.
+        spec: A stage worker, which beats, is watched until it ends.
+        on_report: Called with each report but `Beat`, in a thread of this object's.
+        on_exit: Called once with how it ended, in words, after the last report.
+        patience: How long to wait for a stage worker that says nothing.
 
     Raises:
         StageError: The system has no room for another process.
@@ -38,10 +47,14 @@ class Worker:
         module: str,
         spec: WorkerSpec | ReferenceSpec | ShareSpec,
         on_report: Callable[[Report], None],
-        on_exit: Callable[[int], None],
+        on_exit: Callable[[str], None],
+        patience: Patience | None = None,
     ) -> None:
         self._on_report = on_report
         self._on_exit = on_exit
+        self._spec = spec
+        self._vitals = Vitals(spec, patience) if isinstance(spec, StageSpec) else None
+        self._why_killed: str | None = None
         self._process = _start_process(module)
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None  # noqa: PT018, S101 - both are pipes
@@ -49,11 +62,26 @@ class Worker:
         self._tell_lock = threading.Lock()
         self._tell(encode_line(spec))
         self._reader = threading.Thread(target=self._read, name=f"{module}-reports", daemon=True)
+        if self._vitals is not None:
+            worker_watch.add(self._look)
         self._reader.start()
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def spec(self) -> WorkerSpec | ReferenceSpec | ShareSpec:
+        """What it was told to do last."""
+        return self._spec
+
+    def assign(self, spec: StageSpec) -> None:
+        """Give a stage worker another place among the stages, with the shard that it holds. It says
+        `Bound` and `Ready` once more; what it was computing is forgotten."""
+        self._spec = spec
+        if self._vitals is not None:
+            self._vitals.pulse.step_limit_s = spec.step_limit_s
+        self._tell(encode_line(spec))
 
     def route(self, routes: Routes) -> None:
         """Tell a stage worker where its messages go from now on."""
@@ -93,15 +121,43 @@ class Worker:
     def _read(self) -> None:
         for line in self._stdout:
             try:
-                self._on_report(decode_report(line))
+                self._hear(decode_report(line))
             except WireError:
                 # Something printed past the worker's redirection.
                 sys.stderr.write(line.decode(errors="replace"))
         status = self._process.wait()
+        worker_watch.remove(self._look)
         self._stdout.close()
         with suppress(BrokenPipeError):  # a line that it never read is still in the buffer
             self._stdin.close()
-        self._on_exit(status)
+        self._end(status)
+
+    def _hear(self, report: Report) -> None:
+        if self._vitals is not None:
+            self._vitals.heard(report)
+        if not isinstance(report, Beat):
+            self._on_report(report)
+
+    def _end(self, status: int) -> None:
+        if self._why_killed is not None and status == -signal.SIGKILL:
+            self._on_exit(f"was killed: {self._why_killed}")
+        elif self._vitals is None:
+            self._on_exit(describe_exit(status))
+        else:
+            failure = self._vitals.failure(status)
+            if failure is not None:
+                self._on_report(failure)
+            self._on_exit(self._vitals.describe(status))
+
+    def _look(self, now: float) -> None:
+        """In the watching thread."""
+        assert self._vitals is not None  # noqa: S101 - only then it is watched
+        why = self._vitals.pulse.ticked(now)
+        if why is not None and self._process.poll() is None:
+            worker_watch.remove(self._look)
+            self._why_killed = why
+            # The one signal that ends a process that was stopped, too.
+            self._process.kill()
 
 
 def _start_process(module: str) -> subprocess.Popen[bytes]:
@@ -115,8 +171,3 @@ def _start_process(module: str) -> subprocess.Popen[bytes]:
         )
     except OSError as error:
         raise StageError(f"cannot start a worker process: {error.strerror}") from error
-
-
-def describe_exit(status: int) -> str:
-    """An exit status in words."""
-    return f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"

@@ -2,13 +2,15 @@
 
 import logging
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from tbcluster.core import FinishReason, Output, SampledToken
-from tbcluster.engine.sequence import Listener, Sequence
-from tbcluster.errors import StageError, TbclusterError
+from tbcluster.core import FinishReason, SampledToken
+from tbcluster.engine.sequence import Sequence
+from tbcluster.errors import StageError
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class _Emission(NamedTuple):
@@ -70,7 +72,7 @@ class Emitter:
         tell(sequence.listener, output)
 
 
-def tell(listener: Listener, message: Output | TbclusterError) -> None:
+def tell(listener: Callable[[T], None], message: T) -> None:
     """A listener belongs to a caller: its failure is logged and stays its own."""
     try:
         listener(message)

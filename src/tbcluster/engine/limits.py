@@ -94,6 +94,17 @@ def _check_room(request: Request, limits: Limits) -> None:
         )
 
 
+def shortage(num_tokens: int, limits: Limits) -> str | None:
+    """What is missing for a cache of so many tokens; None if nothing is. Requests that `validate`
+    has seen never lack anything until other limits hold: those of fewer nodes."""
+    if limits.kv_tokens is None or num_tokens <= limits.kv_tokens:
+        return None
+    return (
+        f"it takes KV memory for {num_tokens} tokens, the nodes that are left have "
+        f"{limits.kv_tokens} for one request ({limits.kv_note})"
+    )
+
+
 def clipped_max_tokens(prompt: tuple[TokenId, ...], wanted: int, limits: Limits) -> int:
     """`wanted`, or what context and KV memory leave after the prompt if that is less."""
     if limits.longest is None:

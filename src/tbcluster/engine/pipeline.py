@@ -34,10 +34,13 @@ class Pipeline:
     Args:
         sender: To stage 0.
         receiver: From the last stage.
-        on_gap: Called, once in each epoch, with the number of a step that was lost: one connection
-            replaced another on the way, and what was in between is nowhere. No result counts
-            from then on until the next epoch, since it may lack that step. None where nothing is
-            lost that way (one machine), or results need not come in order (looped models).
+        on_gap: Called, once in each epoch, with the number of a step that was lost: its message is
+            nowhere, or whoever has it does not go on. No result counts from then on until the next
+            epoch, since it may lack that step. None where nobody could do anything about it.
+        is_looped: Whether steps pass through the stages more than once. Those that fail, or carry
+            no micro-batch, come back after their first pass, before others that are older.
+        deadline_s: The oldest step in flight counts as lost once it is older than this, if nothing
+            has come back for as long either; 0 for never.
     """
 
     def __init__(
@@ -47,6 +50,9 @@ class Pipeline:
         epoch: int = 1,
         clock: Callable[[], float] = time.monotonic,
         on_gap: Callable[[int], None] | None = None,
+        *,
+        is_looped: bool = False,
+        deadline_s: float = 0.0,
     ) -> None:
         self._sender = sender
         self._receiver = receiver
@@ -55,8 +61,11 @@ class Pipeline:
         self._next_step_id = 0
         self._in_flight: dict[int, _InFlight] = {}
         self._on_gap = on_gap
+        self._is_looped = is_looped
+        self._deadline_s = deadline_s
         self._has_gap = False
-        self._moved_at = clock()
+        # When something came or was asked for; when a step came back.
+        self._moved_at = self._came_back_at = clock()
         self.num_dropped_messages = 0
 
     def submit(
@@ -75,7 +84,7 @@ class Pipeline:
         for long."""
         frames = self._receiver.receive(self._patience_s(timeout_s))
         if frames is None:
-            self._provoke()
+            self._watch()
             return None
         self._moved_at = self._clock()
         try:
@@ -86,8 +95,7 @@ class Pipeline:
         if result.epoch != self._epoch or result.step_id not in self._in_flight:
             self._drop(f"step {result.step_id} of epoch {result.epoch} is not in flight")
             return None
-        if self._on_gap is not None and (oldest := next(iter(self._in_flight))) != result.step_id:
-            self._lose(oldest)
+        self._look_for_gap(result)
         if self._has_gap:
             self._drop(f"step {result.step_id} comes after one that was lost")
             return None
@@ -109,16 +117,44 @@ class Pipeline:
         self._moved_at = self._clock()
 
     def _patience_s(self, timeout_s: float | None) -> float | None:
-        if self._on_gap is None or not self._in_flight:
+        if not self._is_watching or timeout_s == 0:
             return timeout_s
-        return QUIET_S if timeout_s is None else min(timeout_s, QUIET_S)
+        most = QUIET_S
+        if self._deadline_s:
+            most = min(most, max(0.0, self._due_at - self._clock()))
+        return most if timeout_s is None else min(timeout_s, most)
 
-    def _provoke(self) -> None:
-        """Send an empty step after those that are on their way, if nothing has moved for long."""
-        is_waiting = self._on_gap is not None and self._in_flight
-        if is_waiting and self._clock() - self._moved_at >= QUIET_S:
-            self._moved_at = self._clock()
+    @property
+    def _is_watching(self) -> bool:
+        return self._on_gap is not None and bool(self._in_flight) and not self._has_gap
+
+    @property
+    def _due_at(self) -> float:
+        """When the oldest step in flight counts as lost."""
+        oldest = next(iter(self._in_flight.values()))
+        return max(oldest.submitted_at, self._came_back_at) + self._deadline_s
+
+    def _watch(self) -> None:
+        """Nothing comes: a step is overdue, or it is time to send an empty one after those that are
+        on their way."""
+        if not self._is_watching:
+            return
+        now = self._clock()
+        if self._deadline_s and now >= self._due_at:
+            self._lose(next(iter(self._in_flight)))
+        elif not self._is_looped and now - self._moved_at >= QUIET_S:
+            self._moved_at = now
             self.submit(None)
+
+    def _look_for_gap(self, result: Result) -> None:
+        """Older steps must have come back before this one."""
+        oldest = next(iter(self._in_flight))
+        if self._on_gap is None or oldest == result.step_id:
+            return
+        is_empty = self._in_flight[result.step_id].micro_batch is None
+        may_overtake = self._is_looped and (is_empty or result.error is not None)
+        if not may_overtake:
+            self._lose(oldest)
 
     def _lose(self, step_id: int) -> None:
         if not self._has_gap and self._on_gap is not None:
@@ -128,16 +164,19 @@ class Pipeline:
 
     def _complete(self, result: Result) -> StepResult:
         was = self._in_flight.pop(result.step_id)
+        self._came_back_at = self._clock()
         return StepResult(
             step_id=result.step_id,
             micro_batch=was.micro_batch,
             sampled=result.sampled,
             error=result.error,
             timings=result.timings,
-            round_trip_us=round((self._clock() - was.submitted_at) * 1e6),
+            round_trip_us=round((self._came_back_at - was.submitted_at) * 1e6),
             vector=result.vector,
+            digests=result.digests,
         )
 
     def _drop(self, reason: str) -> None:
         self.num_dropped_messages += 1
+        self._watch()
         logger.info("dropped a message from the last stage: %s", reason)

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import secrets
+import threading
 from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
@@ -64,7 +65,7 @@ class SavedPrefixes:
 
     Changes are written by `flush`, and by `close`. After a crash in between, the file names caches
     that are gone, or lacks some that the stages still have. What cannot be read or written is
-    logged and costs cached prefixes, never a request.
+    logged and costs cached prefixes, never a request. `close` may come from another thread.
 
     Args:
         folder: Made if need be, and closed to other users.
@@ -84,6 +85,7 @@ class SavedPrefixes:
         self._entries: dict[str, PrefixEntry] = {}
         self._num_bytes: dict[str, int] = {}
         self._is_dirty = False
+        self._use = threading.RLock()
         for prefix in self._read():
             self._entries[prefix.name] = PrefixEntry(prefix.tokens, None, prefix.name)
             self._num_bytes[prefix.name] = prefix.num_bytes
@@ -116,10 +118,11 @@ class SavedPrefixes:
         name = entry.saved_as
         if name is None or not re.search(_NAME_PATTERN, name):
             raise ValueError(f"{name!r} is no name of a saved prefix: use new_name()")
-        self._discard(name)
-        self._entries[name] = entry
-        self._num_bytes[name] = num_bytes
-        self._is_dirty = True
+        with self._use:
+            self._discard(name)
+            self._entries[name] = entry
+            self._num_bytes[name] = num_bytes
+            self._is_dirty = True
 
     def forget(self, names: Iterable[str]) -> None:
         """The stages have deleted, or lost, what was saved under these names, if anything was."""
@@ -129,21 +132,24 @@ class SavedPrefixes:
     def flush(self) -> None:
         """Write the changes since the last time, if there are any. Takes as long as the disk does;
         what could not be written is tried again with the next change. Nothing once closed."""
-        if self._is_dirty and self._lock is not None:
-            self._is_dirty = False
-            self._write()
+        with self._use:
+            if self._is_dirty and self._lock is not None:
+                self._is_dirty = False
+                self._write()
 
     def close(self) -> None:
         """Flush, and let another coordinator have the folder; later changes are not written."""
-        self.flush()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        with self._use:
+            self.flush()
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     def _discard(self, name: str) -> None:
-        if self._entries.pop(name, None) is not None:
-            del self._num_bytes[name]
-            self._is_dirty = True
+        with self._use:
+            if self._entries.pop(name, None) is not None:
+                del self._num_bytes[name]
+                self._is_dirty = True
 
     def _read(self) -> list[_SavedPrefix]:
         path = self._folder / _FILE

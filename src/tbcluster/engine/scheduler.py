@@ -73,7 +73,7 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         """Let a sequence take part; it has a cache that holds `num_scheduled` of its tokens."""
         sequence.due = self._num_prefilled + sequence.num_ready
-        sequence.fork = self._caches.fork_of(sequence.tokens) if sequence.leaves_prefixes else None
+        sequence.fork = self._fork_of(sequence) if sequence.leaves_prefixes else None
         self._sequences[sequence.arrival] = sequence
         self._prefilling[sequence.arrival] = sequence
         self._make_rules(sequence)
@@ -144,9 +144,11 @@ class Scheduler:
         """The arrival number of a sequence whose prompt is being computed and will spare these
         tokens more than waiting for it costs."""
         for leader in self._prefilling.values():
-            gain = self._gain_from(leader, tokens) - num_known
-            if gain >= MIN_NEW_PREFIX and leader.num_prefill <= gain:
-                return leader.arrival
+            shared = common_length(leader.tokens, tokens) if leader.leaves_prefixes else 0
+            for end in (leader.fork, len(leader.tokens) - 1):
+                gain = self._covered_by(end, shared) - num_known if end is not None else 0
+                if end is not None and MIN_NEW_PREFIX <= gain >= end - leader.num_scheduled:
+                    return leader.arrival
         return None
 
     def is_prefilling(self, arrival: int) -> bool:
@@ -165,16 +167,21 @@ class Scheduler:
             self._caches.drop_rules(sequence.rules_id)
             sequence.rules_id = None
 
-    def _gain_from(self, leader: Sequence, tokens: Items[TokenId]) -> int:
-        """How many of these tokens the prefix will cover that a prompt leaves when it is computed:
-        all they share where caches can be trimmed, else only what ends within that."""
-        if not leader.leaves_prefixes:
-            return 0
-        end = len(leader.tokens) - 1
-        shared = common_length(leader.tokens, tokens)
+    def _fork_of(self, sequence: Sequence) -> int | None:
+        """Where to keep a copy of a cache before all of the sequence is computed: where others went
+        on differently or, if it starts over with an answer of its own, at the end of the prompt,
+        which others may have as well."""
+        fork = self._caches.fork_of(sequence.tokens)
+        end = len(sequence.request.prompt) - 1
+        is_worth_it = sequence.num_generated and end - sequence.num_scheduled >= MIN_NEW_PREFIX
+        return end if fork is None and is_worth_it and not self._shape.fixed_chunks else fork
+
+    def _covered_by(self, end: int, shared: int) -> int:
+        """How many tokens a prefix of `end` tokens covers for who shares so many of them: all they
+        share where caches can be trimmed, else nothing unless it ends within that."""
         if self._caches.prefixes.can_trim_length(end):
-            return shared
-        return max((n for n in (end, leader.fork or 0) if n <= shared), default=0)
+            return min(shared, end)
+        return end if end <= shared else 0
 
     # Decode steps
 
@@ -335,7 +342,8 @@ class Scheduler:
         if sequence.num_prefill > 0 or may_fail or is_waiting:
             return
         del self._prefilling[sequence.arrival]
-        if len(sequence.request.prompt) - sequence.num_cached_tokens >= MIN_NEW_PREFIX:
+        num_new = len(sequence.request.prompt) - sequence.num_reused
+        if sequence.num_generated == 0 and num_new >= MIN_NEW_PREFIX:
             self._publish(sequence)
         self._lanes.enter(sequence)
 

@@ -36,7 +36,8 @@ class Sequence:
         fork: Where other prompts are known to differ from this one, if a copy of its cache is to be
             kept there.
         due: Prompt chunks go in this order (see `Scheduler`).
-        num_cached_tokens: How much of the prompt a known prefix spared.
+        num_cached_tokens: How much of the prompt a known prefix spared before the first token came.
+        num_reused: How many tokens its cache began with the last time that it started.
         uses_prefixes: Whether it may start from a known prefix.
         leaves_prefixes: Whether it may become one.
         embedding: What is known of its embedding, if one was asked for instead of tokens.
@@ -45,6 +46,7 @@ class Sequence:
             hold have succeeded.
         num_failures: How often a step of it has failed.
         rules_id: Its logit rules on the last stage, while it takes part and has any.
+        is_probe: It runs while others are held back, and only in the epoch that it came in.
     """
 
     request: Request
@@ -60,6 +62,7 @@ class Sequence:
     started_at: float = 0.0
     first_token_at: float = 0.0
     num_cached_tokens: int = 0
+    num_reused: int = 0
     uses_prefixes: bool = True
     leaves_prefixes: bool = True
     embedding: PooledEmbedding | None = None
@@ -67,6 +70,7 @@ class Sequence:
     published: list[PrefixEntry] = field(default_factory=list)
     num_failures: int = 0
     rules_id: int | None = None
+    is_probe: bool = False
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)
@@ -98,6 +102,8 @@ class Sequence:
         self.num_scheduled = 0
         self.num_in_flight = 0
         self.started_from = None
+        self.published.clear()
+        self.rules_id = None
         if self.embedding is not None:
             self.embedding.clear()
 

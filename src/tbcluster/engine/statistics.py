@@ -1,7 +1,7 @@
 """What the engine counts about itself, since the last reset. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tbcluster.core import StepResult
 
@@ -98,6 +98,15 @@ class Counters:
     def __post_init__(self) -> None:
         self.compute_us = [0] * self.num_stages
         self.idle_us = [0] * self.num_stages
+
+    def over(self, num_stages: int) -> "Counters":
+        """These counts, to go on with other stages: what a stage of the same number has counted
+        stays, so that nothing falls."""
+        others = replace(self, num_stages=num_stages)
+        for stage in range(min(num_stages, self.num_stages)):
+            others.compute_us[stage] = self.compute_us[stage]
+            others.idle_us[stage] = self.idle_us[stage]
+        return others
 
     def count_step(self, result: StepResult) -> None:
         """Add a step that came back."""

@@ -20,6 +20,12 @@ def available_bytes(root: Path = ROOT) -> int | None:
     return min(known, default=None)
 
 
+def left_bytes() -> int:
+    """Memory that a process may still take without any other giving some up, on every system."""
+    known = available_bytes()
+    return int(psutil.virtual_memory().available) if known is None else known
+
+
 def held_by_children() -> int:
     """What the processes that this one has started hold alone, and those that they have started.
     Memory that they share, such as a library's, is nobody's."""

@@ -1,5 +1,7 @@
 """What MLX computes on here, and in which type."""
 
+import errno
+import re
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -10,6 +12,13 @@ from tbcluster.hardware.memory import available_bytes, held_by_children
 from tbcluster.machine import Compute
 
 CPU = "CPU"
+
+# From MLX's allocators and, on Metal, from the system.
+_OUT_OF_MEMORY = re.compile(
+    r"unable to allocate|attempting to allocate|malloc\] resource limit|out of memory|insufficient "
+    "memory",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +98,15 @@ def memory_limit_bytes() -> int:
     if available is None:
         raise StageError("this system does not tell how much memory is free: set --kv-memory")
     return available + held_by_children()
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether this says that memory could not be had. MLX tells so in words alone."""
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and bool(_OUT_OF_MEMORY.search(str(error)))
+    )
 
 
 def peak_memory_bytes() -> int:

@@ -12,13 +12,15 @@ import mlx.nn as nn
 from mlx.utils import tree_flatten, tree_unflatten
 
 from tbcluster.core import StageRange
-from tbcluster.errors import CorruptModelError, UnsupportedModelError
+from tbcluster.errors import CorruptModelError, StageMemoryError, UnsupportedModelError
+from tbcluster.hardware.memory import left_bytes
 from tbcluster.model.bitnet import repack_bitlinear
-from tbcluster.model.device import Device
+from tbcluster.model.device import Device, lacks_memory
 from tbcluster.model.slicing import StageModel
 from tbcluster.model.sources import LazyModel, load_lazily
 from tbcluster.model.trace import ModelTrace
 from tbcluster.model.tracer import needed_parameters, trace
+from tbcluster.planner.words import amount
 
 Progress = Callable[[int, int], None]
 
@@ -66,6 +68,9 @@ def load_stage(
     Args:
         on_progress: Called with (bytes loaded, bytes in all) after each layer.
         kv_bits: 8 or 4 for quantized KV caches, None for plain ones.
+
+    Raises:
+        StageMemoryError: There is too little memory for them now.
     """
     model = open_model(path, device)
     traced = trace(model)
@@ -97,10 +102,23 @@ def read_weights(
     loaded = 0
     on_progress(0, total)
     for part in parts:
-        mx.eval(part)
+        try:
+            mx.eval(part)
+        except (MemoryError, RuntimeError) as error:
+            if lacks_memory(error):
+                raise StageMemoryError(_told_memory(loaded, total, error)) from error
+            raise
         mx.clear_cache()
         loaded += sum(array.nbytes for array in part)
         on_progress(loaded, total)
+
+
+def _told_memory(loaded: int, total: int, error: Exception) -> str:
+    return (
+        f"there is too little memory: {amount(loaded)} of {amount(total)} were loaded, and "
+        f"{amount(left_bytes())} are left on the machine ({error}); end what else runs there, or "
+        "plan with less of its memory (--memory)"
+    )
 
 
 def _by_layer(model: nn.Module, traced: ModelTrace, needed: set[str]) -> Iterable[list[mx.array]]:

@@ -89,6 +89,11 @@ class PlannedReplica:
     prefill_tokens_per_s: float
 
 
+def fingerprint(replica: PlannedReplica) -> str:
+    """Equal for replicas whose stages are the same layers on the same nodes."""
+    return " ".join(f"{stage.node}={stage.layers}" for stage in replica.stages)
+
+
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """A node that runs nothing, and why."""

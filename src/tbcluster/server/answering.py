@@ -3,159 +3,36 @@
 A dialect is a `Writer` for streams and a function of the finished answer for everything else.
 """
 
+import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from math import inf
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response, StreamingResponse
-from pydantic_core import from_json
 
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
 from tbcluster.answers.splitter import TOOL_CALLS, AnswerSplitter
+from tbcluster.cluster.status import ClusterState
+from tbcluster.cluster.streams import Outputs
 from tbcluster.core import FinishReason, Output, SampledToken
 from tbcluster.errors import RequestError, TbclusterError
-from tbcluster.server.choices import Choices, unless_disconnected
+from tbcluster.server.deltas import Choice, Delta, Finish, Usage
+from tbcluster.server.disconnection import unless_disconnected
 from tbcluster.server.intake import Generation, Intake
 from tbcluster.server.metrics import Metrics, RequestTimer
-from tbcluster.server.problems import CLIENT_CLOSED_REQUEST
+from tbcluster.server.options import ServerOptions
+from tbcluster.server.problems import CLIENT_CLOSED_REQUEST, without_paths
+from tbcluster.server.streaming import Writer, events
 
 # An answer of more is worded in another thread: with logprobs it takes seconds.
 MANY_TOKENS = 256
 
 Body: TypeAlias = dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """How a choice ended.
-
-    Attributes:
-        has_calls: Whether it ended in tool calls.
-        stop: The stop text that ended it, if one did.
-    """
-
-    reason: FinishReason
-    has_calls: bool
-    stop: str | None = None
-
-
-class Delta(NamedTuple):
-    """What one token added to one choice; the last of a choice carries `finish`. `sampled` holds
-    the tokens that may be told of now (see `ChoiceReader.heard`)."""
-
-    choice: int
-    pieces: list[Piece]
-    sampled: tuple[SampledToken, ...]
-    finish: Finish | None
-
-
-@dataclass(slots=True)
-class Usage:
-    """Token counts of a whole request, and when it ran.
-
-    Attributes:
-        started_at: When its prompt was begun, in seconds on the engine's clock, as the next two.
-        first_token_at: When the first choice had its first token.
-        last_token_at: When the newest token of any choice came.
-    """
-
-    num_prompt: int
-    num_cached: int = 0
-    num_generated: int = 0
-    num_reasoning: int = 0
-    started_at: float = 0.0
-    first_token_at: float = 0.0
-    last_token_at: float = 0.0
-
-    @property
-    def num_total(self) -> int:
-        return self.num_prompt + self.num_generated
-
-
-@dataclass(slots=True)
-class Call:
-    """A tool call of a finished answer; `arguments` is JSON."""
-
-    call_id: str
-    name: str
-    arguments: str = ""
-
-    def parsed(self) -> dict[str, Any]:
-        """The arguments as an object: of a call that was cut off what is complete of them, and of
-        one that is no JSON its text, in the wrapping that Anthropic advises."""
-        try:
-            arguments = from_json(self.arguments or "{}", allow_inf_nan=False, allow_partial=True)
-        except ValueError:
-            return {"INVALID_JSON": self.arguments}
-        return arguments if isinstance(arguments, dict) else {"INVALID_JSON": self.arguments}
-
-
-@dataclass(slots=True)
-class Choice:
-    """One finished choice.
-
-    Attributes:
-        deltas: What it was made of, token by token.
-    """
-
-    text: str = ""
-    reasoning: str = ""
-    calls: list[Call] = field(default_factory=list)
-    deltas: list[Delta] = field(default_factory=list)
-    finish: Finish | None = None
-
-    @property
-    def pieces(self) -> list[Piece]:
-        """What text, reasoning and calls were made of, in the order in which they came."""
-        return [piece for delta in self.deltas for piece in delta.pieces]
-
-    @property
-    def sampled(self) -> list[SampledToken]:
-        """Its tokens."""
-        return [token for delta in self.deltas for token in delta.sampled]
-
-    def add(self, delta: Delta) -> None:
-        """Take one more delta in."""
-        self.deltas.append(delta)
-        self.finish = delta.finish
-        for piece in delta.pieces:
-            match piece:
-                case Text(text):
-                    self.text += text
-                case Reasoning(text):
-                    self.reasoning += text
-                case CallStart(_, call_id, name):
-                    self.calls.append(Call(call_id, name))
-                case CallArguments(index, text):
-                    self.calls[index].arguments += text
-
-
-class Writer(Protocol):
-    """Words a stream in one dialect. Each method gives the bytes to send, event by event."""
-
-    media_type: str
-
-    def opening(self) -> Iterable[bytes]:
-        """Before anything has come."""
-        ...
-
-    def delta(self, delta: Delta) -> Iterable[bytes]:
-        """A token of a choice."""
-        ...
-
-    def closing(self, usage: Usage) -> Iterable[bytes]:
-        """After the last token of the last choice."""
-        ...
-
-    def failure(self, error: TbclusterError) -> Iterable[bytes]:
-        """Instead of the rest."""
-        ...
 
 
 class Answer:
@@ -166,6 +43,7 @@ class Answer:
         self._model = intake.name
         self._generation = generation
         self._http = http
+        self._options = options_of(http)
         self._caller = getattr(http.state, "caller", None)
         self.usage = Usage(generation.num_prompt_tokens)
         self._readers = [ChoiceReader(generation) for _ in generation.requests]
@@ -196,30 +74,48 @@ class Answer:
         return Response(content, media_type="application/json")
 
     async def stream(self, writer: Writer) -> Response:
-        """A stream whose first token has already come: what can be refused is refused with a
-        status code."""
-        deltas = self.deltas()
-        first = await unless_disconnected(self._http, anext(deltas))
-        if first is None:
+        """A stream that begins with its first token: what can be refused is refused with a status
+        code. When that takes long it begins without, so that nobody takes the server for dead."""
+        deltas = self.deltas(self._options.keep_alive_s)
+        begun = await unless_disconnected(self._http, self._begun(deltas))
+        if begun is None:
             return Response(status_code=CLIENT_CLOSED_REQUEST)
         return StreamingResponse(
-            _events(writer, first, deltas, self.usage),
+            events(
+                writer,
+                deltas,
+                self.usage,
+                first=next(iter(begun), None),
+                doing=self._doing,
+                keep_alive_s=self._options.keep_alive_s,
+            ),
             media_type=writer.media_type,
             headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"},
         )
 
-    async def deltas(self) -> AsyncGenerator[Delta, None]:
-        """What comes, token by token. Leaving the iterator cancels what still runs."""
+    async def deltas(self, quiet_s: float = inf) -> AsyncGenerator[Delta | None, None]:
+        """What comes, token by token, and None each time nothing has come for `quiet_s` seconds.
+        Leaving the iterator cancels what still runs."""
         timer = timer_of(self._http, self._model)
         outcome = "cancelled"
         try:
-            async with Choices(self._cluster, self._generation.requests) as choices:
+            async with Outputs(
+                self._cluster,
+                self._generation.requests,
+                self._options.patience,
+                quiet_s=quiet_s,
+                max_unread=self._options.max_unread,
+            ) as outputs:
                 self._charge(self.usage.num_prompt)
-                async for index, output in choices:
+                async for heard in outputs:
+                    if heard is None:
+                        yield None
+                        continue
+                    index, output = heard
                     timer.output(output, index)
                     delta = self._read(index, output)
                     if delta.finish is not None:
-                        choices.end(index)
+                        outputs.end(index)
                     yield delta
             outcome = "ok"
         except RequestError as error:
@@ -252,8 +148,28 @@ class Answer:
         choices = [Choice() for _ in self._generation.requests]
         async with aclosing(self.deltas()) as deltas:
             async for delta in deltas:
-                choices[delta.choice].add(delta)
+                if delta is not None:
+                    choices[delta.choice].add(delta)
         return choices
+
+    async def _begun(self, deltas: AsyncGenerator[Delta | None, None]) -> list[Delta]:
+        """The first delta, or nothing if it does not come for long."""
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + self._options.first_wait_s
+        async for delta in deltas:
+            if delta is not None:
+                return [delta]
+            if clock() >= give_up_at:
+                break
+        return []
+
+    def _doing(self) -> str:
+        """What a client waits for, in one line."""
+        status = self._cluster.status()
+        if status.state is ClusterState.READY:
+            return "waiting"
+        words = [status.state.value, *([status.doing] if status.doing else ())]
+        return " ".join(without_paths(": ".join(words)).split())
 
     def _charge(self, num_tokens: int) -> None:
         """At once, and not when the answer ends: others of the same caller begin meanwhile."""
@@ -320,23 +236,13 @@ class ChoiceReader:
         return [piece for piece in pieces if not isinstance(piece, calls) or piece.index < most]
 
 
+def options_of(http: HttpRequest) -> ServerOptions:
+    """How the server that got an HTTP request is set up."""
+    options: ServerOptions = http.app.state.options
+    return options
+
+
 def timer_of(http: HttpRequest, model: str) -> RequestTimer:
     """What times an HTTP request for a model, from its arrival."""
     metrics: Metrics = http.app.state.metrics
     return metrics.begin(http.scope["path"], model, getattr(http.state, "arrived_at", None))
-
-
-async def _events(
-    writer: Writer, first: Delta, rest: AsyncGenerator[Delta, None], usage: Usage
-) -> AsyncIterator[bytes]:
-    """A stream, event by event. What one token makes is sent at once."""
-    async with aclosing(rest):
-        yield b"".join([*writer.opening(), *writer.delta(first)])
-        try:
-            async for delta in rest:
-                if events := b"".join(writer.delta(delta)):
-                    yield events
-        except TbclusterError as error:
-            yield b"".join(writer.failure(error))
-        else:
-            yield b"".join(writer.closing(usage))

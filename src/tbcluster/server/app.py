@@ -43,8 +43,9 @@ def create_app(models: Models, options: ServerOptions, metrics: Metrics, drain: 
         redoc_url=None,
         responses=responses(),
     )
-    # The endpoints find it there.
+    # The endpoints find them there.
     app.state.metrics = metrics
+    app.state.options = options
     problems.install(app)
     app.add_api_route("/", status.root, methods=["GET", "HEAD"], include_in_schema=False)
     desk = Desk(models, options.load_wait_s)

@@ -16,6 +16,8 @@ from tbcluster.server.problems import Dialect, Refusal, body_of
 MAX_CONNECTIONS = 1000
 # File descriptors that are not connections: the listener, files, pipes and sockets of the stages.
 OTHER_DESCRIPTORS = 128
+# A reader has to take so much of its answer in `write_timeout_s`, or all that is left of it.
+MIN_READ_BYTES = 4096
 # Longest request line and headers together.
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -156,7 +158,7 @@ class Connection(H11Protocol):
         num_unsent = self.transport.get_write_buffer_size()
         if num_unsent == 0:
             return
-        if num_unsent >= self._num_unsent:
+        if num_unsent > self._num_unsent - MIN_READ_BYTES:
             # The endpoint hears that the client is gone, and its request ends.
             self.transport.abort()
             return

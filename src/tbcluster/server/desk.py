@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tbcluster.cluster.models.models import Models
 from tbcluster.cluster.models.shelf import Use
 from tbcluster.errors import ModelLoadingError, RequestError, TbclusterError
-from tbcluster.server.choices import unless_disconnected
+from tbcluster.server.disconnection import unless_disconnected
 from tbcluster.server.intake import Intake
 from tbcluster.server.problems import client_gone
 

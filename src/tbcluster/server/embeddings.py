@@ -20,10 +20,10 @@ from tbcluster.embeddings import Vector, arun_embeddings, finished_vector
 from tbcluster.engine.limits import MAX_INTEGER
 from tbcluster.errors import RequestError, TbclusterError
 from tbcluster.generation import encode_prompt
-from tbcluster.server.answering import timer_of
+from tbcluster.server.answering import options_of, timer_of
 from tbcluster.server.bodies import JsonRoute
-from tbcluster.server.choices import unless_disconnected
 from tbcluster.server.desk import Desk
+from tbcluster.server.disconnection import unless_disconnected
 from tbcluster.server.fields import Body, Listed, one_by_one, refusal
 from tbcluster.server.intake import Intake
 from tbcluster.server.problems import CLIENT_CLOSED_REQUEST
@@ -116,7 +116,7 @@ async def counted_outputs(
     timer = timer_of(http, intake.name)
     outcome = "cancelled"
     try:
-        outputs = await arun_embeddings(intake.cluster, requests)
+        outputs = await arun_embeddings(intake.cluster, requests, options_of(http).patience)
         outcome = "ok"
     except TbclusterError:
         outcome = "error"

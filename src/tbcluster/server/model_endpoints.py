@@ -12,7 +12,7 @@ from pydantic import Field
 
 from tbcluster.cluster.models.models import Models
 from tbcluster.server.bodies import JsonRoute
-from tbcluster.server.choices import unless_disconnected
+from tbcluster.server.disconnection import unless_disconnected
 from tbcluster.server.fields import Body
 from tbcluster.server.openai.models import model_list
 from tbcluster.server.problems import client_gone

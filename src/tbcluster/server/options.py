@@ -1,7 +1,9 @@
 """How the server is set up."""
 
 from dataclasses import dataclass
+from math import inf
 
+from tbcluster.cluster.streams import Patience
 from tbcluster.server.keys import KeyRing
 
 MIB = 1 << 20
@@ -23,6 +25,12 @@ class ServerOptions:
             that is busy sending would not see the answer.
         idle_timeout_s: How long a connection is kept for its next request.
         write_timeout_s: A reader that takes nothing of its answer for so long is cut.
+        max_unread: A reader for whom so many tokens wait is told that it is too slow, and its
+            request ends.
+        keep_alive_s: A stream says that it goes on after so many seconds without a byte.
+        first_wait_s: A stream begins without its first token when that takes longer.
+        queue_timeout_s: How long a request may be without its first token; infinity for ever.
+        request_timeout_s: How long it may take until its last one.
         load_wait_s: How long a request waits for its model to be loaded.
         drain_s: How long running requests may take to finish once the server is to end.
         logs_access: Whether a line is logged for each request.
@@ -37,6 +45,17 @@ class ServerOptions:
     refused_body_s: float = 5.0
     idle_timeout_s: float = 75.0
     write_timeout_s: float = 60.0
+    max_unread: int = 4096
+    keep_alive_s: float = 5.0
+    first_wait_s: float = 10.0
+    # As long as OpenAI's and Anthropic's clients wait for an answer.
+    queue_timeout_s: float = 600.0
+    request_timeout_s: float = inf
     load_wait_s: float = 300.0
     drain_s: float = 30.0
     logs_access: bool = False
+
+    @property
+    def patience(self) -> Patience:
+        """How long requests may take."""
+        return Patience(self.queue_timeout_s, self.request_timeout_s)

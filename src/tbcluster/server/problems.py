@@ -20,9 +20,13 @@ from tbcluster.errors import (
     ModelLoadingError,
     ModelNotLoadedError,
     NoRoomError,
+    OutOfTimeError,
     QueueFullError,
+    QueueTimeError,
     RequestError,
+    SlowReaderError,
     StageLostError,
+    StarvedError,
     TbclusterError,
     UnknownModelError,
 )
@@ -53,6 +57,10 @@ _ANSWERS: list[tuple[type[Exception], int, str, str | None]] = [
     # A model that fits nowhere fits no better the next time.
     (DoesNotFitError, 507, "server_error", "does_not_fit"),
     (StageLostError, 503, "server_error", "stage_lost"),
+    (StarvedError, 503, "server_error", "starved"),
+    (QueueTimeError, 503, "server_error", "queue_timeout"),
+    (OutOfTimeError, 504, "server_error", "request_timeout"),
+    (SlowReaderError, 408, "invalid_request_error", "slow_reader"),
     (ClusterClosedError, 503, "server_error", "shutting_down"),
     (TbclusterError, 500, "server_error", None),
 ]
@@ -64,7 +72,11 @@ _ANTHROPIC_TYPES = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
 }
+# OpenAI's and Anthropic's clients send again what ended in 5xx, unless they are told not to: what
+# ran out of time once would do so again.
+_IN_VAIN = {"x-should-retry": "false"}
 
 
 class Dialect(StrEnum):
@@ -120,7 +132,15 @@ def refusal_of(error: TbclusterError) -> Refusal:
             param = getattr(error, "param", None)
             wait_s = RETRY_AFTER_S if status in (429, 503) else None
             message = str(error) if status < 500 else without_paths(str(error))
-            return Refusal(status, message, kind=kind, param=param, code=code, retry_after_s=wait_s)
+            return Refusal(
+                status,
+                message,
+                kind=kind,
+                param=param,
+                code=code,
+                retry_after_s=wait_s,
+                headers=_IN_VAIN if status == 504 else None,
+            )
     raise AssertionError("TbclusterError is in the table")
 
 

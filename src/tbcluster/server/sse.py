@@ -10,6 +10,11 @@ DONE = b"data: [DONE]\n\n"
 _encode = msgspec.json.Encoder().encode
 
 
+def comment(text: str) -> bytes:
+    """One line that clients of server-sent events pass over."""
+    return f": {text}\n\n".encode()
+
+
 def event(body: dict[str, Any], name: str | None = None) -> bytes:
     """One event; dialects that name theirs give `name`."""
     data = b"data: " + _encode(body) + b"\n\n"

@@ -15,6 +15,7 @@ from tbcluster.server.draining import Drain
 from tbcluster.server.metrics import CONTENT_TYPE, Metrics
 from tbcluster.server.problems import without_paths
 
+OK = "ok"
 _NOT_NOW: dict[int | str, dict[str, Any]] = {
     503: {"description": "Requests are not answered now; `status` says why."}
 }
@@ -38,10 +39,13 @@ def make_router(
     def word() -> str:
         if not is_open:
             state = models.status().state
-            return ClusterState.STARTING.value if state is ClusterState.READY else state.value
+            is_up = state in (ClusterState.READY, ClusterState.RECOVERING)
+            return ClusterState.STARTING.value if is_up else state.value
         states = [cluster.status().state for cluster in models.clusters().values()]
         if ClusterState.READY in states or models.rules.loads_on_use:
-            return "ok"
+            return OK
+        if ClusterState.RECOVERING in states:
+            return ClusterState.RECOVERING.value
         none = ModelState.LOADING if models.is_loading else ModelState.UNLOADED
         return next((state.value for state in states), none.value)
 
@@ -52,13 +56,13 @@ def make_router(
         body: dict[str, Any] = {"status": word()}
         if not asks_keys or http.state.caller is not None:
             body |= await run_in_threadpool(health_facts, models)
-        return JSONResponse(body, 200 if body["status"] == "ok" else 503)
+        return JSONResponse(body, _code(body["status"]))
 
     @router.get("/ready", responses=_NOT_NOW)
     async def ready() -> JSONResponse:
         """Whether new requests are answered now."""
         now = "draining" if drain.is_draining else word()
-        return JSONResponse({"status": now}, 200 if now == "ok" else 503)
+        return JSONResponse({"status": now}, _code(now))
 
     @router.get(
         "/metrics",
@@ -90,7 +94,13 @@ def _model_facts(cluster: Cluster) -> dict[str, Any]:
 
 
 def _word(state: ClusterState) -> str:
-    return "ok" if state is ClusterState.READY else state.value
+    return OK if state is ClusterState.READY else state.value
+
+
+def _code(word: str) -> int:
+    """While stages are being replaced nothing is refused: requests wait, and the server is best
+    left alone."""
+    return 200 if word in (OK, ClusterState.RECOVERING.value) else 503
 
 
 def _facts(status: ClusterStatus, cluster: Cluster | None) -> dict[str, Any]:

@@ -24,9 +24,12 @@ from tbcluster.model.speed import (
     clock_of,
     toy_stage,
 )
+from tbcluster.stage.beats import Work
 from tbcluster.stage.cache_store import CacheStore
 from tbcluster.stage.executor import StageExecutor
-from tbcluster.stage.worker import Outbound, follow_parent, meet_parent, read_spec, run_steps
+from tbcluster.stage.orders import Outbound
+from tbcluster.stage.parent import follow_parent, meet_parent, read_spec
+from tbcluster.stage.steps import run_steps
 from tbcluster.transport.channel import Receiver, Sender
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
 from tbcluster.wire.control import Failed, Route
@@ -116,7 +119,7 @@ def _sampled_step_s(model: StageModel, clock: Clock) -> float:
             executor = StageExecutor(model, CacheStore(model.make_cache, None), 0, 2, epoch=0)
             next_stage = NextStage(onward, arriving, back, clock)
             with suppress(_DoneError):
-                run_steps(executor, receiver, Outbound(next_stage, next_stage), 0)
+                run_steps(executor, receiver, Outbound(next_stage, next_stage), 0, Work())
     return next_stage.step_s
 
 

@@ -5,10 +5,12 @@ and finished (its output is waited for), so that the next step can be begun mean
 """
 
 import logging
+import struct
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import blake2b
 from typing import TypeVar
 
 import mlx.core as mx
@@ -38,6 +40,10 @@ logger = logging.getLogger(__name__)
 # As often as mlx-lm: MLX keeps freed buffers, and growing caches leave ever new sizes behind.
 TOKENS_BETWEEN_CLEARS = 2048
 STEPS_BETWEEN_CLEARS = 256
+
+# Of dropped steps; more would only fill the disk.
+MAX_LOGGED_DROPS = 100
+DIGEST_BYTES = 8
 
 ON_LANES = (JoinLane, KeepRows)
 
@@ -79,6 +85,9 @@ class StageExecutor:
     Args:
         epoch: Steps of earlier epochs are dropped. A later one clears all caches and takes over.
         rules: The last stage's logit rules; None on the others.
+
+    Attributes:
+        num_dropped: Steps that were not executed: of past epochs, replayed, or overtaken by others.
     """
 
     def __init__(
@@ -97,6 +106,9 @@ class StageExecutor:
         self._index = index
         self._is_last = index == num_stages - 1
         self._epoch = epoch
+        # Of each visit, since steps arrive there in their order.
+        self._newest_ids: dict[int, int] = {}
+        self.num_dropped = 0
         self._clock = clock
         self._finished_at = clock()
         self._waited_s = 0.0
@@ -112,7 +124,7 @@ class StageExecutor:
         self._waited_s += seconds
 
     def run(self, step: Step) -> Step | Result | None:
-        """Begin, start and finish a step; None for a step of a past epoch."""
+        """Begin, start and finish a step; None for one that is dropped."""
         begun = self.begin(step)
         if begun is None:
             return None
@@ -120,18 +132,14 @@ class StageExecutor:
         return self.finish(begun)
 
     def begin(self, step: Step, *, is_alone: bool = True) -> BegunStep | None:
-        """Apply the step's cache operations and build its graph; None for a past epoch.
+        """Apply the step's cache operations and build its graph; None for a step that is not newer
+        than all before it, which would be executed twice or too late.
 
         Args:
             is_alone: MLX computes nothing now, so it may start with the first layer at once.
         """
-        if step.epoch < self._epoch:
+        if not self._is_next(step):
             return None
-        if step.epoch > self._epoch:
-            self._caches.clear()
-            if self._rules is not None:
-                self._rules.clear()
-            self._epoch = step.epoch
         failure = self._apply_operations(step) if step.visit == 0 else None
         begun = BegunStep(step, None, [], step.error or failure)
         batch = step.micro_batch
@@ -160,16 +168,41 @@ class StageExecutor:
         _advance(begun.rules, sampled)
         error = begun.error
         self._clear_now_and_then(step.micro_batch)
-        timings = (*step.timings, self._timing())
+        timings, digests = (*step.timings, self._timing()), step.digests
+        if step.micro_batch is not None and step.micro_batch.is_examined:
+            digests = (*digests, _digest(boundary, sampled))
         is_over = error or step.micro_batch is None or step.visit == self._num_visits - 1
         if self._is_last and is_over:
-            return Result(step.epoch, step.step_id, sampled, error, timings, vector)
+            return Result(step.epoch, step.step_id, sampled, error, timings, vector, digests)
         visit = step.visit + self._is_last
-        return replace(step, boundary=boundary, error=error, timings=timings, visit=visit)
+        return replace(
+            step, boundary=boundary, error=error, timings=timings, visit=visit, digests=digests
+        )
 
     @property
     def _num_visits(self) -> int:
         return len(self._model.segments)
+
+    def _is_next(self, step: Step) -> bool:
+        """Whether a step is the newest so far; the first of a new epoch clears everything."""
+        if step.epoch > self._epoch:
+            self._caches.clear()
+            if self._rules is not None:
+                self._rules.clear()
+            self._epoch = step.epoch
+            self._newest_ids.clear()
+        is_new = step.step_id > self._newest_ids.get(step.visit, -1)
+        if step.epoch == self._epoch and is_new:
+            # Not of every number that a message may hold.
+            if 0 <= step.visit < self._num_visits:
+                self._newest_ids[step.visit] = step.step_id
+            return True
+        self.num_dropped += 1
+        if step.epoch == self._epoch and self.num_dropped <= MAX_LOGGED_DROPS:
+            logger.warning(
+                "stage %d dropped step %d, which came twice or too late", self._index, step.step_id
+            )
+        return False
 
     def _guarded(self, step: Step, action: Callable[[], T]) -> tuple[T | None, str | None]:
         try:
@@ -261,6 +294,20 @@ def _awaited(output: Output) -> list[mx.array]:
     if isinstance(output, PendingVector):
         return [output.vector]
     return [] if output is None else [output]
+
+
+def _digest(boundary: Boundary | None, sampled: tuple[SampledToken, ...]) -> bytes:
+    """Of every bit that is sent on; of a sampled token the logprobs too, which all of the logits
+    have a part in."""
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    for tensor in boundary.tensors if boundary is not None else ():
+        digest.update(repr(tensor.spec).encode())
+        if tensor.data is not None:
+            digest.update(tensor.data)
+    for token in sampled:
+        known = ((token.token, token.logprob or 0.0), *token.top)
+        digest.update(b"".join(struct.pack("<qd", *pair) for pair in known))
+    return digest.digest()
 
 
 def _start(begun: BegunStep) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from tbcluster.errors import TbclusterError
 from tbcluster.model.device import prepare_device
 from tbcluster.model.reference import reference_continuation
-from tbcluster.stage.worker import follow_parent, meet_parent, read_spec
+from tbcluster.stage.parent import follow_parent, meet_parent, read_spec
 from tbcluster.wire.control import Failed, ReferenceSpec
 
 

@@ -52,13 +52,16 @@ class HeldModel:
         return self.held_bytes == self.listing.total_bytes
 
 
-def open_model_source(name: str, store: Store | None = None, hub: str = "") -> ModelSource:
+def open_model_source(
+    name: str, store: Store | None = None, hub: str = "", *, revision: str = ""
+) -> ModelSource:
     """A folder, or a Hugging Face id: of one that is not whole in the Hugging Face cache config,
     tokenizer and headers are fetched, a few MB at most.
 
     Args:
         store: Where they go; None for this node's own.
         hub: Endpoint; empty for the one of this machine's settings.
+        revision: A commit: if what can be planned with is here, the hub is not asked.
 
     Raises:
         ModelNotFoundError: There is no such folder or repository.
@@ -74,7 +77,9 @@ def open_model_source(name: str, store: Store | None = None, hub: str = "") -> M
         raise ModelNotFoundError(
             f"no folder {name!r}, and it is no Hugging Face id of the form owner/name"
         )
-    return _open_repository(name, store or Store(), Hub(hub))
+    store = store or Store()
+    known = _at(name, revision, store) if revision else None
+    return known or _open_repository(name, store, Hub(hub))
 
 
 def held_models(store: Store) -> list[HeldModel]:
@@ -123,12 +128,23 @@ def _skeleton(listing: Listing, store: Store, hub: Hub) -> ModelSource:
     return _opened(listing, Path(fetch(spec, headers=headers).folder), store)
 
 
-def _kept(name: str, store: Store) -> ModelSource | None:
-    """The newest in the store of which all small files and headers are here: without the hub that
-    is enough to plan with."""
+def _at(name: str, revision: str, store: Store) -> ModelSource | None:
+    """This commit of a model, as far as it is here."""
+    kept = _kept(name, store, revision)
+    if kept is not None:
+        return kept
+    found = _in_cache(name)
+    return found if found is not None and found.listing.revision == revision else None
+
+
+def _kept(name: str, store: Store, only: str | None = None) -> ModelSource | None:
+    """The newest in the store, or this commit, of which all small files and headers are here:
+    without the hub that is enough to plan with."""
     for revision in store.revisions():
         listing = revision.listing()
         if listing is None or listing.source != name:
+            continue
+        if only is not None and listing.revision != only:
             continue
         spec = FetchSpec(listing, (FetchPart(()),), store=str(store.path))
         try:

@@ -15,7 +15,7 @@ from tbcluster.errors import WireError
 from tbcluster.wire.operations import CacheOperation
 from tbcluster.wire.tensors import Buffer, Tensor, TensorSpec, attach_buffers
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 FLOAT_BYTES = 4
 
 
@@ -35,7 +35,8 @@ class Step:
     """One micro-batch on its way.
 
     `visit` counts passes over the stages (looped models make more than one). `error` is set by the
-    first stage that fails: the later ones apply the cache operations and pass it on.
+    first stage that fails: the later ones apply the cache operations and pass it on. `digests` has
+    one entry per visit, like `timings`, where the micro-batch asks for them.
     """
 
     epoch: int
@@ -46,6 +47,7 @@ class Step:
     boundary: Boundary | None = None
     error: str | None = None
     timings: tuple[VisitTiming, ...] = ()
+    digests: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Result:
     error: str | None = None
     timings: tuple[VisitTiming, ...] = ()
     vector: bytes | None = None
+    digests: tuple[bytes, ...] = ()
 
 
 class _StepHeader(msgspec.Struct, tag="step", array_like=True):
@@ -75,6 +78,7 @@ class _StepHeader(msgspec.Struct, tag="step", array_like=True):
     tensors: list[TensorSpec] | None
     error: str | None
     timings: tuple[VisitTiming, ...]
+    digests: tuple[bytes, ...]
 
 
 class _ResultHeader(msgspec.Struct, tag="result", array_like=True):
@@ -85,6 +89,7 @@ class _ResultHeader(msgspec.Struct, tag="result", array_like=True):
     error: str | None
     timings: tuple[VisitTiming, ...]
     vector: bytes | None
+    digests: tuple[bytes, ...]
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -106,6 +111,7 @@ def encode_step(step: Step) -> list[Buffer]:
         tensors=[tensor.spec for tensor in boundary.tensors] if boundary else None,
         error=step.error,
         timings=step.timings,
+        digests=step.digests,
     )
     buffers = [t.data for t in boundary.tensors if t.data is not None] if boundary else []
     return [_encoder.encode(header), *buffers]
@@ -133,6 +139,7 @@ def decode_step(frames: list[Buffer]) -> Step:
         boundary=boundary,
         error=header.error,
         timings=header.timings,
+        digests=header.digests,
     )
 
 
@@ -146,6 +153,7 @@ def encode_result(result: Result) -> list[Buffer]:
         error=result.error,
         timings=result.timings,
         vector=result.vector,
+        digests=result.digests,
     )
     return [_encoder.encode(header)]
 
@@ -168,6 +176,7 @@ def decode_result(frames: list[Buffer]) -> Result:
         error=header.error,
         timings=header.timings,
         vector=header.vector,
+        digests=header.digests,
     )
 
 

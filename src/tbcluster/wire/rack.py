@@ -12,6 +12,7 @@ import msgspec
 from tbcluster.errors import WireError
 from tbcluster.machine import Interface, Machine, PathMeasurement, RackView
 from tbcluster.wire.control import Report, Routes, WorkerSpec
+from tbcluster.wire.messages import PROTOCOL_VERSION
 from tbcluster.wire.tensors import Buffer
 
 # Counts up with every change of these messages; PROTOCOL_VERSION counts the data plane's.
@@ -23,7 +24,7 @@ MAX_MESSAGE_BYTES = 16 << 20
 class Hello(msgspec.Struct, frozen=True, tag="hello"):
     """An agent's first message, and again after each reconnection.
 
-    Its first two fields never change their place, so that any version can read them.
+    `protocol` and `tbcluster_version` never change, so that any version can read them.
 
     Attributes:
         incarnation: Random, new at each start of the agent.
@@ -32,6 +33,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
         user_id: Whose processes its workers are, by number.
         weights_port: Where it lets other nodes copy weights; 0 for nowhere.
         certificate: The one it shows there, and to other nodes, in PEM.
+        data_protocol: Of the messages between its stages.
     """
 
     protocol: int
@@ -43,6 +45,7 @@ class Hello(msgspec.Struct, frozen=True, tag="hello"):
     user_id: int
     weights_port: int = 0
     certificate: str = ""
+    data_protocol: int = PROTOCOL_VERSION
 
 
 class HelloVersions(msgspec.Struct, frozen=True, tag="hello"):
@@ -50,6 +53,8 @@ class HelloVersions(msgspec.Struct, frozen=True, tag="hello"):
 
     protocol: int
     tbcluster_version: str
+    # 0: it says nothing of it.
+    data_protocol: int = 0
 
 
 class AgentBeat(msgspec.Struct, frozen=True, tag="agent-beat"):
@@ -141,7 +146,13 @@ class Refused(msgspec.Struct, frozen=True, tag="refused"):
 
 
 class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):
-    """The coordinator ends. One that is killed says nothing."""
+    """The coordinator ends, and its workers with it. One that is killed says nothing.
+
+    Attributes:
+        keeps_workers: Another coordinator follows at once: workers wait for it.
+    """
+
+    keeps_workers: bool = False
 
 
 class CoordinatorBeat(msgspec.Struct, frozen=True, tag="coordinator-beat"):
@@ -194,7 +205,7 @@ class StopWorker(msgspec.Struct, frozen=True, tag="stop-worker"):
 
 class FreeWorker(msgspec.Struct, frozen=True, tag="free-worker"):
     """Nobody uses a stage worker any more, but another plan may: it keeps its weights for a while.
-    It is not named in beats any more."""
+    To the coordinator it has ended; it is not named in beats any more. An errand is ended."""
 
     worker_id: str
 

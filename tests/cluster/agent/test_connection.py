@@ -10,6 +10,7 @@ from tbcluster.cluster.agent.connection import (
     FIRST_PAUSE_S,
     GREETING_S,
     LONGEST_PAUSE_S,
+    LONGEST_URGENT_PAUSE_S,
     LOST_AFTER_S,
     REFUSED_PAUSE_S,
     Action,
@@ -17,9 +18,11 @@ from tbcluster.cluster.agent.connection import (
     Connect,
     Connection,
     Disconnect,
+    Greet,
     LinkState,
     Note,
     Obey,
+    ReleaseWorkers,
     Resend,
     Search,
     Settle,
@@ -32,6 +35,7 @@ from tbcluster.wire.rack import (
     Inspect,
     Refused,
     Welcome,
+    WhoAreYou,
 )
 
 HERE, THERE = "192.0.2.1:1", "192.0.2.2:1"
@@ -129,7 +133,6 @@ def test_it_beats_as_long_as_the_coordinator_does() -> None:
 def test_what_it_is_told_is_passed_on_only_while_connected() -> None:
     one = connected()
     assert one.heard(1.0, Inspect()) == [Obey(Inspect())]
-    assert one.heard(1.0, WELCOME) == []
     one.passed(1.0 + LOST_AFTER_S)
     assert one.heard(5.0, Inspect()) == []
 
@@ -154,13 +157,66 @@ def test_a_connection_that_takes_nothing_is_a_loss() -> None:
 
 def test_a_goodbye_is_a_loss_without_a_wait() -> None:
     one = connected()
-    ended = Note(f"the coordinator at {HERE} ended")
-    assert one.heard(1.0, Goodbye()) == [Disconnect(), ended]
+    ended = f"the coordinator at {HERE} ended"
+    assert one.heard(1.0, Goodbye()) == [StopWorkers(ended), Disconnect(), Note(ended)]
+    assert not one.is_welcome
     assert one.passed(1.0) == []  # its port may still be open
     assert one.passed(1.0 + FIRST_PAUSE_S) == [Search()]
     one.found(1.5, [])
-    workers_end = one.passed(1.0 + ABSENCE_S)
-    assert any(isinstance(action, StopWorkers) for action in workers_end)
+    # There is nothing left to end.
+    assert one.passed(1.0 + ABSENCE_S) == [Search()]
+
+
+def test_one_that_says_that_another_follows_leaves_its_workers() -> None:
+    one = connected()
+    ended = f"the coordinator at {HERE} ended"
+    release = [ReleaseWorkers(ended), Disconnect(), Note(ended)]
+    assert one.heard(1.0, Goodbye(keeps_workers=True)) == release
+    one.passed(2.0)
+    one.found(2.0, [])
+    assert any(isinstance(action, StopWorkers) for action in one.passed(1.0 + ABSENCE_S))
+
+
+def test_who_asks_for_it_is_greeted_again_once() -> None:
+    one = connected()
+    assert one.heard(2.0, WhoAreYou()) == [Greet()]
+    assert not one.is_welcome
+    assert one.heard(2.0 + BEAT_S / 2, WhoAreYou()) == []
+    assert one.state is LinkState.CONNECTED
+    assert one.passed(2.1) == [Beat()]
+    assert one.heard(2.0 + BEAT_S, WhoAreYou()) == [Greet()]  # the first one was lost
+    assert one.heard(3.0, WELCOME) == [Resend()]
+    assert one.is_welcome
+
+
+def test_another_coordinator_at_the_same_address_finds_the_workers_free() -> None:
+    one = connected()
+    one.heard(1.0, WhoAreYou())
+    release, settle = one.heard(1.1, AGAIN)
+    assert isinstance(release, ReleaseWorkers)
+    assert settle == Settle(HERE, AGAIN)
+    assert one.heard(1.2, AGAIN) == [Resend()]
+
+
+def test_a_hello_that_changed_is_said_to_whoever_listens() -> None:
+    one = connection()
+    assert one.greet_again(0.0) == []
+    one = connected()
+    assert one.greet_again(1.0) == [Greet()]
+    assert not one.is_welcome
+    assert one.heard(1.0, Inspect()) == [Obey(Inspect())]
+    assert one.heard(1.1, WELCOME) == [Resend()]
+
+
+def test_one_that_is_missed_is_looked_for_without_long_pauses() -> None:
+    one = connected()
+    one.passed(LOST_AFTER_S)
+    now = LOST_AFTER_S
+    for _ in range(20):
+        one.passed(now)
+        one.found(now, [])
+        assert one.next_at() - now <= LONGEST_URGENT_PAUSE_S + 1e-6
+        now = one.next_at()
 
 
 def test_whoever_says_goodbye_before_a_welcome_is_left() -> None:
@@ -178,12 +234,11 @@ def test_the_same_coordinator_is_told_what_it_missed() -> None:
     assert reconnect(one, 5.0, WELCOME) == [Settle(HERE, WELCOME), Resend()]
 
 
-def test_workers_of_a_coordinator_that_was_started_again_are_ended_first() -> None:
+def test_workers_of_a_coordinator_that_was_started_again_are_free_first() -> None:
     one = connected()
     one.passed(LOST_AFTER_S)
-    stop, settle = reconnect(one, 5.0, AGAIN)
-    assert isinstance(stop, StopWorkers)
-    assert stop.forgets
+    release, settle = reconnect(one, 5.0, AGAIN)
+    assert isinstance(release, ReleaseWorkers)
     assert settle == Settle(HERE, AGAIN)
 
 
@@ -194,10 +249,10 @@ def test_workers_are_ended_once_when_nobody_comes_back() -> None:
     assert one.next_at() == ABSENCE_S
     (stop,) = one.passed(ABSENCE_S)
     assert isinstance(stop, StopWorkers)
-    assert not stop.forgets
     assert one.passed(2 * ABSENCE_S) == []
-    one.found(40.0, [HERE])
-    assert one.heard(40.0, WELCOME) == [Settle(HERE, WELCOME), Resend()]
+    now = 3 * ABSENCE_S
+    one.found(now, [HERE])
+    assert one.heard(now, WELCOME) == [Settle(HERE, WELCOME), Resend()]
 
 
 def test_absence_counts_from_the_last_word_through_failed_attempts() -> None:
@@ -234,13 +289,24 @@ def test_a_refusal_is_told_once_and_asked_again_slowly() -> None:
 def test_a_node_that_is_revoked_while_connected_ends_its_workers() -> None:
     one = connected()
     one.heard(1.0, BEAT)
-    one.heard(2.0, Refused("revoked"))
+    actions = one.heard(2.0, Refused("revoked"))
     assert one.state is LinkState.REFUSED
-    actions = one.passed(1.0 + ABSENCE_S)
     assert any(isinstance(action, StopWorkers) for action in actions)
+    assert not one.is_welcome
 
 
-MESSAGES = st.sampled_from([WELCOME, AGAIN, BEAT, Goodbye(), Inspect(), Refused("no")])
+MESSAGES = st.sampled_from(
+    [
+        WELCOME,
+        AGAIN,
+        BEAT,
+        Goodbye(),
+        Goodbye(keeps_workers=True),
+        WhoAreYou(),
+        Inspect(),
+        Refused("no"),
+    ]
+)
 EVENTS = st.lists(
     st.tuples(
         st.floats(0, 4),
@@ -279,10 +345,12 @@ class Follower:
                     self.is_open = self.is_settled = False
                 case Settle():
                     assert self.is_open
-                    assert not self.is_settled
                     self.is_settled = True
+                case Greet():
+                    assert self.is_open
                 case Beat() | Resend() | Obey():
                     assert self.is_settled
+        assert self.is_settled or not self.connection.is_welcome
 
     def take(self, now: float, event: FromCoordinator | str | tuple[str, ...]) -> None:
         match event:

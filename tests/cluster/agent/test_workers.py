@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from tbcluster.checkpoint import Listing
 from tbcluster.cluster.agent import workers as workers_module
 from tbcluster.cluster.agent.errands import Errand
+from tbcluster.cluster.agent.free_workers import FREE_S
 from tbcluster.cluster.agent.outbox import OfWorker
 from tbcluster.cluster.agent.workers import MODULES, Workers
 from tbcluster.core import StageRange
@@ -24,18 +25,20 @@ from tbcluster.wire.errands import CalibrateSpec, FetchSpec, SurveySpec
 from tbcluster.wire.rack import WorkerEnded, WorkerSaid, WorkerStarted
 from tests.doubles.processes import is_alive
 from tests.doubles.sites import NODE_KEYS, site_at
-from tests.doubles.waiting import DEADLINE_S
+from tests.doubles.waiting import DEADLINE_S, wait_until
 
 ROUTES = Routes(5, Route("ipc:///next"), Route("ipc:///results"))
 READY = Ready(5, "cpu", "a note")
-# Tells what it was given in the note of its report, then answers each line of routes.
+# Tells what it was given, at first and later, in the note of its report; answers each line of
+# routes.
 CHILD = f"""
 import os, sys
-spec = sys.stdin.buffer.readline()
-note = spec.decode().replace(chr(92), "").replace(chr(34), chr(39)).strip()
-os.write(1, {encode_line(READY)!r}.replace(b"a note", note.encode()))
+def tell(spec):
+    note = spec.decode().replace(chr(92), "").replace(chr(34), chr(39)).strip()
+    os.write(1, {encode_line(READY)!r}.replace(b"a note", note.encode()))
+tell(sys.stdin.buffer.readline())
 while (line := sys.stdin.buffer.readline()) not in (b"", b"stop{chr(92)}n"):
-    os.write(1, {encode_line(Routed(5))!r})
+    tell(line) if b"layers" in line else os.write(1, {encode_line(Routed(5))!r})
 """
 
 
@@ -96,8 +99,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeMac
         one.workers.close()
 
 
-def spec(model: str = "") -> StageSpec:
-    return StageSpec(0, 2, model, StageRange(0, 3), 1, "tcp://[::]:*", "/elsewhere")
+def spec(model: str = "", shard: str = "", index: int = 0) -> StageSpec:
+    return StageSpec(
+        index, 2, model, StageRange(0, 3), 1, "tcp://[::]:*", "/elsewhere", shard=shard
+    )
 
 
 def test_a_worker_gets_this_nodes_keys_and_folders(machine: MakeMachine, tmp_path: Path) -> None:
@@ -182,11 +187,88 @@ def test_one_that_does_not_run_is_not_stopped_or_routed(machine: MakeMachine) ->
     assert one.news == []
 
 
+def test_a_worker_that_is_freed_takes_another_place(machine: MakeMachine) -> None:
+    one = machine()
+    one.workers.start("a", spec(shard="x"))
+    pid, _ = one.hear_started("a")
+    one.workers.free("a", 0.0)
+    assert one.hear() == WorkerEnded("a", "was freed for another plan")
+    assert one.workers.ids == ()
+    one.workers.start("b", spec(shard="x", index=1))
+    assert one.workers.ids == ("b",)
+    again, given = one.hear_started("b")
+    assert again == pid
+    assert NODE_KEYS.public in given
+    assert "'index':1" in given
+    one.workers.route("b", ROUTES)
+    assert one.hear() == WorkerSaid("b", Routed(5))
+    os.kill(pid, signal.SIGKILL)
+    assert one.hear() == WorkerEnded("b", "was killed by signal 9")
+    assert one.workers.ids == ()
+
+
+def test_what_a_free_worker_says_and_how_it_ends_is_told_nobody(machine: MakeMachine) -> None:
+    one = machine()
+    one.workers.start("a", spec(shard="x"))
+    pid, _ = one.hear_started("a")
+    one.workers.route("a", ROUTES)
+    one.workers.free("a", 0.0)
+    assert one.hear() == WorkerEnded("a", "was freed for another plan")
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: one.settle() or len(one.workers._free) == 0, "its end is noted")
+    assert one.news == []
+    one.workers.start("b", spec(shard="x"))
+    assert one.hear_started("b")[0] != pid
+
+
+def test_a_free_worker_makes_room_for_another_part_of_its_model(machine: MakeMachine) -> None:
+    one = machine()
+    pids = {}
+    for name, model in (("a", "m"), ("b", "n")):
+        one.workers.start(name, spec(model, shard=name))
+        pids[name], _ = one.hear_started(name)
+    one.workers.release_all("it ended", 0.0)
+    one.workers.start("c", spec("m", shard="c"))
+    one.hear_started("c")
+    assert not is_alive(pids["a"])
+    assert is_alive(pids["b"])
+
+
+def test_a_free_worker_ends_when_nobody_takes_it(machine: MakeMachine) -> None:
+    one = machine()
+    one.workers.start("a", spec(shard="x"))
+    pid, _ = one.hear_started("a")
+    one.workers.free("a", 100.0)
+    one.hear()
+    assert one.workers.next_at() == 100.0 + FREE_S
+    one.workers.tidy(99.0 + FREE_S)
+    one.settle()
+    assert is_alive(pid)
+    one.workers.tidy(100.0 + FREE_S)
+    one.settle()
+    assert not is_alive(pid)
+    assert one.news == []
+
+
+def test_errands_are_ended_where_stages_would_be_freed(machine: MakeMachine) -> None:
+    one = machine()
+    fetch = FetchSpec(Listing("org/tiny", "abc", "org/tiny", ()), ())
+    for name in ("a", "b"):
+        one.workers.start(name, fetch)
+        one.hear_started(name)
+    one.workers.free("a", 0.0)
+    assert one.hear() == WorkerEnded("a", "was ended: was told to end")
+    one.workers.release_all("another coordinator is here", 0.0)
+    assert one.workers.ids == ()
+    one.settle()
+    assert one.news == []
+
+
 def test_all_are_ended_before_another_is_started(machine: MakeMachine) -> None:
     one = machine()
     one.workers.start("a", spec())
     one.workers.start("b", spec())
-    one.workers.stop_all("there is another coordinator", forgets=True)
+    one.workers.release_all("there is another coordinator", 0.0)
     one.workers.start("a", spec())
     pid, _ = one.hear_started("a")
     assert is_alive(pid)
@@ -195,14 +277,21 @@ def test_all_are_ended_before_another_is_started(machine: MakeMachine) -> None:
     assert one.workers.ids == ("a",)
 
 
-def test_the_ends_of_those_that_are_not_forgotten_are_told(machine: MakeMachine) -> None:
+def test_the_ends_of_all_are_told_but_of_free_ones(machine: MakeMachine) -> None:
     one = machine()
     for worker_id in ("a", "b"):
         one.workers.start(worker_id, spec())
         one.hear_started(worker_id)
-    one.workers.stop_all("nobody asks for it", forgets=False)
+    one.workers.start("c", spec(shard="x"))
+    pid, _ = one.hear_started("c")
+    one.workers.free("c", 0.0)
+    one.hear()
+    one.workers.stop_all("nobody asks for it")
     ends = {one.hear(), one.hear()}
     assert ends == {WorkerEnded(name, "was ended: nobody asks for it") for name in ("a", "b")}
+    one.settle()
+    assert not is_alive(pid)
+    assert one.news == []
 
 
 def test_the_folder_of_sockets_is_made_again(machine: MakeMachine, tmp_path: Path) -> None:
@@ -240,9 +329,10 @@ def test_the_machine_is_kept_awake_while_there_are_workers(
     assert awake == ["awake", "asleep"]
 
 
+REUSABLE = "a"
 COMMANDS = st.lists(
     st.tuples(
-        st.sampled_from(["start", "stop", "route", "stop all", "forget all"]),
+        st.sampled_from(["start", "stop", "free", "route", "stop all", "release all"]),
         st.sampled_from(["a", "b"]),
     ),
     max_size=6,
@@ -259,24 +349,42 @@ def test_there_are_never_two_of_one_id(
     one = machine()
     expected: set[str] = set()
     running: dict[str, int] = {}
+    kept: set[int] = set()
+
+    def let_go(worker_id: str) -> None:
+        if worker_id in expected and worker_id == REUSABLE:
+            kept.add(running.pop(worker_id))
+        expected.discard(worker_id)
+
     for command, worker_id in commands:
         match command:
             case "start":
-                one.workers.start(worker_id, spec())
+                one.workers.start(worker_id, spec(shard="x" if worker_id == REUSABLE else ""))
                 expected.add(worker_id)
             case "stop":
                 one.workers.stop(worker_id)
                 expected.discard(worker_id)
             case "route":
                 one.workers.route(worker_id, ROUTES)
-            case "stop all" | "forget all":
-                one.workers.stop_all("now", forgets=command == "forget all")
+            case "free":
+                one.workers.free(worker_id, 0.0)
+                let_go(worker_id)
+            case "stop all":
+                one.workers.stop_all("now")
                 expected.clear()
+                kept.clear()
+            case "release all":
+                one.workers.release_all("now", 0.0)
+                for name in list(expected):
+                    let_go(name)
         one.settle()
         for news in one.news:
             if isinstance(news, WorkerStarted):
                 assert news.worker_id not in running or not is_alive(running[news.worker_id])
                 running[news.worker_id] = news.pid
+                if news.worker_id == REUSABLE and kept:
+                    assert news.pid in kept
+                    kept.remove(news.pid)
         one.news.clear()
         assert set(one.workers.ids) == expected
         assert {name for name, pid in running.items() if is_alive(pid)} == expected

@@ -11,6 +11,7 @@ from tbcluster.cluster.rack.actions import (
     Asked,
     LinkNews,
     Looked,
+    NodeChanged,
     NodeDown,
     NodeReconnected,
     NodeUp,
@@ -18,15 +19,18 @@ from tbcluster.cluster.rack.actions import (
     Told,
     WorkerNews,
 )
-from tbcluster.cluster.rack.attendance import LEASE_S, START_GRACE_S, Attendance, Coordinator
+from tbcluster.cluster.rack.attendance import LEASE_S, Attendance, Coordinator
+from tbcluster.cluster.rack.node_workers import START_GRACE_S
 from tbcluster.cluster.trust import Member
 from tbcluster.machine import NodeState, NodeView
 from tbcluster.wire.control import Bound, Ready, Routed, Routes, StageSpec
+from tbcluster.wire.messages import PROTOCOL_VERSION
 from tbcluster.wire.rack import (
     RACK_PROTOCOL,
     AgentBeat,
     AskRack,
     CoordinatorBeat,
+    FreeWorker,
     FromAgent,
     FromCoordinator,
     Hello,
@@ -42,6 +46,7 @@ from tbcluster.wire.rack import (
     StartWorker,
     StopWorker,
     Welcome,
+    WhoAreYou,
     WorkerEnded,
     WorkerSaid,
     WorkerStarted,
@@ -168,13 +173,45 @@ def test_the_lease_runs_out_only_in_silence(bench: Bench) -> None:
     assert bench.pass_time(LEASE_S) == []
 
 
-def test_a_node_that_was_given_up_is_not_heard_before_it_greets_anew(bench: Bench) -> None:
+def test_a_node_that_was_given_up_is_asked_to_greet_anew(bench: Bench) -> None:
     bench.greet()
     bench.pass_time(LEASE_S + 1)
-    assert bench.beat() == []
-    assert bench.say(WorkerEnded(WORKER, "is gone", 1)) == []
+    assert bench.beat() == [Send(b"one", WhoAreYou())]
+    assert bench.say(WorkerEnded(WORKER, "is gone", 1)) == [Send(b"one", WhoAreYou())]
     assert bench.state("one") is NodeState.OFFLINE
     assert NodeUp(ONE.node_id) in bench.greet()
+
+
+def test_an_agent_that_met_another_coordinator_here_is_asked_to_greet(bench: Bench) -> None:
+    assert bench.beat("w of before") == [Send(b"one", WhoAreYou())]
+    assert bench.state("one") is NodeState.OFFLINE
+
+
+def test_a_node_that_comes_back_after_its_lease_has_its_workers_free(bench: Bench) -> None:
+    bench.greet()
+    bench.start()
+    bench.beat(WORKER)
+    bench.pass_time(LEASE_S + 1)
+    bench.start(worker="w2")
+    actions = bench.greet()
+    kinds = [type(a.message) for a in actions if isinstance(a, Send)]
+    # What is to be started may take it over.
+    assert kinds == [Welcome, Peers, FreeWorker, StartWorker]
+    assert told(actions, FreeWorker) == [FreeWorker(WORKER)]
+    assert told(bench.greet(), FreeWorker) == []
+    assert told(bench.beat("w2"), FreeWorker) == []
+
+
+def test_a_node_that_is_drained_is_there_and_not_usable(bench: Bench) -> None:
+    bench.greet("one", "two")
+    drained = replace(ONE, is_drained=True)
+    assert bench.attendance.follow([HEAD, drained, TWO]) == [NodeChanged(ONE.node_id)]
+    assert bench.attendance.usable() == [TWO.node_id]
+    assert bench.attendance.online() == [ONE.node_id, TWO.node_id]
+    assert (bench.state("one"), bench.view("one").is_drained) == (NodeState.ONLINE, True)
+    assert bench.attendance.follow([HEAD, drained, TWO]) == []
+    assert bench.attendance.follow([HEAD, ONE, TWO]) == [NodeChanged(ONE.node_id)]
+    assert bench.attendance.usable() == [ONE.node_id, TWO.node_id]
 
 
 def test_the_nodes_are_told_of_one_another_at_each_change(bench: Bench) -> None:
@@ -220,8 +257,9 @@ def test_the_same_agent_over_a_new_connection_keeps_its_workers(bench: Bench) ->
     assert not {NodeDown(ONE.node_id), NodeUp(ONE.node_id)} & set(actions)
     assert told(actions, Welcome, "new")
     assert told(actions, StartWorker, "new") == []
-    assert bench.say(AgentBeat(WALL, (WORKER,)), peer="one") == []
-    assert bench.say(WorkerSaid(WORKER, READY, 1), peer="one") == []
+    who = [Send(b"one", WhoAreYou())]
+    assert bench.say(AgentBeat(WALL, (WORKER,)), peer="one") == who
+    assert bench.say(WorkerSaid(WORKER, READY, 1), peer="one") == who
     assert news(bench.say(WorkerSaid(WORKER, READY, 1), peer="new")) == [READY]
     (routed,) = bench.attendance.route_worker(ONE.node_id, WORKER, Routes(1))
     assert routed == Send(b"new", RouteWorker(WORKER, Routes(1)))
@@ -253,7 +291,8 @@ def test_another_incarnation_after_the_lease_ends_nothing_twice(bench: Bench) ->
     actions = bench.greet(hello=hello("second"))
     assert news(actions) == []
     assert told(actions, StartWorker) == []
-    assert told(bench.beat(WORKER), StopWorker) == [StopWorker(WORKER)]
+    assert told(actions, FreeWorker) == []  # the new agent cannot have it
+    assert told(bench.beat(WORKER), FreeWorker) == [FreeWorker(WORKER)]
 
 
 # Workers
@@ -360,11 +399,11 @@ def test_a_worker_that_its_agent_never_names_is_lost_after_a_while(bench: Bench)
     assert news(bench.beat()) == ["was lost on one"]
 
 
-def test_workers_that_nobody_wants_are_ended(bench: Bench) -> None:
+def test_workers_that_nobody_wants_are_free(bench: Bench) -> None:
     bench.greet()
     bench.start()
     actions = bench.beat("of another time", WORKER)
-    assert told(actions, StopWorker) == [StopWorker("of another time")]
+    assert told(actions, FreeWorker) == [FreeWorker("of another time")]
 
 
 def test_a_node_does_not_speak_for_another_ones_workers(bench: Bench) -> None:
@@ -372,7 +411,7 @@ def test_a_node_does_not_speak_for_another_ones_workers(bench: Bench) -> None:
     bench.start()
     assert bench.say(WorkerEnded(WORKER, "is gone", 1), "two") == []
     assert bench.say(WorkerSaid(WORKER, READY, 2), "two") == []
-    assert told(bench.beat(WORKER, name="two"), StopWorker, "two") == [StopWorker(WORKER)]
+    assert told(bench.beat(WORKER, name="two"), FreeWorker, "two") == [FreeWorker(WORKER)]
     assert news(bench.say(WorkerSaid(WORKER, READY, 1), "one")) == [READY]
 
 
@@ -413,6 +452,23 @@ def test_a_worker_that_runs_is_told_to_end_and_ends_when_it_has(bench: Bench) ->
     assert news(bench.say(WorkerEnded(WORKER, "was told to end", 1))) == ["was told to end"]
     assert bench.attendance.stop_worker(ONE.node_id, WORKER) == []
     assert bench.attendance.route_worker(ONE.node_id, WORKER, Routes(1)) == []
+
+
+def test_a_worker_that_is_freed_has_ended_for_this_plan(bench: Bench) -> None:
+    free = lambda worker: bench.attendance.free_worker(ONE.node_id, worker)  # noqa: E731
+    bench.start(worker="waits")
+    assert free("waits") == [WorkerNews("waits", "was not needed any more")]
+    bench.greet()
+    bench.start()
+    assert free(WORKER) == [Send(b"one", FreeWorker(WORKER))]
+    assert free(WORKER) == []
+    assert bench.attendance.stop_worker(ONE.node_id, WORKER) == []
+    # It may have been lost with the connection.
+    bench.say(hello(), peer="new")
+    again = bench.say(AgentBeat(WALL, (WORKER,)), peer="new")
+    assert told(again, FreeWorker, "new") == [FreeWorker(WORKER)]
+    assert news(bench.say(WorkerEnded(WORKER, "was freed", 1), peer="new")) == ["was freed"]
+    assert news(bench.say(AgentBeat(WALL), peer="new")) == []
 
 
 def test_what_a_worker_was_told_is_said_again_over_a_new_connection(bench: Bench) -> None:
@@ -464,7 +520,8 @@ def test_a_worker_that_is_to_end_is_told_nothing_else(bench: Bench) -> None:
 def test_another_version_is_refused_and_told_both(bench: Bench) -> None:
     actions = bench.greet(hello=hello(tbcluster_version="9.9", protocol=7))
     (refused,) = told(actions, Refused)
-    for part in ("one", "9.9", "protocol 7", VERSION, f"protocol {RACK_PROTOCOL}"):
+    mine = f"protocol {RACK_PROTOCOL}.{PROTOCOL_VERSION}"
+    for part in ("one", "9.9", f"protocol 7.{PROTOCOL_VERSION}", VERSION, mine):
         assert part in refused.reason
     assert "install the same version" in refused.reason
     assert Told(refused.reason) in actions
@@ -474,6 +531,15 @@ def test_another_version_is_refused_and_told_both(bench: Bench) -> None:
     assert bench.beat() == []
     again = bench.greet(hello=hello(tbcluster_version="9.9", protocol=7))
     assert again == [Send(b"one", refused)]  # the log has it
+
+
+@pytest.mark.parametrize("facts", [{"protocol": 7}, {"data_protocol": PROTOCOL_VERSION + 1}])
+def test_another_protocol_is_refused_and_another_version_is_not(
+    bench: Bench, facts: dict[str, int]
+) -> None:
+    assert told(bench.greet(hello=hello(**facts)), Refused)
+    assert told(bench.greet(hello=hello(tbcluster_version="9.9")), Welcome)
+    assert bench.state("one") is NodeState.ONLINE
 
 
 @pytest.mark.parametrize("theirs", [HelloVersions(RACK_PROTOCOL + 1, VERSION)])
@@ -489,7 +555,7 @@ def test_a_greeting_that_is_not_understood_is_refused_alike(
 def test_a_node_that_comes_back_with_another_version_has_lost_its_workers(bench: Bench) -> None:
     bench.greet("two", "one")
     bench.start()
-    actions = bench.greet("one", hello=hello("second", tbcluster_version="9.9"))
+    actions = bench.greet("one", hello=hello("second", protocol=7))
     assert news(actions) == ["is on one, which came back with another version"]
     assert NodeDown(ONE.node_id) in actions
     assert peer_names(actions, "two") == []
@@ -499,7 +565,7 @@ def test_a_node_that_comes_back_with_another_version_has_lost_its_workers(bench:
 
 
 def test_a_worker_waits_for_a_node_that_is_refused(bench: Bench) -> None:
-    bench.greet(hello=hello(tbcluster_version="9.9"))
+    bench.greet(hello=hello(protocol=7))
     assert bench.start() == []
     assert len(told(bench.greet(), StartWorker)) == 1
 
@@ -546,7 +612,7 @@ def test_a_worker_does_not_wait_for_a_node_that_is_revoked(bench: Bench) -> None
     bench.start()
     actions = bench.attendance.follow([HEAD, replace(ONE, is_revoked=True), TWO])
     ended = WorkerNews(WORKER, "is on one, which was revoked")
-    assert actions == [ended]
+    assert actions == [ended, NodeChanged(ONE.node_id)]
     assert bench.start() == [ended]
     assert bench.attendance.stop_worker(ONE.node_id, WORKER) == []
 

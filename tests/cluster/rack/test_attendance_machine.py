@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
-from tbcluster.cluster.rack.actions import Action, LinkNews, NodeDown, NodeUp, Send, WorkerNews
+from tbcluster.cluster.rack.actions import (
+    Action,
+    LinkNews,
+    NodeChanged,
+    NodeDown,
+    NodeUp,
+    Send,
+    WorkerNews,
+)
 from tbcluster.cluster.rack.attendance import LEASE_S, Attendance, Coordinator
 from tbcluster.cluster.trust import Member
 from tbcluster.machine import NodeState
@@ -20,6 +28,7 @@ from tbcluster.wire.control import Ready, Routed, Routes
 from tbcluster.wire.rack import (
     AgentBeat,
     CoordinatorBeat,
+    FreeWorker,
     FromAgent,
     HelloVersions,
     Inspected,
@@ -29,6 +38,7 @@ from tbcluster.wire.rack import (
     StartWorker,
     StopWorker,
     Welcome,
+    WhoAreYou,
     WorkerEnded,
     WorkerSaid,
     WorkerStarted,
@@ -109,7 +119,7 @@ class AttendanceMachine(RuleBasedStateMachine):
         agent = self.agents[name]
         agent.connection += 1
         if is_readable:
-            self.hear(name, hello("other", tbcluster_version="9.9"))
+            self.hear(name, hello("other", protocol=7))
         else:
             versions = HelloVersions(7, "9.9")
             refused = self.attendance.refuse(agent.member.public_key, agent.peer, versions)
@@ -172,9 +182,8 @@ class AttendanceMachine(RuleBasedStateMachine):
     def measure(self, name: str, other: str) -> None:
         message = Measured(self.agents[other].member.node_id, ())
         actions = self.hear(name, message)
-        assert actions in ([], [LinkNews(self.agents[name].member.node_id, message)]) or (
-            name not in self.usable()
-        )
+        if name in self.usable():
+            assert actions == [LinkNews(self.agents[name].member.node_id, message)]
 
     @rule(seconds=st.sampled_from([0.1, 0.1, 0.5, 0.5, 1.0, 6.0]))
     def pass_time(self, seconds: float) -> None:
@@ -191,15 +200,17 @@ class AttendanceMachine(RuleBasedStateMachine):
         self.follow(actions, worker_id)
 
     @precondition(lambda self: self.workers)
-    @rule(data=st.data(), is_routed=st.booleans())
-    def order(self, data: st.DataObject, is_routed: bool) -> None:
+    @rule(data=st.data(), kind=st.sampled_from(["route", "stop", "free"]))
+    def order(self, data: st.DataObject, kind: str) -> None:
         worker_id = data.draw(st.sampled_from(sorted(self.workers)))
         worker = self.workers[worker_id]
         node_id = worker.node_id
-        if is_routed:
+        if kind == "route":
             self.follow(self.attendance.route_worker(node_id, worker_id, Routes(1)), worker_id)
         else:
-            self.follow(self.attendance.stop_worker(node_id, worker_id), worker_id)
+            is_free = kind == "free"
+            let_go = self.attendance.free_worker if is_free else self.attendance.stop_worker
+            self.follow(let_go(node_id, worker_id), worker_id)
             # One that was not started yet is over at once.
             assert worker.num_starts or worker.ends
 
@@ -213,6 +224,14 @@ class AttendanceMachine(RuleBasedStateMachine):
             if worker.node_id == agent.member.node_id:
                 assert len(worker.ends) == 1
 
+    @rule(name=st.sampled_from(NAMES), is_drained=st.booleans())
+    def drain(self, name: str, is_drained: bool) -> None:
+        agent = self.agents[name]
+        is_change = agent.member.is_drained != is_drained
+        agent.member = replace(agent.member, is_drained=is_drained)
+        actions = self.attendance.follow(self.members())
+        assert actions == ([NodeChanged(agent.member.node_id)] if is_change else [])
+
     @rule()
     def join(self) -> None:
         self.agents[LATE].is_member = True
@@ -225,6 +244,8 @@ class AttendanceMachine(RuleBasedStateMachine):
         assert self.up == set(self.attendance.online())
         views = self.attendance.views(self.now)
         assert {v.node_id for v in views if v.state is NodeState.ONLINE} == self.up
+        drained = {key for key, agent in self.by_id.items() if agent.member.is_drained}
+        assert set(self.attendance.usable()) == self.up - drained
         for view in views:
             is_revoked = self.by_id[view.node_id].member.is_revoked
             assert (view.state is NodeState.REVOKED) == is_revoked
@@ -292,8 +313,10 @@ class AttendanceMachine(RuleBasedStateMachine):
             case RouteWorker(worker_id=worker_id):
                 assert is_to(self.workers[worker_id].node_id)
                 assert not self.workers[worker_id].ends
-            case StopWorker():
+            case StopWorker() | FreeWorker():
                 assert any(map(is_to, online))
+            case WhoAreYou():
+                assert not any(map(is_to, online))
             case Peers(peers=peers):
                 self.introduced[peer] = sorted(known.node_id for known in peers)
 

@@ -22,6 +22,7 @@ from tbcluster.wire.rack import (
     RACK_PROTOCOL,
     AskRack,
     CoordinatorBeat,
+    FreeWorker,
     FromAgent,
     FromCoordinator,
     Goodbye,
@@ -38,6 +39,7 @@ from tbcluster.wire.rack import (
     StartWorker,
     StopWorker,
     Welcome,
+    WhoAreYou,
     WorkerEnded,
     WorkerSaid,
     WorkerStarted,
@@ -148,7 +150,7 @@ def test_a_node_that_is_revoked_is_told_and_its_workers_are_over(rack: RackOfScr
 def test_another_version_is_refused(rack: RackOfScripts) -> None:
     rack.admit("one")
     agent = rack.connect("one")
-    agent.say(hello(tbcluster_version="9.9"))
+    agent.say(hello(tbcluster_version="9.9", protocol=7))
     assert "9.9" in agent.hear(Refused).reason
     assert rack.states()["one"] == "refused"
 
@@ -244,7 +246,7 @@ def test_workers_outlive_a_connection_and_end_with_their_agent(rack: RackOfScrip
     agent.say(hello("one's second"))
     wait_until(lambda: len(news) > 2, "its end is known")
     assert news[2:] == ["is on one, which was started again"]
-    agent.hear(StopWorker)  # it names it, though it cannot know it
+    agent.hear(FreeWorker)  # it names it, though it cannot know it
 
 
 @pytest.mark.usefixtures("short_lease")
@@ -263,7 +265,71 @@ def test_a_node_that_falls_silent_has_lost_its_workers(rack: RackOfScripts) -> N
     agent.runs = ("w1",)
     agent.say(hello("one's first"))
     agent.hear(Welcome, 2)
-    agent.hear(StopWorker)
+    assert agent.hear(FreeWorker) == FreeWorker("w1")
+
+
+def test_a_worker_is_freed(rack: RackOfScripts) -> None:
+    agent, news = rack.bring_up("one"), list[object]()
+    rack.plane.start_worker(rack.id("one"), "w1", lambda _: SPEC, news.append)
+    agent.hear(StartWorker)
+    rack.plane.free_worker(rack.id("one"), "w1")
+    assert agent.hear(FreeWorker) == FreeWorker("w1")
+    agent.say(WorkerEnded("w1", "was freed", 1))
+    wait_until(lambda: bool(news), "it has ended for this plan")
+
+
+def test_an_agent_that_did_not_greet_is_asked_to(rack: RackOfScripts) -> None:
+    """As one that a coordinator left which was killed."""
+    rack.admit("one")
+    agent = rack.connect("one")
+    agent.hear(WhoAreYou)
+    agent.say(hello())
+    agent.hear(Welcome)
+    assert rack.states()["one"] == "online"
+
+
+# Who can be given stages
+
+
+@pytest.mark.usefixtures("short_lease")
+def test_whoever_follows_the_nodes_is_told_of_each_change(rack: RackOfScripts) -> None:
+    seen: list[set[str]] = []
+    names = {rack.admit(name).node_id: name for name in ("one", "two")}
+    note = lambda: seen.append({names[one] for one in rack.plane.usable()})  # noqa: E731
+    rack.plane.follow_nodes(note)
+    members = rack.trusted.members
+    one = rack.bring_up("one")
+    wait_until(lambda: seen == [{"one"}], "one came")
+    rack.bring_up("two")
+    members.drain("two")
+    wait_until(lambda: seen[1:] == [{"one", "two"}, {"one"}], "two came and was drained")
+    members.undrain("two")
+    one.is_silent = True
+    wait_until(lambda: seen[3:] == [{"one", "two"}, {"two"}], "one fell silent")
+    members.revoke("one")
+    wait_until(lambda: seen[5:] == [{"two"}], "one was revoked")
+    rack.plane.unfollow_nodes(note)
+    members.drain("two")
+    wait_until(lambda: rack.plane.usable() == [], "two is drained")
+    assert len(seen) == 6
+
+
+def test_a_command_hears_why_a_node_cannot_be_drained(rack: RackOfScripts) -> None:
+    rack.plane.may_drain = lambda name: f"{name} is needed" if name == "one" else None
+    client = rack.connect("cluster")
+    client.say(AskRack(may_drain="one"))
+    assert client.hear(Refused) == Refused("one is needed")
+    client.say(AskRack(may_drain="two"))
+    client.hear(RackAnswer)
+    with pytest.raises(RackError, match="one is needed"):
+        rack.plane.ask(AskRack(may_drain="one"))
+
+    def fails(name: str) -> str | None:
+        raise NoPathError("no plan without it")
+
+    rack.plane.may_drain = fails
+    client.say(AskRack(may_drain="two"))
+    assert client.hear(Refused, 2) == Refused("no plan without it")
 
 
 # Links
@@ -455,7 +521,13 @@ def test_whoever_is_there_is_told_goodbye(rack: RackOfScripts) -> None:
     agents = [rack.bring_up("one"), rack.bring_up("two")]
     rack.plane.close()
     for agent in agents:
-        agent.hear(Goodbye)
+        assert agent.hear(Goodbye) == Goodbye()
+
+
+def test_agents_are_told_that_another_coordinator_follows(rack: RackOfScripts) -> None:
+    agent = rack.bring_up("one")
+    rack.plane.close(keeps_workers=True)
+    assert agent.hear(Goodbye) == Goodbye(keeps_workers=True)
 
 
 def test_whoever_waits_learns_that_it_was_closed(tmp_path: Path) -> None:

@@ -20,9 +20,10 @@ from tbcluster.cluster.agent.connection import (
     Connect,
     Connection,
     Disconnect,
-    LinkState,
+    Greet,
     Note,
     Obey,
+    ReleaseWorkers,
     Resend,
     Search,
     Settle,
@@ -177,9 +178,10 @@ class Agent:
         # A Hello says what the machine is.
         if self._machine is not None:
             self._perform(self._connection.passed(now))
+        self._workers.tidy(now)
 
     def _next_at(self) -> float:
-        own = min(self._inspect_at, self._glance_at)
+        own = min(self._inspect_at, self._glance_at, self._workers.next_at())
         return own if self._machine is None else min(own, self._connection.next_at())
 
     def _close(self) -> None:
@@ -206,14 +208,12 @@ class Agent:
 
     def _shares_at(self, port: int) -> None:
         self._weights_port = port
-        # Said before, it was another port's; in any other state it is about to be said.
-        if self._connection.state in (LinkState.GREETING, LinkState.CONNECTED):
-            self._greet()
+        self._perform(self._connection.greet_again(time.monotonic()))
 
     def _say_of_worker(self, news: OfWorker) -> None:
         message = self._outbox.add(news)
         # Who has not welcomed this agent yet may be another coordinator, which counts from 1.
-        if self._connection.state is LinkState.CONNECTED:
+        if self._connection.is_welcome:
             self._say(message)
 
     # What the state machine asks for
@@ -225,6 +225,8 @@ class Agent:
                     self._searcher.search()
                 case Connect(address=address):
                     self._connect(address)
+                case Greet():
+                    self._greet()
                 case Disconnect():
                     self._disconnect()
                 case Beat():
@@ -234,10 +236,11 @@ class Agent:
                 case Resend():
                     for message in (*self._outbox.unheard(), *self._neighbours.seen()):
                         self._say(message)
-                case StopWorkers(why=why, forgets=forgets):
-                    self._workers.stop_all(why, forgets=forgets)
-                    if forgets:
-                        self._outbox.begin()
+                case StopWorkers(why=why):
+                    self._workers.stop_all(why)
+                case ReleaseWorkers(why=why):
+                    self._workers.release_all(why, time.monotonic())
+                    self._outbox.begin()
                 case Obey(message=message):
                     self._obey(message)
                 case Note(text=text, is_error=is_error):
@@ -274,6 +277,7 @@ class Agent:
         )
 
     def _disconnect(self) -> None:
+        self._workers.hold()
         client, self._client = self._client, None
         self._mailbox.listen_to(None)
         if client is not None:
@@ -283,6 +287,7 @@ class Agent:
         logger.info(
             "connected to %s at %s, as %s", welcome.cluster_name, address, welcome.node_name
         )
+        self._workers.resume(time.monotonic())
         self._searcher.rest((address, *welcome.addresses), welcome.node_name)
 
     # What the coordinator says
@@ -308,6 +313,8 @@ class Agent:
                 self._workers.route(worker_id, routes)
             case StopWorker(worker_id=worker_id):
                 self._workers.stop(worker_id)
+            case FreeWorker(worker_id=worker_id):
+                self._workers.free(worker_id, time.monotonic())
             case Inspect():
                 self._inspector.look()
             case Measure(peer_id=peer_id):
@@ -315,7 +322,7 @@ class Agent:
                 self._neighbours.measure(peer_id, local)
             case Watch(peer_id=peer_id, paths=paths):
                 self._neighbours.watch(peer_id, paths)
-            case Welcome() | Refused() | Goodbye() | RackAnswer() | WhoAreYou() | FreeWorker():
+            case Welcome() | Refused() | Goodbye() | RackAnswer() | WhoAreYou():
                 pass  # said to others, or before
 
     # How

@@ -5,8 +5,11 @@
         │  └──no answer─────┘ └──Refused──▶ REFUSED│
         └─────nothing heard for 3 s, or Goodbye────┘   (and from REFUSED, after a while)
 
-Each connection begins with a Hello, and each wait has an end: whatever happens, the agent comes
-back to searching.
+Each connection begins with a Hello, which is said again to whoever asks for it: another
+coordinator may have come to the same address. Each wait has an end: whatever happens, the agent
+comes back to searching.
+
+Workers outlive a coordinator that is gone without a word. The next one finds them free.
 """
 
 from collections import deque
@@ -14,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from tbcluster.wire.rack import FromCoordinator, Goodbye, Refused, Welcome
+from tbcluster.wire.rack import FromCoordinator, Goodbye, Refused, Welcome, WhoAreYou
 
 BEAT_S = 0.5
 LOST_AFTER_S = 3.0
@@ -22,8 +25,10 @@ GREETING_S = 3.0
 REFUSED_PAUSE_S = 10.0
 # Between two searches that found nobody; each is a random share of the longest one's time.
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 2.0
+# The same as long as workers wait for a coordinator, whose clients wait for it, too.
+LONGEST_URGENT_PAUSE_S = 0.4
 # For how long workers wait for a coordinator that is away, before their memory is given back.
-ABSENCE_S = 15.0
+ABSENCE_S = 120.0
 
 
 class LinkState(StrEnum):
@@ -45,6 +50,11 @@ class Connect:
     """Open a connection to this address and say Hello."""
 
     address: str
+
+
+@dataclass(frozen=True, slots=True)
+class Greet:
+    """Say Hello again, over the connection that there is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +82,17 @@ class Resend:
 
 @dataclass(frozen=True, slots=True)
 class StopWorkers:
-    """End all workers; their ends are told to the coordinator that started them, to no other."""
+    """End all workers, free ones too; their ends are told to the coordinator that started them."""
 
     why: str
-    forgets: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseWorkers:
+    """The workers belong to a coordinator that is gone: errands end, stage workers are free for
+    another one, which is told nothing of all this."""
+
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +110,19 @@ class Note:
     is_error: bool = False
 
 
-Action = Search | Connect | Disconnect | Beat | Settle | Resend | StopWorkers | Obey | Note
+Action = (
+    Search
+    | Connect
+    | Greet
+    | Disconnect
+    | Beat
+    | Settle
+    | Resend
+    | StopWorkers
+    | ReleaseWorkers
+    | Obey
+    | Note
+)
 
 
 class Connection:
@@ -106,6 +135,8 @@ class Connection:
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
         self.state = LinkState.SEARCHING
+        # Whether it is known who is listening; workers are spoken of to nobody else.
+        self.is_welcome = False
         self._is_searching = False
         self._num_searches = 0  # in vain, since the last connection
         self._search_at = float("-inf")
@@ -144,6 +175,14 @@ class Connection:
             return []
         return self._lose(now, "it takes no more messages")
 
+    def greet_again(self, now: float) -> list[Action]:
+        """What the last Hello said has changed."""
+        if self.state not in (LinkState.GREETING, LinkState.CONNECTED):
+            return []
+        self._greeted_at = now
+        self.is_welcome = False
+        return [Greet()]
+
     def heard(self, now: float, message: FromCoordinator) -> list[Action]:
         """A message came over the connection."""
         if self.state not in (LinkState.GREETING, LinkState.CONNECTED):
@@ -151,11 +190,17 @@ class Connection:
         if isinstance(message, Refused):
             return self._refuse(now, message.reason)
         self._heard_at = now
-        if isinstance(message, Goodbye):
-            return self._part(now)
-        if self.state is LinkState.CONNECTED:
-            return [] if isinstance(message, Welcome) else [Obey(message)]
-        return self._settle(now, message) if isinstance(message, Welcome) else []
+        match message:
+            case Goodbye(keeps_workers=keeps_workers):
+                return self._part(now, keeps_workers=keeps_workers)
+            case WhoAreYou():
+                # It asks at each message that waited for it; one answer is enough.
+                is_answered = now < self._greeted_at + BEAT_S
+                return [] if is_answered else self.greet_again(now)
+            case Welcome():
+                return self._settle(now, message)
+            case _:
+                return [Obey(message)] if self.state is LinkState.CONNECTED else []
 
     def _next_step_at(self) -> float:
         match self.state:
@@ -196,27 +241,30 @@ class Connection:
 
     def _search(self, at: float) -> list[Action]:
         self.state = LinkState.SEARCHING
+        self.is_welcome = False
         self._search_at = at
         return []
 
     def _pause_s(self) -> float:
         # Doubled no more often than it takes to reach the longest.
-        longest = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * (1 << min(self._num_searches, 10)))
+        bound = LONGEST_PAUSE_S if self._absent_since is None else LONGEST_URGENT_PAUSE_S
+        longest = min(bound, FIRST_PAUSE_S * (1 << min(self._num_searches, 10)))
         return FIRST_PAUSE_S + (longest - FIRST_PAUSE_S) * self._random()
 
     def _settle(self, now: float, welcome: Welcome) -> list[Action]:
-        self.state = LinkState.CONNECTED
+        was_connected, self.state = self.state is LinkState.CONNECTED, LinkState.CONNECTED
+        self.is_welcome = True
         self._num_searches = 0
         self._refused_because = self._silent_address = ""
         self._absent_since = None
         self._beat_at = now
         known, self._incarnation = self._incarnation, welcome.incarnation
-        is_same = known == welcome.incarnation
-        actions: list[Action] = []
-        if known is not None and not is_same:
-            actions.append(StopWorkers("the coordinator was started again", forgets=True))
-        actions.append(Settle(self._address, welcome))
-        return [*actions, Resend()] if is_same else actions
+        if known == welcome.incarnation:
+            return [Resend()] if was_connected else [Settle(self._address, welcome), Resend()]
+        actions: list[Action] = [Settle(self._address, welcome)]
+        if known is None:
+            return actions
+        return [ReleaseWorkers("the coordinator was started again"), *actions]
 
     def _stay_out(self) -> list[Action]:
         is_new, self._silent_address = self._address != self._silent_address, self._address
@@ -227,11 +275,15 @@ class Connection:
         return [Note(text, is_error=True)] if is_new else []
 
     def _refuse(self, now: float, reason: str) -> list[Action]:
-        self._be_absent()
         self.state = LinkState.REFUSED
+        self.is_welcome = False
         self._refused_at = now
+        self._absent_since = None
         is_new, self._refused_because = reason != self._refused_because, reason
         actions: list[Action] = [Disconnect()]
+        if self._incarnation is not None:
+            # Nobody will come who could use them.
+            actions.append(StopWorkers("this node was refused"))
         return [*actions, Note(f"refused: {reason}", is_error=True)] if is_new else actions
 
     def _lose(self, now: float, how: str) -> list[Action]:
@@ -239,11 +291,14 @@ class Connection:
         self._search(now)
         return [Disconnect(), Note(f"lost the coordinator at {self._address}: {how}")]
 
-    def _part(self, now: float) -> list[Action]:
-        self._be_absent()
+    def _part(self, now: float, *, keeps_workers: bool) -> list[Action]:
+        if keeps_workers:
+            self._be_absent()
         # Not at once: its port may stay open for a moment.
         self._search(now + self._pause_s())
-        return [Disconnect(), Note(f"the coordinator at {self._address} ended")]
+        ended = f"the coordinator at {self._address} ended"
+        left: Action = ReleaseWorkers(ended) if keeps_workers else StopWorkers(ended)
+        return [left, Disconnect(), Note(ended)]
 
     def _be_absent(self) -> None:
         if self.state is LinkState.CONNECTED:
@@ -254,4 +309,4 @@ class Connection:
             return []
         self._absent_since = None
         why = f"the coordinator was away for more than {ABSENCE_S:.0f} s"
-        return [StopWorkers(why, forgets=False)]
+        return [StopWorkers(why)]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from tbcluster.cluster.agent.errands import Errands
 from tbcluster.cluster.agent.site import Site
-from tbcluster.cluster.supervisor import Worker, describe_exit
+from tbcluster.cluster.supervisor import Worker
 from tbcluster.errors import StageError
 from tbcluster.wire.control import Bound, Failed, Report
 from tbcluster.wire.errands import Accepted, ShareSpec
@@ -86,8 +86,8 @@ class Sharing:
             case Failed(message=message):
                 self._complain(message)
 
-    def _ended(self, status: int) -> None:
-        self._complain(f"their server {describe_exit(status)}")
+    def _ended(self, what: str) -> None:
+        self._complain(f"their server {what}")
         self._errands.do(self._start_later)
 
     def _complain(self, problem: str) -> None:

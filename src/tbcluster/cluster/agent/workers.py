@@ -1,5 +1,5 @@
 """The stage workers that an agent runs, and what else it is asked to do for a while: started, told,
-watched, ended."""
+watched, freed, taken over, ended."""
 
 import logging
 import os
@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tbcluster.cluster.agent.errands import Errand, Errands
+from tbcluster.cluster.agent.free_workers import FreeWorkers
 from tbcluster.cluster.agent.outbox import OfWorker
 from tbcluster.cluster.agent.site import Site
-from tbcluster.cluster.supervisor import Worker, describe_exit
+from tbcluster.cluster.supervisor import Worker
 from tbcluster.errors import StageError
 from tbcluster.hardware.sleep import keep_awake
 from tbcluster.weights.amounts import decimal
@@ -31,9 +32,13 @@ MODULES: Mapping[type[WorkerSpec], str] = {
 
 @dataclass(slots=True, eq=False)
 class _Slot:
-    """One worker from its order to its end; `why` is set once it was told to end."""
+    """One process from its order to its end; `why` is set once it was told to end."""
 
+    # What the coordinator calls it, and what its reports are passed on under: the same, but for
+    # the moment in which it takes another place.
     worker_id: str
+    speaks_as: str
+    spec: WorkerSpec
     worker: Worker | None = None
     why: str | None = None
 
@@ -60,21 +65,29 @@ class Workers:
         self._on_news = on_news
         self._modules = modules
         self._slots: dict[str, _Slot] = {}
+        self._free: FreeWorkers[_Slot] = FreeWorkers()
         self._let_sleep: Callable[[], None] | None = None
         self._errands = Errands("workers")
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """Those that run, or are about to."""
+        """Those that run, or are about to; none that is free."""
         return tuple(self._slots)
 
     def start(self, worker_id: str, spec: WorkerSpec) -> None:
-        """Start a worker; one that runs already is left as it is."""
+        """Start a worker, or have a free one take this place; one that runs already is left as it
+        is."""
         if worker_id in self._slots:
             logger.warning("worker %s was to be started twice", worker_id)
             return
-        slot = self._slots[worker_id] = _Slot(worker_id)
         placed = self._site.place(spec)
+        if isinstance(placed, StageSpec):
+            free = self._free.take(placed)
+            if free is not None:
+                self._take_over(free, worker_id, placed)
+                return
+            self._end(self._free.take_obsolete(placed), "it made room")
+        slot = self._slots[worker_id] = _Slot(worker_id, worker_id, placed)
         self._errands.do(lambda: self._launch(slot, placed))
 
     def route(self, worker_id: str, routes: Routes) -> None:
@@ -91,26 +104,73 @@ class Workers:
         else:
             self._end([slot], "was told to end")
 
-    def stop_all(self, why: str, *, forgets: bool) -> None:
-        """End all workers before anything else is done; `forgets`: nothing more is said of
-        them."""
+    def free(self, worker_id: str, now: float) -> None:
+        """Keep a stage worker for another plan; end an errand."""
+        slot = self._slots.get(worker_id)
+        spec = _reusable(slot) if slot is not None else None
+        if slot is None or spec is None:
+            self.stop(worker_id)
+            return
+        del self._slots[worker_id]
+        logger.info("worker %s is free", worker_id)
+        self._free.add(slot, spec, now)
+        self._on_news(WorkerEnded(worker_id, "was freed for another plan"))
+
+    def release_all(self, why: str, now: float) -> None:
+        """Whoever started them is gone: stage workers are free, errands end, and nothing more is
+        said of any."""
         if self._slots:
+            logger.info("%s: %d workers are left of it", why, len(self._slots))
+        slots = list(self._slots.values())
+        self._slots.clear()
+        self._end([slot for slot in slots if _reusable(slot) is None], why)
+        for slot in slots:
+            spec = _reusable(slot)
+            if spec is not None:
+                self._free.add(slot, spec, now)
+
+    def hold(self) -> None:
+        """No coordinator is there who could use the free ones: they wait for longer."""
+        self._free.hold()
+
+    def resume(self, now: float) -> None:
+        """One is there."""
+        self._free.resume(now)
+
+    def tidy(self, now: float) -> None:
+        """End the free ones that nobody has taken over in time."""
+        self._end(self._free.take_overdue(now), "nobody took it over")
+
+    def next_at(self) -> float:
+        """When `tidy` has to be called at the latest."""
+        return self._free.next_at()
+
+    def stop_all(self, why: str) -> None:
+        """End all workers, free ones too, before anything else is done."""
+        slots = [*self._slots.values(), *self._free.take_all()]
+        if slots:
             logger.info("ending all workers: %s", why)
-        self._end(list(self._slots.values()), why)
-        if forgets:
-            self._slots.clear()
+        self._end(slots, why)
 
     def close(self) -> None:
         """End all workers, wait until they are gone, and remove their sockets."""
-        self.stop_all("the agent ends", forgets=True)
+        self.stop_all("the agent ends")
+        self._slots.clear()
         self._errands.do(self._rest)
         self._errands.close()
         shutil.rmtree(self._site.run_dir, ignore_errors=True)
 
     def _end(self, slots: Sequence[_Slot], why: str) -> None:
+        if not slots:
+            return
         for slot in slots:
             slot.why = slot.why or f"was ended: {why}"
         self._errands.do(lambda: _stop_together([slot.worker for slot in slots if slot.worker]))
+
+    def _take_over(self, slot: _Slot, worker_id: str, spec: StageSpec) -> None:
+        slot.worker_id, slot.spec = worker_id, spec
+        self._slots[worker_id] = slot
+        self._errands.do(lambda: self._assign(slot, worker_id, spec))
 
     # In the other thread
 
@@ -120,8 +180,8 @@ class Workers:
             worker = Worker(
                 self._modules[type(spec)],
                 spec,
-                on_report=lambda report: self._tell(slot, WorkerSaid(slot.worker_id, report)),
-                on_exit=lambda status: self._post(lambda: self._ended(slot, describe_exit(status))),
+                on_report=lambda report: self._tell(slot, WorkerSaid(slot.speaks_as, report)),
+                on_exit=lambda what: self._post(lambda: self._ended(slot, what)),
             )
         except (StageError, OSError) as error:
             reason = str(error)
@@ -135,28 +195,40 @@ class Workers:
         )
         self._tell(slot, WorkerStarted(slot.worker_id, worker.pid))
 
+    def _assign(self, slot: _Slot, worker_id: str, spec: StageSpec) -> None:
+        slot.speaks_as = worker_id
+        if slot.worker is None:
+            return  # it could not be started, which is told as the end of this one
+        slot.worker.assign(spec)
+        logger.info("process %d is worker %s now: %s", slot.worker.pid, worker_id, _described(spec))
+        self._tell(slot, WorkerStarted(worker_id, slot.worker.pid))
+
     def _rest(self) -> None:
-        if self._let_sleep is not None and not self._slots:
+        if self._let_sleep is not None and not self._slots and not self._free:
             self._let_sleep()
             self._let_sleep = None
 
     def _tell(self, slot: _Slot, news: OfWorker) -> None:
-        self._post(lambda: self._on_news(news) if self._is_known(slot) else None)
+        # What a free one says is nobody's; another worker may have the id of one that was let go.
+        self._post(lambda: self._on_news(news) if self._slots.get(news.worker_id) is slot else None)
 
     # In the agent's own thread again
 
     def _ended(self, slot: _Slot, what: str) -> None:
-        if not self._is_known(slot):
-            return
-        del self._slots[slot.worker_id]
-        logger.info("worker %s %s", slot.worker_id, slot.why or what)
-        self._on_news(WorkerEnded(slot.worker_id, slot.why or what))
-        if not self._slots:
+        if self._slots.get(slot.worker_id) is slot:
+            del self._slots[slot.worker_id]
+            logger.info("worker %s %s", slot.worker_id, slot.why or what)
+            self._on_news(WorkerEnded(slot.worker_id, slot.why or what))
+        elif self._free.discard(slot):
+            logger.info("a free worker %s", what)
+        if not self._slots and not self._free:
             self._errands.do(self._rest)
 
-    def _is_known(self, slot: _Slot) -> bool:
-        # Another worker may have the id of one that was forgotten.
-        return self._slots.get(slot.worker_id) is slot
+
+def _reusable(slot: _Slot) -> StageSpec | None:
+    """What it holds, if another plan could use it."""
+    spec = slot.spec
+    return spec if isinstance(spec, StageSpec) and spec.shard and slot.why is None else None
 
 
 def _described(spec: WorkerSpec) -> str:

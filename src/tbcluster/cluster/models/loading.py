@@ -8,10 +8,12 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.desired import DesiredModels
 from tbcluster.cluster.models.catalogue import Loadable
 from tbcluster.cluster.models.futures import done, in_thread, new_future, resolve
 from tbcluster.cluster.models.memory import sizes_in_words, taken_bytes
 from tbcluster.cluster.models.shelf import CLOSE_PATIENCE_S, Shelf
+from tbcluster.cluster.saved_preparation import SavedPreparation
 from tbcluster.cluster.status import ClusterState
 from tbcluster.errors import (
     ClusterClosedError,
@@ -33,10 +35,13 @@ class MakeCluster(Protocol):
         loadable: Loadable,
         *,
         taken_bytes: Mapping[str, int],
+        taken_now: Callable[[], Mapping[str, int]],
+        saved: SavedPreparation | None,
         on_plan: Callable[[Plan], None],
+        on_replanned: Callable[[], None],
     ) -> Cluster:
-        """The cluster, planned beside what others take, by node; `on_plan` is called with its plan
-        before any of it is loaded."""
+        """The cluster, planned beside what others take, by node, or placed as it was; `on_plan` is
+        called with its plan before any of it is loaded, `on_replanned` whenever it has changed."""
         ...
 
 
@@ -46,6 +51,7 @@ class Loader:
 
     Args:
         room_wait_s: How long a model waits for busy ones that are in its way.
+        desired: Keeps what is loaded for a coordinator that comes after this one.
     """
 
     def __init__(
@@ -54,12 +60,14 @@ class Loader:
         make: MakeCluster,
         room_wait_s: float,
         on_note: Callable[[str], None] = lambda _: None,
+        desired: DesiredModels | None = None,
     ) -> None:
         self.errors: dict[str, str] = {}
         self._shelf = shelf
         self._make = make
         self._room_wait_s = room_wait_s
         self._on_note = on_note
+        self._desired = desired
         self._wanted: dict[str, Loadable] = {}
         self._asked: dict[str, Future[None]] = {}
         # Of the load that was given up, until it has ended.
@@ -189,7 +197,9 @@ class Loader:
         error: BaseException = ClusterClosedError(f"loading {name} was interrupted")
         taken = None
         try:
-            taken = taken_bytes(self._started(self._wanted[name]))
+            cluster = self._started(self._wanted[name])
+            taken = taken_bytes(cluster)
+            self._keep(name, cluster)
         except TbclusterError as raised:
             error = raised
         except Exception as raised:  # the top of a load: others must not wait for it for ever
@@ -211,6 +221,7 @@ class Loader:
             if taken is None:
                 shelf.clusters.pop(name, None)
             if was_stopped:
+                self._forget(name)
                 resolve(self._ended)  # whoever waits now has asked since
             else:
                 self._keep_error(name, None if taken is not None else error)
@@ -287,13 +298,46 @@ class Loader:
         with shelf.changed:
             taken = shelf.residency.taken(without=victims)
         cluster = self._make(
-            loadable, taken_bytes=taken, on_plan=lambda _: shelf.make_room(victims)
+            loadable,
+            taken_bytes=taken,
+            taken_now=lambda: shelf.taken_by_others(name),
+            saved=self._desired.saved(name) if self._desired is not None else None,
+            on_plan=lambda _: shelf.make_room(victims),
+            on_replanned=lambda: self._replanned(name),
         )
         with shelf.changed:
             shelf.clusters[name] = cluster
             if self._is_given_up():
                 raise _given_up()
-        return cluster.start()
+        try:
+            return cluster.start()
+        except ClusterClosedError:
+            raise
+        except TbclusterError as error:
+            if self._desired is None or not cluster.preparation.is_restored:
+                raise
+            self._on_note(f"{name} cannot be loaded as it was, so it is planned anew: {error}")
+            self._desired.forget_preparation(name)
+        return self._start(loadable, victims)
+
+    def _replanned(self, name: str) -> None:
+        """A recovery has placed a model that is loaded anew."""
+        with self._shelf.changed:
+            is_loaded = self._shelf.is_loaded(name)
+            cluster = self._shelf.clusters.get(name)
+        if is_loaded and cluster is not None:
+            taken = taken_bytes(cluster)
+            with self._shelf.changed:
+                self._shelf.residency.hold(name, taken)
+                self._keep(name, cluster)
+
+    def _keep(self, name: str, cluster: Cluster) -> None:
+        if self._desired is not None:
+            self._desired.keep(name, cluster.to_save())
+
+    def _forget(self, name: str) -> None:
+        if self._desired is not None:
+            self._desired.forget(name, is_on_purpose=True)
 
     def _no_room(self, name: str, refused: DoesNotFitError | None) -> TbclusterError:
         residency = self._shelf.residency

@@ -2,12 +2,14 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Self
 
 from tbcluster.cluster.cluster import Cluster
+from tbcluster.cluster.desired import DesiredModels
 from tbcluster.cluster.models.catalogue import Catalogue, Loadable
 from tbcluster.cluster.models.futures import done, new_future
 from tbcluster.cluster.models.loading import Loader, MakeCluster
@@ -18,10 +20,11 @@ from tbcluster.cluster.status import ClusterState, ClusterStatus, serving
 from tbcluster.errors import (
     ClusterClosedError,
     ModelNotLoadedError,
+    PlanError,
     TbclusterError,
     UnknownModelError,
 )
-from tbcluster.machine import Serving
+from tbcluster.machine import NodeView, Serving
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +39,7 @@ class Models:
             the way of another.
         first_words: What is being done before the first model is begun.
         on_note: Called with each line a user should see.
+        desired: Keeps what is loaded for a coordinator that comes after this one.
         clock: Seconds.
     """
 
@@ -48,6 +52,7 @@ class Models:
         drain_s: float = 30.0,
         first_words: str = "opening the model",
         on_note: Callable[[str], None] = lambda _: None,
+        desired: DesiredModels | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.rules = rules or Rules()
@@ -56,8 +61,9 @@ class Models:
         self._first_words = first_words
         self._is_starting = True
         note = partial(_noted, on_note)
-        self._shelf = Shelf(self.rules, drain_s, note, clock)
-        self._loader = Loader(self._shelf, make, drain_s, note)
+        self._desired = desired
+        self._shelf = Shelf(self.rules, drain_s, note, self._forget, clock)
+        self._loader = Loader(self._shelf, make, drain_s, note, desired)
 
     @classmethod
     def of(cls, cluster: Cluster) -> Self:
@@ -138,6 +144,8 @@ class Models:
             UnknownModelError: There is no such model.
         """
         self._find(name)
+        if self._desired is not None:
+            self._desired.forget(name, is_on_purpose=True)
         with self._shelf.changed:
             self._loader.withdraw(name)
             if name == self._shelf.residency.loading:
@@ -145,6 +153,41 @@ class Models:
             if name in self._shelf.residency.loaded:
                 return self._shelf.leave(name, force=force)
             return done()
+
+    def wanted(self) -> list[str]:
+        """What is to be loaded at the beginning: the models that were given, but for those that
+        were unloaded on purpose when a coordinator before this one ended; then what else it had
+        loaded. It may read folders."""
+        given, desired = [loadable.name for loadable in self._catalogue.given], self._desired
+        if desired is None:
+            return given
+        wanted = [name for name in given if not desired.is_unloaded(name)]
+        for name in desired.names:
+            if name not in given and self._catalogue.find(name) is not None:
+                wanted.append(name)
+            elif name not in given:
+                desired.forget(name)
+        return wanted
+
+    def may_lose(self, node: str, usable: Sequence[NodeView]) -> str | None:
+        """Why what is loaded would not fit without this node; None if it would.
+
+        Args:
+            usable: The nodes that may be given stages.
+        """
+        with self._shelf.changed:
+            taken = {name: of.taken for name, of in self._shelf.residency.loaded.items()}
+        for name, cluster in self._shelf.loaded().items():
+            if node not in taken.get(name, {}):
+                continue
+            beside: Counter[str] = Counter()
+            for other, sizes in taken.items():
+                beside.update(sizes if other != name else {})
+            try:
+                taken[name] = cluster.preparation.taken_without(node, usable, beside)
+            except PlanError as error:
+                return f"{name} would not fit without {node}: {error}"
+        return None
 
     # Using
 
@@ -285,6 +328,11 @@ class Models:
             num_uses=resident.num_uses if resident is not None else 0,
             expires_in_s=None if expires_at is None else max(0.0, expires_at - now),
         )
+
+    def _forget(self, name: str) -> None:
+        """It was unloaded, for whatever reason."""
+        if self._desired is not None:
+            self._desired.forget(name)
 
     def _find(self, name: str) -> Loadable:
         found = self._loader.known(name) or self._catalogue.find(name)

@@ -182,6 +182,11 @@ class Residency:
         if taken is not None:
             self._loaded[name] = Resident(taken, now)
 
+    def hold(self, name: str, taken: Mapping[str, int]) -> None:
+        """A model that is loaded takes other memory than it did."""
+        if (resident := self._loaded.get(name)) is not None:
+            resident.taken = taken
+
     # Using
 
     def use(self, name: str) -> bool:

@@ -41,6 +41,9 @@ class Use:
 class Shelf:
     """Clusters by the names of their models, and how they leave. Thread-safe.
 
+    Args:
+        on_left: Called with the name of a model that was unloaded, but not when all ends.
+
     Attributes:
         changed: Held for moments only; told of every change. Whoever reads what follows holds it.
         residency: What is decided.
@@ -53,6 +56,7 @@ class Shelf:
         rules: Rules,
         drain_s: float,
         on_note: Callable[[str], None] = lambda _: None,
+        on_left: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.changed = threading.Condition()
@@ -62,6 +66,7 @@ class Shelf:
         self.clock = clock
         self._drain_s = drain_s
         self._on_note = on_note
+        self._on_left = on_left
         self._leaving: dict[str, Future[None]] = {}
         self._forced: set[str] = set()
 
@@ -92,6 +97,11 @@ class Shelf:
         """The clusters that are loaded, or leave."""
         with self.changed:
             return {name: self.clusters[name] for name in self.residency.loaded}
+
+    def taken_by_others(self, name: str) -> dict[str, int]:
+        """Memory by node that is not this model's."""
+        with self.changed:
+            return self.residency.taken(without=(name,))
 
     def leave(self, name: str, *, force: bool = False) -> "Future[None]":
         """Unload a model; the result is there once its memory is free.
@@ -157,6 +167,8 @@ class Shelf:
             _end_requests(cluster, f"{name} is being unloaded")
             cluster.close()
         finally:
+            if not self.is_closed:
+                self._on_left(name)
             with self.changed:
                 self.residency.left(name)
                 self._forced.discard(name)

@@ -47,6 +47,13 @@ class NodeReconnected:
 
 
 @dataclass(frozen=True, slots=True)
+class NodeChanged:
+    """A node was revoked, drained or taken back."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerNews:
     """What a worker said; a text says how it ended."""
 
@@ -84,4 +91,15 @@ class Told:
     text: str
 
 
-Action = Send | NodeUp | NodeDown | NodeReconnected | WorkerNews | LinkNews | Looked | Asked | Told
+Action = (
+    Send
+    | NodeUp
+    | NodeDown
+    | NodeReconnected
+    | NodeChanged
+    | WorkerNews
+    | LinkNews
+    | Looked
+    | Asked
+    | Told
+)

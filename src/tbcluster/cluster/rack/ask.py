@@ -72,10 +72,14 @@ def gathered(
         RackError: This machine is no head node.
         TrustError: The folder's files cannot be used.
     """
-    with Rack(folder, port_patience_s=0.0, memory_bytes=memory_bytes) as rack:
+    rack = Rack(folder, port_patience_s=0.0, memory_bytes=memory_bytes).start()
+    try:
         rack.plane.wait_for(_all_there, wait_s)
         rack.plane.wait_for(_head_there, START_S)
         yield rack
+    finally:
+        # A coordinator that crashed may be about to come back for what it ran.
+        rack.close(keeps_workers=True)
 
 
 def _all_there(nodes: list[NodeView]) -> bool:

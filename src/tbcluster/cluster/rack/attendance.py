@@ -1,7 +1,8 @@
 """Who is there and what they run. Pure: what agents say comes in with its time, actions go out.
 
 A node is online from its `Hello` until nothing was heard of it for a lease. Its workers are gone
-when it says so, when it comes back as another incarnation, and when its lease has run out.
+when it says so, when it comes back as another incarnation, and when its lease has run out: what it
+still runs when it comes back is free for another plan.
 """
 
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from tbcluster.cluster.rack.actions import (
     LinkNews,
     Looked,
     MakeSpec,
+    NodeChanged,
     NodeDown,
     NodeReconnected,
     NodeUp,
@@ -23,14 +25,17 @@ from tbcluster.cluster.rack.actions import (
     Told,
     WorkerNews,
 )
+from tbcluster.cluster.rack.node_workers import NodeWorkers, OfWorker, Order
 from tbcluster.cluster.trust.roster import Member
 from tbcluster.machine import Machine, NodeState, NodeView
-from tbcluster.wire.control import Report, Routed, Routes
+from tbcluster.wire.control import Routes
+from tbcluster.wire.messages import PROTOCOL_VERSION
 from tbcluster.wire.rack import (
     RACK_PROTOCOL,
     AgentBeat,
     AskRack,
     CoordinatorBeat,
+    FreeWorker,
     FromAgent,
     FromCoordinator,
     Hello,
@@ -46,6 +51,7 @@ from tbcluster.wire.rack import (
     StartWorker,
     StopWorker,
     Welcome,
+    WhoAreYou,
     WorkerEnded,
     WorkerSaid,
     WorkerStarted,
@@ -53,22 +59,6 @@ from tbcluster.wire.rack import (
 
 BEAT_S = 0.5
 LEASE_S = 3.0
-# A worker that its agent does not name so long after it was to be started was never heard of.
-START_GRACE_S = 5.0
-
-
-@dataclass(slots=True)
-class _Worker:
-    # None once its agent has named it.
-    asked_at: float | None
-    # What it was told last and has not done yet, and over which connection.
-    order: RouteWorker | StopWorker | None = None
-    told_over: bytes = b""
-
-    def has_said(self, report: Report) -> None:
-        order = self.order
-        if isinstance(order, RouteWorker) and report == Routed(order.routes.serial):
-            self.order = None
 
 
 @dataclass(slots=True)
@@ -80,10 +70,7 @@ class _Node:
     heard_at: float | None = None
     clock_offset_s: float | None = None
     refused_because: str | None = None
-    workers: dict[str, _Worker] = field(default_factory=dict)
-    # Serial of what was heard last of its workers.
-    heard_serial: int = 0
-    waiting: dict[str, MakeSpec] = field(default_factory=dict)
+    workers: NodeWorkers = field(default_factory=NodeWorkers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +89,9 @@ class Attendance:
 
     def __init__(self, coordinator: Coordinator, members: Iterable[Member]) -> None:
         self._coordinator = coordinator
-        self._versions = HelloVersions(RACK_PROTOCOL, coordinator.tbcluster_version)
+        self._versions = HelloVersions(
+            RACK_PROTOCOL, coordinator.tbcluster_version, PROTOCOL_VERSION
+        )
         self._nodes = {member.node_id: _new_node(member) for member in members}
 
     # What is heard
@@ -124,10 +113,12 @@ class Attendance:
             return [Send(peer, Refused("this node was revoked: join again with a new token"))]
         node.heard_at = now
         if isinstance(message, Hello):
-            return self._greet(node, peer, message)
+            return self._greet(node, peer, message, now)
         if node.state is not NodeState.ONLINE or peer != node.peer:
-            # It was given up, or speaks over a connection that it has replaced: it will greet anew.
-            return []
+            # It was given up, or met another coordinator at this address, or speaks over a
+            # connection that it has replaced, where nothing reaches it.
+            is_expected = node.state is not NodeState.REFUSED
+            return [Send(peer, WhoAreYou())] if is_expected else []
         return self._listen(node, message, now, wall)
 
     def refuse(self, key: str, peer: bytes, theirs: HelloVersions) -> list[Action]:
@@ -148,9 +139,11 @@ class Attendance:
         actions: list[Action] = []
         for member in members:
             node = self._nodes.setdefault(member.node_id, _new_node(member))
-            node.member = member
+            before, node.member = node.member, member
             if member.is_revoked and node.state is not NodeState.REVOKED:
                 actions += self._revoke(node)
+            if (before.is_revoked, before.is_drained) != (member.is_revoked, member.is_drained):
+                actions.append(NodeChanged(member.node_id))
         return actions
 
     # What is asked of them
@@ -163,9 +156,9 @@ class Attendance:
         if node.state is NodeState.REVOKED:
             return _ended([worker_id], node, "was revoked")
         if node.state is not NodeState.ONLINE or node.hello is None:
-            node.waiting[worker_id] = make_spec
+            node.workers.wait(worker_id, make_spec)
             return []
-        node.workers[worker_id] = _Worker(now)
+        node.workers.start(worker_id, now)
         return [Send(node.peer, StartWorker(worker_id, make_spec(node.hello)))]
 
     def route_worker(self, node_id: str, worker_id: str, routes: Routes) -> list[Action]:
@@ -174,9 +167,11 @@ class Attendance:
 
     def stop_worker(self, node_id: str, worker_id: str) -> list[Action]:
         """End a worker, or forget that it was to be started."""
-        if self._nodes[node_id].waiting.pop(worker_id, None) is not None:
-            return [WorkerNews(worker_id, "was not needed any more")]
-        return self._order(node_id, StopWorker(worker_id))
+        return self._let_go(node_id, StopWorker(worker_id))
+
+    def free_worker(self, node_id: str, worker_id: str) -> list[Action]:
+        """The same, but its agent keeps its weights for another plan."""
+        return self._let_go(node_id, FreeWorker(worker_id))
 
     def inspect_all(self) -> list[Action]:
         """Have all nodes look at their machines anew."""
@@ -194,8 +189,13 @@ class Attendance:
         return [node.member for node in self._nodes.values() if not node.member.is_revoked]
 
     def online(self) -> list[str]:
-        """Ids of the nodes that can be used."""
+        """Ids of the nodes that are there."""
         return [node.member.node_id for node in self._online()]
+
+    def usable(self) -> list[str]:
+        """Ids of those that can be given stages."""
+        members = [node.member for node in self._online()]
+        return [member.node_id for member in members if not member.is_drained]
 
     def hello(self, node_id: str) -> Hello | None:
         """What a node said of itself, if it is online."""
@@ -214,20 +214,21 @@ class Attendance:
                 seconds_since_heard=None if node.heard_at is None else now - node.heard_at,
                 clock_offset_s=node.clock_offset_s,
                 refused_because=node.refused_because,
+                is_drained=node.member.is_drained,
             )
             for node in list(self._nodes.values())
         ]
 
     # How
 
-    def _greet(self, node: _Node, peer: bytes, hello: Hello) -> list[Action]:
-        versions = HelloVersions(hello.protocol, hello.tbcluster_version)
-        if versions != self._versions:
+    def _greet(self, node: _Node, peer: bytes, hello: Hello, now: float) -> list[Action]:
+        versions = HelloVersions(hello.protocol, hello.tbcluster_version, hello.data_protocol)
+        if not self._understands(versions):
             return self._refuse(node, peer, versions)
         actions: list[Action] = []
         if node.hello is not None and node.hello.incarnation != hello.incarnation:
             actions += self._lose(node, "was started again")
-            node.heard_serial = 0
+            node.workers.begin()
         was_online, is_elsewhere = node.state is NodeState.ONLINE, node.peer != peer
         node.state, node.peer, node.hello = NodeState.ONLINE, peer, hello
         node.refused_because = None
@@ -239,18 +240,23 @@ class Attendance:
             actions += [NodeUp(node.member.node_id), Told(f"{node.member.name} is online")]
         elif is_elsewhere:
             actions.append(NodeReconnected(node.member.node_id))
-        for worker_id, make_spec in node.waiting.items():
-            node.workers[worker_id] = _Worker(node.heard_at)
+        # First: what is to be started may take one of these over.
+        actions += [Send(peer, FreeWorker(worker_id)) for worker_id in node.workers.take_lost()]
+        for worker_id, make_spec in node.workers.waiting().items():
+            node.workers.start(worker_id, now)
             actions.append(Send(peer, StartWorker(worker_id, make_spec(hello))))
-        node.waiting.clear()
         return actions
+
+    def _understands(self, theirs: HelloVersions) -> bool:
+        """Versions of tbcluster may differ where what they say to each other does not."""
+        mine = self._versions
+        return (theirs.protocol, theirs.data_protocol) == (mine.protocol, mine.data_protocol)
 
     def _refuse(self, node: _Node, peer: bytes, theirs: HelloVersions) -> list[Action]:
         mine = self._versions
         problem = (
-            f"{node.member.name} runs tbcluster {theirs.tbcluster_version} (protocol "
-            f"{theirs.protocol}), the head node {mine.tbcluster_version} (protocol "
-            f"{mine.protocol}): install the same version on both"
+            f"{node.member.name} runs tbcluster {_words(theirs)}, the head node "
+            f"{_words(mine)}: install the same version on both"
         )
         actions = self._lose(node, "came back with another version")
         was_known = node.refused_because == problem
@@ -262,7 +268,7 @@ class Attendance:
         match message:
             case AgentBeat():
                 node.clock_offset_s = message.time - wall
-                answer = Send(node.peer, CoordinatorBeat(node.heard_serial))
+                answer = Send(node.peer, CoordinatorBeat(node.workers.heard_serial))
                 return [answer, *self._reconcile(node, message, now)]
             case WorkerSaid() | WorkerStarted() | WorkerEnded():
                 return self._hear_of_worker(node, message)
@@ -275,46 +281,18 @@ class Attendance:
             case _:
                 assert_never(message)
 
-    def _hear_of_worker(
-        self, node: _Node, message: WorkerSaid | WorkerStarted | WorkerEnded
-    ) -> list[Action]:
-        # What is not the next was heard before, or is said again after what was missed before it.
-        if message.serial != node.heard_serial + 1:
-            return []
-        node.heard_serial += 1
-        worker_id = message.worker_id
-        worker = node.workers.get(worker_id)
-        if worker is None:
-            return []
-        match message:
-            case WorkerSaid(report=report):
-                worker.has_said(report)
-                return [WorkerNews(worker_id, report)]
-            case WorkerStarted():
-                return [WorkerNews(worker_id, message)]
-            case WorkerEnded(what=what):
-                del node.workers[worker_id]
-                return [WorkerNews(worker_id, what)]
+    def _hear_of_worker(self, node: _Node, message: OfWorker) -> list[Action]:
+        news = node.workers.heard(message)
+        return [] if news is None else [WorkerNews(message.worker_id, news)]
 
     def _reconcile(self, node: _Node, beat: AgentBeat, now: float) -> list[Action]:
         """What the agent runs, beside what it is to run."""
-        actions: list[Action] = []
-        for worker_id in beat.workers:
-            worker = node.workers.get(worker_id)
-            if worker is None:
-                actions.append(Send(node.peer, StopWorker(worker_id)))
-                continue
-            worker.asked_at = None
-            if worker.order is not None and worker.told_over != node.peer:
-                # It may have been lost with the connection.
-                actions += self._tell(node, worker, worker.order)
-        for worker_id, worker in list(node.workers.items()):
-            asked_at = worker.asked_at
-            is_due = asked_at is None or now - asked_at > START_GRACE_S
-            if is_due and worker_id not in beat.workers:
-                del node.workers[worker_id]
-                actions.append(WorkerNews(worker_id, f"was lost on {node.member.name}"))
-        return actions
+        orders = node.workers.orders(beat, node.peer)
+        what = f"was lost on {node.member.name}"
+        return [
+            *(Send(node.peer, order) for order in orders),
+            *(WorkerNews(worker_id, what) for worker_id in node.workers.missed(beat, now)),
+        ]
 
     def _inspected(self, node: _Node, machine: Machine) -> list[Action]:
         looked: list[Action] = [Looked(node.member.node_id)]
@@ -329,16 +307,14 @@ class Attendance:
         if node.state is not NodeState.ONLINE:
             return []
         node.state = NodeState.OFFLINE
-        actions = _ended(node.workers, node, why)
-        node.workers.clear()
+        actions = _ended(node.workers.lose(), node, why)
         actions += [NodeDown(node.member.node_id), Told(f"{node.member.name} {why}")]
         return [*actions, *self._introduce()]
 
     def _revoke(self, node: _Node) -> list[Action]:
         why = "was revoked"
         actions: list[Action] = [Send(node.peer, Refused(f"this node {why}"))] if node.peer else []
-        actions += [*self._lose(node, why), *_ended(node.waiting, node, why)]
-        node.waiting.clear()
+        actions += [*self._lose(node, why), *_ended(node.workers.waiting(), node, why)]
         node.state = NodeState.REVOKED
         return actions
 
@@ -350,17 +326,14 @@ class Attendance:
             for node in online
         ]
 
-    def _order(self, node_id: str, order: RouteWorker | StopWorker) -> list[Action]:
-        node = self._nodes[node_id]
-        worker = node.workers.get(order.worker_id)
-        # What is to end needs no routes.
-        if worker is None or isinstance(worker.order, StopWorker):
-            return []
-        return self._tell(node, worker, order)
+    def _let_go(self, node_id: str, order: StopWorker | FreeWorker) -> list[Action]:
+        if self._nodes[node_id].workers.cancel(order.worker_id):
+            return [WorkerNews(order.worker_id, "was not needed any more")]
+        return self._order(node_id, order)
 
-    def _tell(self, node: _Node, worker: _Worker, order: RouteWorker | StopWorker) -> list[Action]:
-        worker.order, worker.told_over = order, node.peer
-        return [Send(node.peer, order)]
+    def _order(self, node_id: str, order: Order) -> list[Action]:
+        node = self._nodes[node_id]
+        return [Send(node.peer, order)] if node.workers.order(order, node.peer) else []
 
     def _online(self) -> list[_Node]:
         # A copy: other threads look while members come.
@@ -391,3 +364,8 @@ def _peer(node: _Node) -> Peer:
         hello.machine.interfaces,
         hello.certificate,
     )
+
+
+def _words(versions: HelloVersions) -> str:
+    protocols = f"{versions.protocol}.{versions.data_protocol}"
+    return f"{versions.tbcluster_version} (protocol {protocols})"

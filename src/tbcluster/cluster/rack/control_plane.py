@@ -7,8 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from importlib.metadata import version
 from typing import assert_never
 
@@ -18,6 +16,7 @@ from tbcluster.cluster.rack.actions import (
     LinkNews,
     Looked,
     MakeSpec,
+    NodeChanged,
     NodeDown,
     NodeReconnected,
     NodeUp,
@@ -25,10 +24,10 @@ from tbcluster.cluster.rack.actions import (
     Told,
     WorkerNews,
 )
+from tbcluster.cluster.rack.answering import Answering
 from tbcluster.cluster.rack.attendance import Attendance, Coordinator
 from tbcluster.cluster.rack.link_book import LinkBook
 from tbcluster.cluster.rack.link_keeper import LinkKeeper
-from tbcluster.cluster.rack.questions import Answer, Questions
 from tbcluster.cluster.trust.identity import HeadIdentity
 from tbcluster.cluster.trust.members import MemberRing
 from tbcluster.errors import RackError, WireError
@@ -40,11 +39,13 @@ from tbcluster.wire.control import Report, Routes
 from tbcluster.wire.rack import (
     MAX_MESSAGE_BYTES,
     AskRack,
+    FromCoordinator,
     Goodbye,
     Hello,
     Measured,
     PathsSeen,
     RackAnswer,
+    Refused,
     WorkerStarted,
     decode_from_agent,
     decode_hello_versions,
@@ -97,11 +98,24 @@ class ControlPlane:
         self._attendance = Attendance(me, self._members)
         self._link_keeper = LinkKeeper(links, self._attendance, save_links)
         self._workers: dict[str, OnWorkerNews] = {}
-        self._questions = Questions()
         self._drops = Drops("the control plane")
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._watchers: list[Callable[[], None]] = []
+        self._node_watchers: list[Callable[[], None]] = []
         self.describe: Callable[[], Serving | None] = lambda: None
+        # Why a node of this name cannot be drained.
+        self.may_drain: Callable[[str], str | None] = lambda _: None
+        self._answering = Answering(
+            head,
+            self._attendance,
+            links,
+            self._link_keeper,
+            describe=lambda: self.describe(),
+            may_drain=lambda name: self.may_drain(name),
+            perform=self._perform,
+            post=self._post,
+        )
+        self._goodbye = Goodbye()
         self._changed = threading.Condition()
         self._is_closed = False
         guard = Guard(head.keys, self._may_connect)
@@ -111,8 +125,13 @@ class ControlPlane:
         self._thread = threading.Thread(target=self._run, name="tbcluster-control", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """Stop; the agents keep what they run for a while and look for a new coordinator."""
+    def close(self, *, keeps_workers: bool = False) -> None:
+        """Stop, and have the agents end what they run.
+
+        Args:
+            keeps_workers: They keep it for a while instead: another coordinator follows.
+        """
+        self._goodbye = Goodbye(keeps_workers)
         self._post(self._stop)
         self._thread.join()
 
@@ -147,6 +166,11 @@ class ControlPlane:
         """End a worker."""
         self._post(lambda: self._perform(self._attendance.stop_worker(node_id, worker_id)))
 
+    def free_worker(self, node_id: str, worker_id: str) -> None:
+        """End a worker for this plan; its agent keeps its weights for a while, and gives it to a
+        stage of the same shard that is started there meanwhile."""
+        self._post(lambda: self._perform(self._attendance.free_worker(node_id, worker_id)))
+
     def follow(self, on_change: Callable[[], None]) -> None:
         """Have `on_change` called in this object's thread whenever ways open or close."""
         self._post(lambda: self._watchers.append(on_change))
@@ -154,6 +178,15 @@ class ControlPlane:
     def unfollow(self, on_change: Callable[[], None]) -> None:
         """Do not call it any more."""
         self._post(lambda: self._watchers.remove(on_change))
+
+    def follow_nodes(self, on_change: Callable[[], None]) -> None:
+        """Have `on_change` called in this object's thread whenever a node comes, goes, is revoked,
+        drained or taken back."""
+        self._post(lambda: self._node_watchers.append(on_change))
+
+    def unfollow_nodes(self, on_change: Callable[[], None]) -> None:
+        """Do not call it any more."""
+        self._post(lambda: self._node_watchers.remove(on_change))
 
     def hello(self, node_id: str) -> Hello | None:
         """What a node said of itself, if it is online."""
@@ -169,8 +202,12 @@ class ControlPlane:
         return any(one.is_revoked for one in self._ring.members() if one.node_id == node_id)
 
     def online(self) -> list[str]:
-        """Ids of the nodes that can be used."""
+        """Ids of the nodes that are there."""
         return self._attendance.online()
+
+    def usable(self) -> list[str]:
+        """Ids of those that can be given stages: none that is drained."""
+        return self._attendance.usable()
 
     def addresses(self, source: str, target: str) -> tuple[str, ...]:
         """Where a node can reach another one now, best first; none if it cannot."""
@@ -204,29 +241,22 @@ class ControlPlane:
 
     def view(self) -> RackView:
         """Everything there is to know."""
-        serving = self.describe()
-        stages = serving.stages if serving is not None else {}
-        return RackView(
-            cluster_id=self._head.cluster_id,
-            cluster_name=self._head.cluster_name,
-            tbcluster_version=version("tbcluster"),
-            nodes=tuple(replace(node, stages=stages.get(node.name, ())) for node in self.nodes()),
-            links=self._links.views(),
-            serving=serving.model if serving is not None else None,
-            serving_state=serving.state if serving is not None else None,
-        )
+        return self._answering.view()
 
     def ask(self, question: AskRack) -> RackView:
         """The same after the nodes have looked, and measured, anew.
 
         Raises:
-            RackError: The control plane was closed.
+            RackError: The control plane was closed, or the node that it names cannot be drained.
         """
-        answers: queue.SimpleQueue[RackView] = queue.SimpleQueue()
-        self._post(lambda: self._begin_question(question, answers.put))
+        answers: queue.SimpleQueue[RackView | str] = queue.SimpleQueue()
+        self._post(lambda: self._answering.ask(question, answers.put, answers.put))
         while self._thread.is_alive():
             with suppress(queue.Empty):
-                return answers.get(timeout=TICK_S)
+                answer = answers.get(timeout=TICK_S)
+                if isinstance(answer, str):
+                    raise RackError(answer)
+                return answer
         raise RackError(CLOSED)
 
     # This object's thread
@@ -258,8 +288,7 @@ class ControlPlane:
         now = time.monotonic()
         self._perform(self._attendance.tick(now))
         self._perform(self._link_keeper.due(now))
-        for answer in self._questions.due(now, is_measuring=self._link_keeper.is_busy()):
-            answer(self.view())
+        self._answering.due(now)
 
     def _understood(self, arrival: Arrival) -> list[Action]:
         frame = arrival.frames[0] if len(arrival.frames) == 1 else b""
@@ -283,23 +312,27 @@ class ControlPlane:
         for action in actions:
             match action:
                 case Send(peer=peer, message=message):
-                    self._server.send(peer, [encode_message(message)])
+                    self._send(peer, message)
                 case WorkerNews(worker_id=worker_id, news=news):
                     self._pass_on(worker_id, news)
                 case NodeUp(node_id=node_id):
                     self._perform(self._link_keeper.came(node_id))
+                    self._tell_node_watchers()
                 case NodeReconnected(node_id=node_id):
                     self._link_keeper.reconnected(node_id)
                 case NodeDown(node_id=node_id):
                     self._link_keeper.gone(node_id)
-                    self._questions.looked(node_id)
+                    self._answering.looked(node_id)
+                    self._tell_node_watchers()
+                case NodeChanged():
+                    self._tell_node_watchers()
                 case LinkNews(source=source, news=news):
                     self._note_link(source, news)
                 case Looked(node_id=node_id):
-                    self._questions.looked(node_id)
+                    self._answering.looked(node_id)
                     self._link_keeper.measure(node_id)
                 case Asked(peer=peer, question=question):
-                    self._begin_question(question, partial(self._send_view, peer))
+                    self._asked(peer, question)
                 case Told(text=text):
                     logger.warning("%s", text)
                 case _:
@@ -319,18 +352,19 @@ class ControlPlane:
             for on_change in self._watchers:
                 on_change()
 
-    def _begin_question(self, question: AskRack, answer: Answer) -> None:
-        online = self._attendance.online()
-        to_inspect = online if question.inspects else []
-        self._questions.add(answer, to_inspect, measures=question.measures, now=time.monotonic())
-        if question.measures:
-            for node_id in online:
-                self._link_keeper.measure(node_id, anew=True)
-        if question.inspects:
-            self._perform(self._attendance.inspect_all())
+    def _tell_node_watchers(self) -> None:
+        for on_change in self._node_watchers:
+            on_change()
 
-    def _send_view(self, peer: bytes, view: RackView) -> None:
-        self._server.send(peer, [encode_message(RackAnswer(view))])
+    def _asked(self, peer: bytes, question: AskRack) -> None:
+        self._answering.ask(
+            question,
+            lambda view: self._send(peer, RackAnswer(view)),
+            lambda why: self._send(peer, Refused(why)),
+        )
+
+    def _send(self, peer: bytes, message: FromCoordinator) -> None:
+        self._server.send(peer, [encode_message(message)])
 
     def _may_connect(self, public_key: str) -> bool:
         return public_key == self._head.keys.public or self._ring.allows(public_key)
@@ -350,5 +384,5 @@ class ControlPlane:
 
     def _stop(self) -> None:
         for node_id in self._attendance.online():
-            self._perform(self._attendance.send_to(node_id, Goodbye()))
+            self._perform(self._attendance.send_to(node_id, self._goodbye))
         self._is_closed = True

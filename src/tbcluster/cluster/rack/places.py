@@ -44,6 +44,9 @@ class RemoteWorker:
     def ask_to_stop(self) -> None:
         self._plane.stop_worker(self._node_id, self.worker_id)
 
+    def free(self) -> None:
+        self._plane.free_worker(self._node_id, self.worker_id)
+
     def join(self) -> None:
         self._has_ended.wait(STOP_GRACE_S)
 

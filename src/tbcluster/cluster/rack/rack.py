@@ -1,7 +1,6 @@
 """The rack as the coordinator uses it: nodes that come and go, and places for stages on them."""
 
 import errno
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,8 @@ from tbcluster.cluster.discovery.mdns import Announcer
 from tbcluster.cluster.rack.calibration import measured_speeds
 from tbcluster.cluster.rack.control_plane import ControlPlane
 from tbcluster.cluster.rack.fetching import FetchStatus, RackFetch
-from tbcluster.cluster.rack.link_book import LinkBook, SavedLink, decode_links
+from tbcluster.cluster.rack.link_book import LinkBook
+from tbcluster.cluster.rack.link_file import LinkFile
 from tbcluster.cluster.rack.local_agent import LocalAgent
 from tbcluster.cluster.rack.places import RackPlaces
 from tbcluster.cluster.speed_book import SpeedBook
@@ -30,7 +30,6 @@ from tbcluster.errors import (
     RackError,
     TrustError,
     UnknownNodeError,
-    WireError,
 )
 from tbcluster.hardware.interfaces import local_interfaces
 from tbcluster.hardware.private_file import PrivateFile
@@ -38,8 +37,6 @@ from tbcluster.machine import NodeState, NodeView, RackView, Serving
 from tbcluster.planner.nodes import NodeSpeed
 from tbcluster.weights.library import ModelSource
 from tbcluster.wire.rack import AskRack
-
-logger = logging.getLogger(__name__)
 
 # How often whoever waits looks whether it still should.
 LOOK_S = 0.5
@@ -85,6 +82,7 @@ class Rack:
         self._plane: ControlPlane | None = None
         self._head: HeadIdentity | None = None
         self._is_closed = threading.Event()
+        self._keeps_workers = False
 
     def start(self) -> Self:
         """Open the control port, admit those who are invited, announce this node, and run an agent
@@ -92,10 +90,10 @@ class Rack:
         head = self._head = head_of(self._folder)
         file = MemberFile(self._folder)
         ring = MemberRing(file)
-        links = _Links(PrivateFile(self._folder.path / "links.json", TrustError))
+        links = LinkFile(PrivateFile(self._folder.path / "links.json", TrustError))
         with ExitStack() as cleanup:
             self._plane = self._open_control_plane(head, ring, links)
-            cleanup.callback(self._plane.close)
+            cleanup.callback(self._close_plane, self._plane)
             desk = JoinDesk(head, file)
             desk.start()
             cleanup.callback(desk.close)
@@ -109,8 +107,14 @@ class Rack:
             raise ClusterClosedError("the rack was closed while it was starting")
         return self
 
-    def close(self) -> None:
-        """Leave the nodes to themselves; whoever waits for them stops waiting. Thread-safe."""
+    def close(self, *, keeps_workers: bool = False) -> None:
+        """End what the nodes run; whoever waits for them stops waiting. Thread-safe.
+
+        Args:
+            keeps_workers: They keep their stage workers for a while: another coordinator follows,
+                which finds the weights in their memory.
+        """
+        self._keeps_workers = keeps_workers
         self._is_closed.set()
         self._cleanup.close()
 
@@ -127,6 +131,21 @@ class Rack:
             raise RackError("the rack is not running: use `with` or call `start` first")
         return self._plane
 
+    @property
+    def may_drain(self) -> Callable[[str], str | None]:
+        """Says why a node of this name cannot be drained, or None; called in a thread of its
+        own."""
+        return self.plane.may_drain
+
+    @may_drain.setter
+    def may_drain(self, may_drain: Callable[[str], str | None]) -> None:
+        self.plane.may_drain = may_drain
+
+    def usable(self) -> tuple[NodeView, ...]:
+        """The nodes that can be given stages now, the head node first."""
+        ids = set(self.plane.usable())
+        return tuple(_head_first([one for one in self.plane.nodes() if one.node_id in ids]))
+
     def await_nodes(
         self,
         wanted: Sequence[str] = (),
@@ -141,14 +160,17 @@ class Rack:
             on_wait: Told now and then what is waited for, in words.
 
         Returns:
-            All that are online, the head node first.
+            All that are online, the head node first; none that is drained.
 
         Raises:
             UnknownNodeError: One of them is no node.
+            RackError: One of them is drained, or all nodes are.
             ClusterClosedError: Nobody waits any more.
         """
-        wanted = list(wanted)
-        self._check_names(wanted)
+        asked_for = list(wanted)
+        self._check_names(asked_for)
+        self._check_drained(asked_for)
+        wanted = list(asked_for)
         if wanted:
             # The coordinator's own ways are those of its node.
             wanted += [member.name for member in self._members() if member.is_head]
@@ -166,11 +188,12 @@ class Rack:
                 said = line
             if missing and hints and waited_s > HINT_S:
                 self._on_note(hints.pop())
+        self._check_drained(asked_for)
         there = [
             node
             for node in self.plane.nodes()
             # One that is wanted was there, and is waited for should it have gone since.
-            if node.state is NodeState.ONLINE or node.name in wanted
+            if not node.is_drained and (node.state is NodeState.ONLINE or node.name in wanted)
         ]
         return _head_first(there)
 
@@ -227,8 +250,8 @@ class Rack:
     def speeds(
         self, kind: str, gives_up: Callable[[], bool] = lambda: False
     ) -> dict[str, NodeSpeed]:
-        """How fast the nodes that are online compute, by node id. Those whose speed is not known
-        are measured, which takes some seconds; what cannot be measured is missing.
+        """How fast the nodes compute, by node id. Those that are online and whose speed is not
+        known are measured, which takes some seconds; what cannot be measured is missing.
 
         Args:
             kind: Of the weights (`ModelProfile.speed_kind`).
@@ -246,6 +269,10 @@ class Rack:
             lambda: self._is_closed.is_set() or gives_up(),
         )
 
+    def known_speeds(self, kind: str) -> dict[str, NodeSpeed]:
+        """The same without measuring any."""
+        return SpeedBook(self._folder.path).find(self.plane.nodes(), kind)
+
     def describe(self, serving: Callable[[], Serving | None]) -> None:
         """What is served, for those who ask."""
         self.plane.describe = serving
@@ -260,7 +287,7 @@ class Rack:
         return self.plane.ask(AskRack(inspects, measures))
 
     def _open_control_plane(
-        self, head: HeadIdentity, ring: MemberRing, links: "_Links"
+        self, head: HeadIdentity, ring: MemberRing, links: LinkFile
     ) -> ControlPlane:
         give_up = time.monotonic() + self._port_patience_s
         while True:
@@ -290,6 +317,19 @@ class Rack:
                 return False
             raise
 
+    def _close_plane(self, plane: ControlPlane) -> None:
+        plane.close(keeps_workers=self._keeps_workers)
+
+    def _check_drained(self, wanted: Sequence[str]) -> None:
+        members = self._members()
+        for member in members:
+            if member.is_drained and member.name in wanted:
+                raise RackError(
+                    f"{member.name} is drained: `tbcluster undrain {member.name}` takes it back"
+                )
+        if all(member.is_drained for member in members):
+            raise RackError("all nodes are drained: `tbcluster undrain NODE` takes one back")
+
     def _check_names(self, wanted: Sequence[str]) -> None:
         names = [member.name for member in self._members()]
         for name in wanted:
@@ -318,7 +358,7 @@ def head_of(folder: TrustFolder) -> HeadIdentity:
     )
 
 
-def _control_plane(head: HeadIdentity, ring: MemberRing, links: "_Links") -> ControlPlane:
+def _control_plane(head: HeadIdentity, ring: MemberRing, links: LinkFile) -> ControlPlane:
     addresses = invited_to(local_interfaces())
     try:
         return ControlPlane(head, ring, LinkBook(links.load()), addresses, links.save)
@@ -331,36 +371,14 @@ def _control_plane(head: HeadIdentity, ring: MemberRing, links: "_Links") -> Con
         ) from error
 
 
-class _Links:
-    """What was measured, kept from one run to the next."""
-
-    def __init__(self, file: PrivateFile) -> None:
-        self._file = file
-
-    def load(self) -> list[SavedLink]:
-        content = self._file.read()
-        try:
-            return decode_links(content) if content is not None else []
-        except WireError as error:
-            logger.warning("%s: the links are measured anew", error)
-            return []
-
-    def save(self, content: bytes) -> None:
-        try:
-            with self._file.locked():
-                self._file.replace(content)
-        except TrustError as error:
-            # A full disk ends no coordinator.
-            logger.warning("%s: the links will be measured anew the next time", error)
-
-
 def _missing(nodes: Sequence[NodeView], wanted: Sequence[str]) -> list[str]:
-    """Names of those that are not there: of all, or of these."""
+    """Names of those that are not there: of all that are not drained and the head node, or of
+    these."""
     return [
         node.name
         for node in nodes
         if node.state not in (NodeState.ONLINE, NodeState.REVOKED)
-        and (not wanted or node.name in wanted)
+        and (node.name in wanted if wanted else node.is_head or not node.is_drained)
     ]
 
 

@@ -88,6 +88,19 @@ class MemberFile:
         """
         self._change(lambda roster: rosters.revoked(roster, name))
 
+    def drain(self, name: str) -> None:
+        """Give a node no stages any more, until `undrain`.
+
+        Raises:
+            UnknownNodeError: There is none of this name or id.
+            TrustError: It was revoked.
+        """
+        self._change(lambda roster: rosters.drained(roster, name, is_drained=True))
+
+    def undrain(self, name: str) -> None:
+        """Let it take part again; raises as `drain` does."""
+        self._change(lambda roster: rosters.drained(roster, name, is_drained=False))
+
     def _change(self, change: Callable[[Roster], Roster]) -> None:
         with self._file.locked():
             self._file.save(change(self._load()))

@@ -168,6 +168,19 @@ def revoked(roster: Roster, name: str) -> Roster:
     return _replaced(roster, member, replace(member, is_revoked=True))
 
 
+def drained(roster: Roster, name: str, *, is_drained: bool) -> Roster:
+    """With a node that is given no stages, or takes part again.
+
+    Raises:
+        UnknownNodeError: There is none of this name.
+        TrustError: It was revoked.
+    """
+    member = roster.find(name)
+    if member.is_revoked:
+        raise TrustError(f"{member.name!r} was revoked: it takes no part anyway")
+    return _replaced(roster, member, replace(member, is_drained=is_drained))
+
+
 def revocable(roster: Roster, name: str) -> Member:
     """The node that would be revoked; raises as `revoked` does."""
     member = roster.find(name)

@@ -8,9 +8,9 @@ from typing import Any, TypeAlias
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
 from tbcluster.core import FinishReason
 from tbcluster.errors import TbclusterError
-from tbcluster.server.answering import Call, Choice, Delta, Finish, Usage
+from tbcluster.server.deltas import Call, Choice, Delta, Finish, Usage
 from tbcluster.server.problems import Dialect, error_event
-from tbcluster.server.sse import MEDIA_TYPE, event
+from tbcluster.server.sse import MEDIA_TYPE, comment, event
 
 # Clients give thinking blocks back only with a signature; nobody checks this one.
 SIGNATURE = "tbcluster"
@@ -91,13 +91,19 @@ class MessageWriter:
     def __init__(self, envelope: Envelope, usage: Usage) -> None:
         self._envelope = envelope
         self._usage = usage
+        self._is_begun = False
         self._index = -1
         # A call counts as one of a kind: two of them are two blocks.
         self._open: type[Piece] | int | None = None
         self._finish: Finish | None = None
 
+    def waiting(self, doing: str) -> Iterator[bytes]:
+        """A ping; before the message, which has to be the first event, a comment."""
+        yield _event("ping") if self._is_begun else comment(doing)
+
     def opening(self) -> Iterator[bytes]:
         """The message without blocks, and the ping that follows it in this dialect."""
+        self._is_begun = True
         stop = stop_body(None, self._usage, self._envelope.max_tokens)
         body = self._envelope.body([], stop, usage_body(self._usage))
         yield _event("message_start", message=body)

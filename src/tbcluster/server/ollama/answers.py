@@ -11,7 +11,7 @@ import msgspec
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
 from tbcluster.core import SampledToken
 from tbcluster.errors import TbclusterError
-from tbcluster.server.answering import Call, Choice, Delta, Finish, Usage
+from tbcluster.server.deltas import Call, Choice, Delta, Finish, Usage
 from tbcluster.server.openai.logprobs import chat_logprobs
 from tbcluster.server.problems import Dialect, error_event
 from tbcluster.server.token_texts import TokenTexts
@@ -98,6 +98,11 @@ class LineWriter:
         self._call: Call | None = None
         self._num_calls = 0
         self._finish: Finish | None = None
+
+    def waiting(self, doing: str) -> Iterator[bytes]:
+        """Nothing: each line is a part of the answer, and clients take no empty ones. They do not
+        mind the silence."""
+        return iter(())
 
     def opening(self) -> Iterator[bytes]:
         """Nothing: the first line comes with the first token."""

@@ -16,8 +16,8 @@ from tbcluster.engine.limits import MAX_INTEGER
 from tbcluster.errors import RequestError
 from tbcluster.generation import encode_prompt
 from tbcluster.server.bodies import UntypedJsonRoute
-from tbcluster.server.choices import unless_disconnected
 from tbcluster.server.desk import Desk
+from tbcluster.server.disconnection import unless_disconnected
 from tbcluster.server.embeddings import MAX_INPUTS, check_dimensions, counted_outputs
 from tbcluster.server.fields import Body, Listed
 from tbcluster.server.intake import Intake

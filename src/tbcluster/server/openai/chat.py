@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
-from tbcluster.server.answering import Choice, Delta, Finish, Usage
+from tbcluster.server.deltas import Choice, Delta, Finish, Usage
 from tbcluster.server.openai.chunks import ChunkWriter
 from tbcluster.server.openai.envelope import Envelope, usage_body
 from tbcluster.server.openai.logprobs import chat_logprobs

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from tbcluster.errors import TbclusterError
-from tbcluster.server.answering import Usage
+from tbcluster.server.deltas import Usage
 from tbcluster.server.openai.envelope import Envelope, usage_body
 from tbcluster.server.problems import Dialect, error_event
-from tbcluster.server.sse import DONE, MEDIA_TYPE, event
+from tbcluster.server.sse import DONE, MEDIA_TYPE, comment, event
 
 
 class ChunkWriter:
@@ -24,6 +24,10 @@ class ChunkWriter:
         self._kind = kind
         self._envelope = envelope
         self._includes_usage = includes_usage
+
+    def waiting(self, doing: str) -> Iterator[bytes]:
+        """A comment."""
+        yield comment(doing)
 
     def closing(self, usage: Usage) -> Iterator[bytes]:
         """The token counts where they were asked for, and the end."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tbcluster.answers.pieces import Text
-from tbcluster.server.answering import Choice, Delta, Usage
+from tbcluster.server.deltas import Choice, Delta, Usage
 from tbcluster.server.openai.chat import finish_word
 from tbcluster.server.openai.chunks import ChunkWriter
 from tbcluster.server.openai.envelope import Envelope, usage_body

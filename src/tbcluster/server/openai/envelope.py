@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
 
-from tbcluster.server.answering import Usage
+from tbcluster.server.deltas import Usage
 from tbcluster.server.token_texts import TokenTexts
 
 FINGERPRINT = f"tbcluster-{version('tbcluster')}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tbcluster.core import FinishReason, SamplingParams
-from tbcluster.server.answering import Finish, Usage
+from tbcluster.server.deltas import Finish, Usage
 from tbcluster.server.responses.schemas import ResponsesRequest
 from tbcluster.server.responses.store import Item
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tbcluster.errors import TbclusterError
-from tbcluster.server.answering import Choice, Delta, Finish, Usage
+from tbcluster.server.deltas import Choice, Delta, Finish, Usage
 from tbcluster.server.problems import Dialect, error_event
 from tbcluster.server.responses.envelope import Envelope
 from tbcluster.server.responses.output import Event, OutputItems
-from tbcluster.server.sse import MEDIA_TYPE, event
+from tbcluster.server.sse import MEDIA_TYPE, comment, event
 
 Keep = Callable[[dict[str, Any]], None]
 
@@ -41,6 +41,10 @@ class ResponseWriter:
         self._num_events = 0
         self._finish: Finish | None = None
 
+    def waiting(self, doing: str) -> Iterator[bytes]:
+        """A comment."""
+        yield comment(doing)
+
     def opening(self) -> Iterator[bytes]:
         """The response, without anything of its answer."""
         body = {"response": self._envelope.running()}
@@ -59,7 +63,10 @@ class ResponseWriter:
         yield from self._numbered([(f"response.{body['status']}", {"response": body})])
 
     def failure(self, error: TbclusterError) -> Iterator[bytes]:
-        """The response with what was finished, and the error."""
+        """The response with what was finished, and the error. Clients want to hear first that it
+        was created."""
+        if self._num_events == 0:
+            yield from self.opening()
         reason = error_event(Dialect.OPENAI, error)["error"]
         body = self._envelope.failed(self._output.items, reason)
         yield from self._numbered([("response.failed", {"response": body})])

@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 from tbcluster.answers.pieces import CallArguments, CallStart, Reasoning, Text
 from tbcluster.core import FinishReason, SampledToken
-from tbcluster.server.answering import Delta, Finish
+from tbcluster.server.deltas import Delta, Finish
 from tbcluster.server.responses.store import Item
 
 # An event's type and its other fields, but for the number in the sequence.

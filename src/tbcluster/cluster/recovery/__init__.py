@@ -1,0 +1,1 @@
+"""What is done when a stage, a way or a node is lost, and when one comes back."""

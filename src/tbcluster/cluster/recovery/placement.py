@@ -1,0 +1,63 @@
+"""New plans for a replica, made of the nodes of a rack that are there."""
+
+from collections.abc import Callable
+
+from tbcluster.cluster.preparation import Preparation
+from tbcluster.cluster.rack.rack import Rack
+from tbcluster.cluster.recovery.machine import Nodes
+from tbcluster.cluster.served_model import ServedModel
+from tbcluster.errors import ClusterClosedError
+from tbcluster.planner.plan import Plan, PlannedReplica
+
+
+class RackReplanner:
+    """See `Replanner`.
+
+    Args:
+        preparation: What has placed the replicas.
+        number: Of the replica.
+    """
+
+    def __init__(self, rack: Rack, preparation: Preparation, number: int) -> None:
+        self._rack = rack
+        self._preparation = preparation
+        self._number = number
+        self._plan: Plan | None = None
+
+    def usable(self) -> Nodes:
+        """The nodes that stages can be on now."""
+        return frozenset(node.name for node in self._rack.usable())
+
+    def plan(self, nodes: Nodes) -> bool:
+        """Make a plan for these nodes; whether it is another one than the one in force."""
+        there = [node for node in self._rack.usable() if node.name in nodes]
+        self._plan = self._preparation.plan_again(self._number, there)
+        return _places(self._plan.replicas[0]) != _places(self._in_force)
+
+    @property
+    def gain(self) -> float:
+        """How many times the present throughput the plan that was made last would give."""
+        return self._planned.replicas[0].tokens_per_s / self._in_force.tokens_per_s
+
+    def prepare(self, gives_up: Callable[[], bool]) -> ServedModel:
+        """Have the nodes of the plan that was made last fetch what they lack."""
+        return self._preparation.prepare_again(self._number, self._planned, gives_up)
+
+    def settle(self) -> None:
+        """The stages of what was prepared last are in force."""
+        self._preparation.settle(self._number)
+
+    @property
+    def _planned(self) -> Plan:
+        if self._plan is None:
+            raise ClusterClosedError("no plan was made")
+        return self._plan
+
+    @property
+    def _in_force(self) -> PlannedReplica:
+        assert self._preparation.plan is not None  # noqa: S101 - a replica has been placed by it
+        return self._preparation.plan.replicas[self._number]
+
+
+def _places(replica: PlannedReplica) -> list[tuple[str, int, int]]:
+    return [(stage.node, stage.layers.start, stage.layers.end) for stage in replica.stages]

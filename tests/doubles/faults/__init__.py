@@ -1,0 +1,1 @@
+"""Faults that really happen: to processes, memory, links, and what crosses between stages."""
