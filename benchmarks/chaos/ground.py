@@ -24,7 +24,8 @@ SIZES = LlamaSizes(
     intermediate_size=512,
     max_position_embeddings=10**9,
 )
-SERVE = ("--stages", "3", "--context", "4096", "--streams", "8")
+# One node is spare, so that there is somewhere to go when another one is cut off.
+SERVE = ("--stages", "2", "--context", "4096", "--streams", "8")
 
 
 class Ground(Protocol):

@@ -210,9 +210,9 @@ def test_thousands_of_tokens_and_occurrences_take_little_time(tmp_path: Path) ->
     special = tuple(f"<unused{number}>" for number in range(3000))
     tokenizer = answer_tokenizer(tmp_path, special=special, template=QWEN_TEMPLATE)
     text = "<" * 200_000 + "".join(f"<unused{number % 3000}>{number}" for number in range(20_000))
-    before = time.monotonic()
+    before = time.process_time()
     tokens = encode_chat(tokenizer, [turn(text)])
-    assert time.monotonic() - before < 30
+    assert time.process_time() - before < 30
     assert set(control_tokens(tokenizer, tokens)) <= {EOS, "<|im_start|>"}
 
 

@@ -1,6 +1,7 @@
-"""A small cluster whose workers' lives are watched, and killed at the point that a test names."""
+"""Small clusters whose workers and connections come to harm at the point that a test names."""
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,42 +11,43 @@ from tbcluster.cluster.parity_check import MAX_PROMPT_TOKENS
 from tbcluster.cluster.status import ClusterState
 from tbcluster.wire.messages import Step, decode_step
 from tests.chaos.streams import SHARED, Stream, Tokens, finished, submitted
-from tests.doubles.checkpoints import write_endless_llama
-from tests.doubles.faults.places import COORDINATOR, Crossed, Event, Launched, Said, WatchedPlaces
+from tests.doubles.faults.places import (
+    COORDINATOR,
+    Crossed,
+    Event,
+    Launched,
+    ProxiedPlaces,
+    Said,
+    WatchedPlaces,
+)
 from tests.doubles.faults.signals import kill
 from tests.doubles.processes import is_alive
 from tests.doubles.waiting import wait_until
 
 NUM_STAGES = 3
-LAST = NUM_STAGES - 1
+MIDDLE, LAST = 1, NUM_STAGES - 1
+NUM_LOOKS = 12
 TO_FIRST = (COORDINATOR, 0)
 
 Condition = Callable[[Event], bool]
 IsStep = Callable[[Step], bool]
 
 
-class Scene:
-    """A cluster of three stages.
+class AnyScene:
+    """A small cluster, and what its eight streams are told where nothing goes wrong.
 
     Attributes:
-        expected: What the eight streams are told where nothing goes wrong.
-        killed: The workers that were killed since the last `reset`.
+        killed: The workers that were killed since the last check.
     """
 
-    def __init__(self, cluster: Cluster, places: WatchedPlaces) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
-        self.places = places
         self.killed: list[int] = []
         self.expected: list[Tokens] = finished(submitted(cluster))
 
     def pid(self, stage: int) -> int:
         """Of the worker that the stage has now."""
         return self.cluster.status().stages[stage].pid
-
-    def is_of_next_epoch(self) -> IsStep:
-        """Holds for steps that are sent after the next loss: the parity probe's are the first."""
-        newest = decode_step(list(self.places.relays[TO_FIRST].recorded[-1])).epoch
-        return lambda step: step.epoch > newest
 
     def kill(self, *stages: int) -> None:
         """End these workers."""
@@ -57,20 +59,15 @@ class Scene:
         kill(pid)
         self.killed.append(pid)
 
-    def kill_when(self, is_it: Condition, *stages: int) -> threading.Event:
-        """End these workers, or the one that the event is about, as soon as it comes; what is given
-        is set then."""
-        has_come = threading.Event()
+    def is_still(self, streams: list[Stream]) -> Callable[[], bool]:
+        """Whether no token has come for a while, at each look."""
+        looks: deque[int] = deque(maxlen=NUM_LOOKS)
 
-        def act(event: Event) -> None:
-            if stages or isinstance(event, Crossed):
-                self.kill(*stages)
-            else:
-                self.kill_process(event.pid)
-            has_come.set()
+        def look() -> bool:
+            looks.append(sum(len(stream.outputs) for stream in streams))
+            return len(looks) == NUM_LOOKS and looks[0] == looks[-1]
 
-        self.places.once(is_it, act)
-        return has_come
+        return look
 
     def await_ready(self) -> None:
         """Wait until all stages are up again."""
@@ -82,23 +79,67 @@ class Scene:
         self.check_nothing_left()
 
     def check_nothing_left(self) -> None:
-        """No request is open, no event that a test waited for has not come, and every stage has one
-        worker that lives."""
+        """No request is open, and every stage has one worker, which lives."""
         self.await_ready()
         wait_until(lambda: self.cluster.status().num_requests == 0, "no request is open")
-        assert not self.places.num_awaited, "something that was to happen never did"
         wait_until(lambda: not any(is_alive(pid) for pid in self.killed), "the killed are gone")
         assert all(is_alive(stage.pid) for stage in self.cluster.status().stages)
         self.killed.clear()
 
 
+class Scene(AnyScene):
+    """Three stages; all that is said and all that crosses can be waited for."""
+
+    def __init__(self, cluster: Cluster, places: WatchedPlaces) -> None:
+        super().__init__(cluster)
+        self.places = places
+
+    def check_nothing_left(self) -> None:
+        """Nor an event that a test waited for."""
+        super().check_nothing_left()
+        assert not self.places.num_awaited, "something that was to happen never did"
+
+    def is_of_next_epoch(self) -> IsStep:
+        """Holds for steps that are sent after the next loss: the parity probe's are the first."""
+        newest = decode_step(list(self.places.relays[TO_FIRST].recorded[-1])).epoch
+        return lambda step: step.epoch > newest
+
+    def kill_when(self, is_it: Condition, victim: int) -> threading.Event:
+        """End this stage's worker as soon as the event comes; what is given is set then."""
+        has_come = threading.Event()
+
+        def act(event: Event) -> None:
+            # One that was just launched is not in the status yet.
+            is_its_own = not isinstance(event, Crossed) and event.stage == victim
+            self.kill_process(event.pid if is_its_own else self.pid(victim))
+            has_come.set()
+
+        self.places.once(is_it, act)
+        return has_come
+
+
+class ProxiedScene(AnyScene):
+    """Two stages, with sealed connections and a TCP proxy on each."""
+
+    def __init__(self, cluster: Cluster, places: ProxiedPlaces) -> None:
+        super().__init__(cluster)
+        self.places = places
+
+
 @contextmanager
-def scene(folder: Path) -> Iterator[Scene]:
+def watched_scene(model: Path) -> Iterator[Scene]:
     """The scene, with its undisturbed run made."""
     places = WatchedPlaces()
-    model = write_endless_llama(folder)
     with Cluster(model, stages=NUM_STAGES, new_places=lambda _: places) as cluster:
         yield Scene(cluster, places)
+
+
+@contextmanager
+def proxied_scene(model: Path) -> Iterator[ProxiedScene]:
+    """The same for the proxied one."""
+    places = ProxiedPlaces()
+    with Cluster(model, stages=2, new_places=lambda _: places) as cluster:
+        yield ProxiedScene(cluster, places)
 
 
 # What can be waited for

@@ -114,8 +114,8 @@ def finished(streams: Sequence[Stream]) -> list[Tokens]:
 
 
 def await_tokens(streams: Sequence[Stream], num_tokens: int) -> None:
-    """Wait until each has as many."""
+    """Wait until half of them have as many: the long prompt is computed meanwhile."""
     wait_until(
-        lambda: all(len(stream.outputs) >= num_tokens for stream in streams),
-        f"each stream has {num_tokens} tokens",
+        lambda: sum(len(stream.outputs) >= num_tokens for stream in streams) >= len(streams) // 2,
+        f"half of the streams have {num_tokens} tokens",
     )

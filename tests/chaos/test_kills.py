@@ -1,6 +1,6 @@
 """kill -9 of a worker at any point of its life: the streams go on as if nothing had happened."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
@@ -9,6 +9,7 @@ from tbcluster.cluster.status import ClusterState
 from tbcluster.wire.control import Bound, Loading, Ready, Routed
 from tests.chaos.scene import (
     LAST,
+    MIDDLE,
     NUM_STAGES,
     TO_FIRST,
     Condition,
@@ -22,7 +23,6 @@ from tests.chaos.scene import (
     is_long_chunk,
     launched,
     said,
-    scene,
 )
 from tests.chaos.streams import (
     LONG_PROMPT,
@@ -35,26 +35,20 @@ from tests.chaos.streams import (
 )
 from tests.doubles.waiting import wait_until
 
-MIDDLE = 1
+pytestmark = pytest.mark.xdist_group("chaos")
+
 ENOUGH = 5
 
 
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """One cluster for all: each test leaves it well."""
-    with scene(tmp_path_factory.mktemp("model") / "model") as made:
-        yield made
-
-
-def is_partly_loaded(loading: Loading) -> bool:
-    return 0 < loading.loaded_bytes < loading.total_bytes
+def has_begun(loading: Loading) -> bool:
+    return loading.loaded_bytes < loading.total_bytes
 
 
 # The life of a worker that is started again: what it has said last, or what was seen of it.
 COMING_BACK: dict[str, Callable[[Scene], Condition]] = {
     "before its spec": lambda _: launched(MIDDLE),
     "bound": lambda _: said(MIDDLE, Bound),
-    "loading": lambda _: said(MIDDLE, Loading, is_partly_loaded),
+    "loading": lambda _: said(MIDDLE, Loading, has_begun),
     "loaded": lambda _: said(MIDDLE, Ready),
     "connected": lambda _: said(MIDDLE, Routed),
     "in the parity probe": lambda stage: crossed((0, MIDDLE), stage.is_of_next_epoch()),
@@ -128,14 +122,15 @@ def test_killed_right_after_the_streams_go_on(stage: Scene) -> None:
 def test_killed_while_a_stream_is_cancelled(stage: Scene) -> None:
     streams = submitted(stage.cluster)
     await_tokens(streams, ENOUGH)
-    leaving, *staying = streams
+    # The one with the long prompt, which is far from its end.
+    leaving, staying = streams[1], [*streams[:1], *streams[2:]]
     leaving.cancel()
     stage.kill(MIDDLE)
-    assert [stream.finish() for stream in staying] == stage.expected[1:]
+    assert finished(staying) == [*stage.expected[:1], *stage.expected[2:]]
     stage.check_nothing_left()
     assert leaving.error is None
     assert not leaving.is_over.is_set()
-    assert leaving.tokens == stage.expected[0][: len(leaving.tokens)]
+    assert leaving.tokens == stage.expected[1][: len(leaving.tokens)]
 
 
 def test_killed_while_requests_wait(stage: Scene) -> None:
@@ -164,7 +159,9 @@ def test_killed_during_an_embedding(stage: Scene) -> None:
     disturbed = embedded()
     disturbed.finish()
     assert killed.is_set()
-    assert disturbed.outputs[-1].embedding == undisturbed.outputs[-1].embedding
+    # Sums of other chunks: where a prompt is cut depends on the time that steps take.
+    vector = disturbed.outputs[-1].embedding
+    assert vector == pytest.approx(undisturbed.outputs[-1].embedding, rel=1e-4, abs=1e-5)
     stage.check_nothing_left()
 
 
@@ -179,7 +176,7 @@ def test_killed_while_known_prefixes_are_in_use(stage: Scene) -> None:
     expected = stage.expected[2:4]
     assert finished(shared()) == expected
     again = shared()
-    await_tokens(again, ENOUGH)
+    wait_until(lambda: all(stream.outputs for stream in again), "both have begun")
     assert all(stream.outputs[0].num_cached_tokens >= len(SHARED) for stream in again)
     stage.kill(0)
     assert finished(again) == expected

@@ -62,6 +62,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("nodes", "show", "mini1"),
         ("nodes", "rename", "mini1", "mini2"),
         ("nodes", "revoke", "mini1", "--yes"),
+        ("drain", "mini1"),
+        ("undrain", "mini1"),
         ("status",),
         ("links", "--measure"),
     ],

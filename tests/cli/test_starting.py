@@ -98,9 +98,9 @@ def test_waiting_ends_at_once_when_told_to(
         told_at = time.monotonic()
         os.killpg(server.process.pid, number)
         assert server.process.wait(timeout=30) == status
-        # A second, with room for a busy machine.
-        assert time.monotonic() - told_at < 5
-        wait_until(lambda: not any(map(is_alive, started)), "its processes are gone", 5)
+        # A second, with room for a very busy machine.
+        assert time.monotonic() - told_at < 20
+        wait_until(lambda: not any(map(is_alive, started)), "its processes are gone", 20)
     assert "Traceback" not in server.output
 
 

@@ -5,11 +5,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
+from msgspec.structs import replace
 
+from tbcluster.cluster.parity import recomputed
 from tbcluster.cluster.parity_check import (
     MAX_PROMPT_TOKENS,
     NUM_PROBE_TOKENS,
     ConsistencyCheck,
+    ReferenceCheck,
     probe_prompt,
     run_probe,
 )
@@ -135,6 +138,27 @@ def test_probabilities_that_drift_are_found() -> None:
 def test_a_stage_that_gives_no_numbers_is_found() -> None:
     with pytest.raises(ParityError, match="gives no logprobs"):
         check(StageDouble())
+
+
+@pytest.mark.parametrize("error", [0.0, 0.5])
+def test_an_answer_of_an_earlier_run_is_compared_with(error: float) -> None:
+    stage = TellingStage()
+    engine = new_engine(stage)
+    with running(stage, engine):
+        sampled = run_probe(engine, PROMPT, lambda: False)
+    known = replace(recomputed(sampled), logprobs=tuple((t.logprob or 0) + error for t in sampled))
+    check = ReferenceCheck(PROMPT, 0.01, known)
+    assert check.reference() is None
+    stage = TellingStage()
+    engine = new_engine(stage)
+    with running(stage, engine):
+        if error:
+            with pytest.raises(ParityError, match="the unsharded model"):
+                check.run(engine, lambda: False)
+        else:
+            check.run(engine, lambda: False)
+    check.close()
+    assert check.reference() == (None if error else known), "what was wrong is not kept"
 
 
 class Encoder:

@@ -1,14 +1,11 @@
 """What precedes loading: opening, planning, showing, fetching."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tbcluster.checkpoint import Span
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.opening import THIS_MACHINE
 from tbcluster.cluster.order import Order
@@ -18,95 +15,19 @@ from tbcluster.cluster.parity_check import (
     ReferenceCheck,
     parity_check,
 )
-from tbcluster.cluster.preparation import Preparation, fetching
-from tbcluster.cluster.prepared import Prepared
+from tbcluster.cluster.preparation import fetching
 from tbcluster.cluster.rack.fetching import FetchStatus
 from tbcluster.cluster.stage_status import StageState
 from tbcluster.cluster.status import planned_stages
 from tbcluster.core import StageRange
 from tbcluster.demo import MODEL_PATH
 from tbcluster.errors import ClusterClosedError, DoesNotFitError, PlanError
-from tbcluster.machine import (
-    Compute,
-    LinkView,
-    Machine,
-    NodeState,
-    NodeView,
-    PathMeasurement,
-    RackView,
-)
-from tbcluster.machine import Path as NetworkPath
-from tbcluster.planner.nodes import NodeSpeed, SpeedSource
-from tbcluster.planner.plan import Plan, Wishes
+from tbcluster.planner.nodes import SpeedSource
+from tbcluster.planner.plan import Wishes
 from tests.doubles.own_speed import know_speed
+from tests.doubles.planned_rack import GIB, Bench, RackDouble
 
-GIB = 1 << 30
-SPEED = NodeSpeed(((1, 1e-10),), 1e-4, 1e-4, 1e-10)
 BY_HAND = [[("head", StageRange(0, 4)), ("mini2", StageRange(4, 8))]]
-
-
-PATH = PathMeasurement(NetworkPath("en0", "192.0.2.1", "en0"), 100.0, 8.0, 8.0, 0.0)
-LINKS = (LinkView("head", "mini2", (PATH,)), LinkView("mini2", "head", (PATH,)))
-
-
-def node(name: str, memory_bytes: int = 4 * GIB) -> NodeView:
-    compute = Compute("CPU", "a device", memory_bytes, None, "1", "1")
-    machine = Machine(name, "macOS", "arm64", "0", "3.11", compute=compute)
-    return NodeView(name, name, NodeState.ONLINE, is_head=name == "head", machine=machine)
-
-
-class RackDouble:
-    """Two nodes that are there, with what they were asked for."""
-
-    def __init__(self, *nodes: NodeView) -> None:
-        self.nodes = nodes or (node("head"), node("mini2"))
-        self.awaited: Sequence[str] | None = None
-        self.needs: Mapping[str, Sequence[Span]] = {}
-
-    def await_nodes(
-        self, wanted: Sequence[str], gives_up: Callable[[], bool], on_wait: Callable[[str], None]
-    ) -> list[NodeView]:
-        self.awaited = wanted
-        on_wait("waiting for mini2")
-        if gives_up():
-            raise ClusterClosedError("nobody waits")
-        return list(self.nodes)
-
-    def speeds(self, kind: str, gives_up: Callable[[], bool]) -> dict[str, NodeSpeed]:
-        return {one.node_id: SPEED for one in self.nodes}
-
-    def view(self) -> RackView:
-        return RackView("c", "rack", "0", self.nodes, LINKS)
-
-    def fetch(
-        self,
-        source: Any,
-        needs: Mapping[str, Sequence[Span]],
-        on_progress: Callable[[Sequence[FetchStatus]], None],
-        gives_up: Callable[[], bool],
-    ) -> dict[str, str]:
-        self.needs = needs
-        on_progress([FetchStatus(name, 2, 5) for name in needs])
-        return {name: f"/on/{name}" for name in needs}
-
-
-class Bench:
-    def __init__(self, order: Order, rack: RackDouble | None = None) -> None:
-        self.plans: list[Plan] = []
-        self.notes: list[str] = []
-        self.said: list[str] = []
-        self.is_over = False
-        self.preparation = Preparation(
-            order,
-            rack,  # type: ignore[arg-type]
-            lambda: self.is_over,
-            on_plan=self.plans.append,
-            on_fetch=lambda _: self.said.append(self.preparation.doing),
-            on_note=self.notes.append,
-        )
-
-    def run(self) -> Prepared:
-        return self.preparation.run()
 
 
 @pytest.fixture(scope="module")

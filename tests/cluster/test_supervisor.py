@@ -8,20 +8,27 @@ from pathlib import Path
 import pytest
 
 from tbcluster.cluster import supervisor
+from tbcluster.cluster.pulse import Patience
 from tbcluster.cluster.supervisor import Worker
+from tbcluster.core import StageRange
 from tbcluster.wire.control import (
+    Beat,
     Failed,
     Loading,
     Ready,
     ReferenceSpec,
     Report,
+    StageSpec,
     encode_line,
 )
 from tests.doubles.processes import is_alive
 
 DEADLINE_S = 30.0
 SPEC = ReferenceSpec("/some/model", (1, 2), 3)
+STAGE = StageSpec(0, 1, "/some/model", StageRange(0, 1), 1, "", "")
 LOADING, READY = Loading(1, 2), Ready(5, "cpu", "a note")
+PATIENCE = Patience(ready_s=1.0)
+SILENT = "it did not answer for 1 s"
 DONE = "ended with status 0"
 
 PRELUDE = """
@@ -37,9 +44,9 @@ def until_told():
 class Child:
     """A worker and what it was heard to say: reports in order, then how it ended."""
 
-    def __init__(self, module: str) -> None:
+    def __init__(self, module: str, spec: ReferenceSpec | StageSpec = SPEC) -> None:
         self._heard: queue.SimpleQueue[Report | str] = queue.SimpleQueue()
-        self.worker = Worker(module, SPEC, self._heard.put, self._heard.put)
+        self.worker = Worker(module, spec, self._heard.put, self._heard.put, PATIENCE)
 
     def hear(self) -> Report | str:
         return self._heard.get(timeout=DEADLINE_S)
@@ -49,14 +56,14 @@ class Child:
 
 
 @pytest.fixture
-def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Child]]:
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator["Start"]:
     """Starts a child that runs this text after the prelude; none outlives the test."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     children: list[Child] = []
 
-    def start_child(text: str) -> Child:
+    def start_child(text: str, spec: ReferenceSpec | StageSpec = SPEC) -> Child:
         (tmp_path / "a_child.py").write_text(PRELUDE + text)
-        children.append(Child("a_child"))
+        children.append(Child("a_child", spec))
         return children[-1]
 
     yield start_child
@@ -65,7 +72,7 @@ def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         child.worker.join()
 
 
-Start = Callable[[str], Child]
+Start = Callable[..., Child]
 
 
 def test_reports_come_in_order_and_the_end_last(start: Start) -> None:
@@ -177,3 +184,62 @@ def test_a_listener_may_stop_its_worker(start: Start, tmp_path: Path) -> None:
     workers.put(worker)
     assert ends.get(timeout=DEADLINE_S) == "ended with status 5"
     worker.join()
+
+
+# Stage workers, which are watched
+
+
+def test_beats_keep_a_worker_alive_and_go_no_further(start: Start) -> None:
+    child = start(
+        f"say({encode_line(READY)!r})\n"
+        "for _ in range(25):\n"
+        f"    say({encode_line(Beat(1))!r})\n"
+        "    time.sleep(0.1)\n"
+        f"say({encode_line(LOADING)!r})\n"
+        "until_told()",
+        STAGE,
+    )
+    assert [child.hear() for _ in range(3)] == [READY, LOADING, f"was killed: {SILENT}"]
+
+
+def test_only_stage_workers_are_watched(start: Start) -> None:
+    script = f"say({encode_line(READY)!r}); until_told()"
+    watched, other = start(script, STAGE), start(script)
+    assert [watched.hear() for _ in range(2)] == [READY, f"was killed: {SILENT}"]
+    assert other.hear() == READY
+    assert is_alive(other.worker.pid)
+    assert other.hears_no_more()
+
+
+def test_a_kill_for_lack_of_memory_is_a_failure_of_its_own(start: Start) -> None:
+    """No machine has what this one still has to load."""
+    line = encode_line(Loading(1 << 30, 1 << 60))
+    child = start(f"say({line!r}); os.kill(os.getpid(), signal.SIGKILL)", STAGE)
+    _, failed, what = (child.hear() for _ in range(3))
+    assert isinstance(failed, Failed)
+    assert failed == Failed("StageMemoryError", str(what))
+    assert failed.message.startswith("was killed by signal 9 while loading 1 GiB of ")
+    assert failed.message.endswith(" of memory left on the machine: probably out of memory")
+
+
+def test_one_that_does_not_even_end_when_it_is_killed_is_given_up(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that waits for a device; here another process keeps its output open."""
+    monkeypatch.setattr(supervisor, "KILL_GRACE_S", 0.5)
+    go_on = tmp_path / "go-on"
+    child = start(
+        "if os.fork() == 0:\n"
+        f"    while not os.path.exists({str(go_on)!r}): time.sleep(0.01)\n"
+        f"    say({encode_line(LOADING)!r})\n"
+        "    os._exit(0)\n"
+        f"say({encode_line(READY)!r}); until_told()",
+        STAGE,
+    )
+    told = [child.hear(), child.hear()]
+    assert told == [READY, f"was killed, but has not ended yet: {SILENT}"]
+    child.worker.join()
+    go_on.touch()
+    monkeypatch.setattr(supervisor, "KILL_GRACE_S", DEADLINE_S)
+    child.worker.join()
+    assert child.hears_no_more()

@@ -10,7 +10,7 @@ from typing import Self
 
 from tbcluster.cluster.trust import Membership, TrustFolder, id_of
 from tbcluster.transport.curve import new_keys
-from tests.doubles.waiting import wait_until
+from tests.doubles.waiting import join, wait_until
 
 CLUSTER_KEYS = new_keys()
 
@@ -51,7 +51,7 @@ class AgentProcess:
     def wait(self) -> int:
         """Its exit status, once it has ended by itself."""
         status = self.process.wait(timeout=30)
-        self._reader.join()
+        join(self._reader, "nothing that the agent has started holds its log open")
         return status
 
     def end(self, number: int = signal.SIGTERM) -> int:

@@ -1,14 +1,17 @@
 """What somebody on the cable sees: every packet of an interface, and the TCP streams in them."""
 
 import ctypes
+import math
 import socket
 import struct
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 from tests.doubles.namespaces import Network
+from tests.doubles.waiting import join
 
 ETH_P_ALL = 0x0003
 ETHERNET_BYTES = 14
@@ -19,6 +22,8 @@ SO_RCVBUFFORCE = 33
 SOL_PACKET = 263
 PACKET_STATISTICS = 6
 POLL_S = 0.05
+# For so long what came before the end is read where the cable is never still.
+DRAIN_S = 5.0
 
 
 class Segment(NamedTuple):
@@ -40,6 +45,7 @@ class Capture:
             self._socket.bind((interface, ETH_P_ALL))
         self._socket.settimeout(POLL_S)
         self._is_ending = threading.Event()
+        self._read_until = math.inf
         self._thread = threading.Thread(target=self._read)
 
     def contains(self, needle: bytes) -> bool:
@@ -61,8 +67,9 @@ class Capture:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._read_until = time.monotonic() + DRAIN_S
         self._is_ending.set()
-        self._thread.join()
+        join(self._thread, "all packets are read")
         size = struct.calcsize("II")
         statistics = self._socket.getsockopt(SOL_PACKET, PACKET_STATISTICS, size)
         self._socket.close()
@@ -70,7 +77,7 @@ class Capture:
         assert num_lost == 0, f"{num_lost} packets were not captured"
 
     def _read(self) -> None:
-        while True:
+        while time.monotonic() < self._read_until:
             try:
                 self.packets.append(self._socket.recv(MAX_PACKET_BYTES))
             except TimeoutError:

@@ -1,16 +1,19 @@
 """Clusters without a model: they take memory that does not exist, and start when they are told."""
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Self, cast
 
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.models.catalogue import Loadable
+from tbcluster.cluster.order import Order
+from tbcluster.cluster.saved_preparation import SavedPreparation, saved_order
 from tbcluster.cluster.status import ClusterState, ClusterStatus
 from tbcluster.core import StageRange
 from tbcluster.engine.statistics import EngineStatistics, merged
-from tbcluster.errors import ClusterClosedError, DoesNotFitError, TbclusterError
+from tbcluster.errors import ClusterClosedError, DoesNotFitError, StageError, TbclusterError
+from tbcluster.machine import NodeView
 from tbcluster.planner.plan import Plan, PlannedReplica, PlannedStage
 
 NODE = "mini1"
@@ -35,6 +38,46 @@ class ScriptedCluster:
         self._taken = taken
         self._state = ClusterState.STARTING
         self._on_plan: Callable[[Plan], None] = lambda _: None
+        self.on_replanned: Callable[[], None] = lambda: None
+        self.saved: SavedPreparation | None = None
+        self.taken_now: Callable[[], Mapping[str, int]] = dict
+
+    @property
+    def preparation(self) -> Self:
+        """Stands in for it, too."""
+        return self
+
+    @property
+    def is_restored(self) -> bool:
+        """Whether it was given what another coordinator had saved."""
+        return self.saved is not None
+
+    def to_save(self) -> SavedPreparation | None:
+        """Named after the model, so that a test knows it again."""
+        if self.plan is None:
+            return None
+        order = saved_order(Order(self.model_name))
+        return SavedPreparation(order, self.model_name, "", self.plan, {NODE: ""})
+
+    def taken_bytes(self) -> dict[str, int]:
+        """What its plan takes."""
+        stages = self.plan.replicas[0].stages if self.plan is not None else ()
+        return {stage.node: stage.used_bytes for stage in stages}
+
+    def taken_without(
+        self, node: str, usable: Sequence[NodeView], taken: Mapping[str, int]
+    ) -> dict[str, int]:
+        """All of it goes to the first of the other nodes."""
+        other = next(one.name for one in usable if one.name != node)
+        left = self._machine.memory_bytes - taken.get(other, 0)
+        if self._size > left:
+            raise DoesNotFitError(f"{other} has {left} bytes", self._size - left, ())
+        return {other: self._size}
+
+    def replan(self, size: int) -> None:
+        """A recovery gives its stages other memory."""
+        self.plan = plan_of(self.model_name, size)
+        self.on_replanned()
 
     def planned(self, on_plan: Callable[[Plan], None]) -> Cluster:
         """As `MakeCluster` gives it."""
@@ -58,6 +101,8 @@ class ScriptedCluster:
         machine.end(self)
         if self._state is ClusterState.CLOSED:
             raise ClusterClosedError("closed while it was starting")
+        if self.is_restored and self.model_name in machine.moved:
+            raise StageError("mini1: no such folder")
         if self.model_name in machine.broken:
             raise machine.broken[self.model_name]
         self._state = ClusterState.READY
@@ -95,6 +140,7 @@ class ScriptedMachine:
     Attributes:
         waits: Whether clusters that are made now do not start by themselves.
         broken: Models that do not start, and why.
+        moved: Models that do not start as they had been saved.
         starting: Those that are being loaded now; `most_at_once` is the most there ever were.
         used_bytes: What they hold; `most_bytes` is the most there ever was.
     """
@@ -103,6 +149,7 @@ class ScriptedMachine:
         self.memory_bytes = memory_bytes
         self.waits = waits
         self.broken: dict[str, TbclusterError] = {}
+        self.moved: set[str] = set()
         self.made: list[ScriptedCluster] = []
         self.starting: list[str] = []
         self.order: list[str] = []
@@ -117,14 +164,17 @@ class ScriptedMachine:
         loadable: Loadable,
         *,
         taken_bytes: Mapping[str, int],
+        taken_now: Callable[[], Mapping[str, int]],
+        saved: SavedPreparation | None,
         on_plan: Callable[[Plan], None],
-        **_: object,
+        on_replanned: Callable[[], None],
     ) -> Cluster:
         """A cluster that is not started."""
         name = loadable.name
         made = ScriptedCluster(self, name, self._sizes[name], sum(taken_bytes.values()))
         if not self.waits:
             made.may_start.set()
+        made.saved, made.taken_now, made.on_replanned = saved, taken_now, on_replanned
         self.made.append(made)
         return made.planned(on_plan)
 

@@ -16,13 +16,14 @@ from tbcluster.wire.rack import (
     Hello,
     Refused,
     Welcome,
+    WhoAreYou,
     WorkerEnded,
     WorkerSaid,
     WorkerStarted,
     decode_from_agent,
     encode_message,
 )
-from tests.doubles.waiting import wait_until
+from tests.doubles.waiting import join, wait_until
 
 Message = TypeVar("Message")
 
@@ -91,7 +92,7 @@ class CoordinatorDouble:
         """Be gone, without a word."""
         self._is_closing = True
         self._server.wake()
-        self._thread.join()
+        join(self._thread, "the coordinator has ended")
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +111,9 @@ class CoordinatorDouble:
 
     def _take(self, peer: bytes, message: FromAgent) -> None:
         if not isinstance(message, Hello) and peer != self._peer:
-            return  # it has not greeted over this connection
+            # It has not greeted over this connection.
+            self._server.send(peer, [encode_message(WhoAreYou())])
+            return
         match message:
             case Hello():
                 self._peer = peer

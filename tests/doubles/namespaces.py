@@ -185,6 +185,7 @@ class Network:
                 port = listener.getsockname()[1]
                 client = socket.create_connection((address, port), timeout_s)
             with client:
+                listener.settimeout(timeout_s)
                 server, _ = listener.accept()
                 with server:
                     yield client, server

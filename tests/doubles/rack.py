@@ -20,7 +20,7 @@ import psutil
 
 from tbcluster.cluster.trust import HeadIdentity, MemberFile, Membership, TrustFolder
 from tests.doubles.namespaces import Network
-from tests.doubles.waiting import wait_until
+from tests.doubles.waiting import join, wait_until
 
 TOKEN = re.compile(r"tbj-[\w-]+")
 HTTP_PORT = 8080
@@ -75,7 +75,11 @@ class Background:
             self.process.wait()
             raise AssertionError(f"{self.process.args} did not end:\n{self.output}") from None
         finally:
-            self._reader.join()
+            join(
+                self._reader,
+                f"nothing that {self.process.args} has started holds its output",
+                GRACE_S,
+            )
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -110,25 +114,21 @@ class Service:
         except AssertionError as error:
             raise AssertionError(f"{error}; this was:\n{self.output}") from None
 
-    @property
-    def pid(self) -> int:
-        """Of the process it has now, or had last."""
-        return self._current.process.pid
-
     def kill(self) -> None:
         """End its process, with nothing asked first, and wait until there is another."""
         before = self.num_starts
         self._current.process.kill()
         wait_until(lambda: self.num_starts > before, "it was started again")
 
-    def send(self, number: signal.Signals) -> None:
-        """Send its process a signal."""
-        self._current.process.send_signal(number)
+    @property
+    def process(self) -> psutil.Process:
+        """The one that runs now."""
+        return psutil.Process(self._current.process.pid)
 
     def ask_to_stop(self) -> None:
         """Have it end for good."""
         self._is_ending.set()
-        self._thread.join()
+        join(self._thread, "nobody starts it again")
         self._current.ask_to_stop()
 
     def stop(self) -> int:

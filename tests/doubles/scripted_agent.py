@@ -18,7 +18,7 @@ from tbcluster.wire.rack import (
     decode_from_coordinator,
     encode_message,
 )
-from tests.doubles.waiting import wait_until
+from tests.doubles.waiting import join, wait_until
 
 Message = TypeVar("Message")
 Answer = Callable[[FromCoordinator], FromAgent | None]
@@ -78,7 +78,7 @@ class ScriptedAgent:
         """Be gone, without a word."""
         self._is_closing = True
         self._client.wake()
-        self._thread.join()
+        join(self._thread, "the agent has ended")
 
     def __enter__(self) -> Self:
         return self

@@ -11,7 +11,7 @@ from typing import Self
 
 import psutil
 
-from tests.doubles.waiting import wait_until
+from tests.doubles.waiting import join, wait_until
 
 _ADDRESS = re.compile(r"http://(?:\[[^\]]+\]|[\w.]+):\d+")
 
@@ -75,7 +75,7 @@ class ServeProcess:
         )
         self.press_ctrl_c()
         status = self.process.wait(timeout=30)
-        self._reader.join()
+        join(self._reader, "nothing that the server has started holds its output open")
         return status
 
     def press_ctrl_c(self) -> None:

@@ -16,7 +16,7 @@ from tbcluster.weights.store import headers_in, pieces_in
 from tbcluster.weights.tls import new_certificate
 from tbcluster.wire.control import Failed, Report, decode_report, encode_line
 from tbcluster.wire.errands import Fetched, FetchPart, FetchSpec, Neighbour, SurveySpec
-from tests.doubles.waiting import wait_until
+from tests.doubles.waiting import join, wait_until
 
 MODEL = "owner/tiny"
 
@@ -93,7 +93,7 @@ class Errand:
     def result(self, deadline_s: float = 60.0) -> Report:
         """Its last report, once it has ended."""
         wait_until(lambda: self.process.poll() is not None, "the errand has ended", deadline_s)
-        self._thread.join()
+        join(self._thread, "all that the errand said is read")
         self.close()
         return self.reports[-1]
 
@@ -113,7 +113,7 @@ class Errand:
         """As kill -9 does."""
         self.process.kill()
         self.process.wait()
-        self._thread.join()
+        join(self._thread, "all that the errand said is read")
         self.close()
 
     def close(self) -> None:

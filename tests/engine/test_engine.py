@@ -18,9 +18,10 @@ from tbcluster.errors import (
     TbclusterError,
 )
 from tbcluster.wire.operations import CacheOperation, NewCache
-from tests.doubles.engines import Settings, new_caches, new_engine
+from tests.doubles.engines import Settings, new_caches, new_engine, new_works
 from tests.doubles.stage_double import NextToken, StageDouble, continuation, some_letter
 from tests.doubles.text_double import CharacterDetokenizer
+from tests.doubles.waiting import wait_until
 
 DEADLINE_S = 30.0
 MAX_TURNS = 500
@@ -392,6 +393,24 @@ def test_stop_wakes_a_loop_that_has_nothing_to_do() -> None:
     threads = Threads(bench)
     bench.engine.stop()
     threads.join()
+
+
+def test_other_works_are_taken_up_by_a_loop_that_has_nothing_to_do() -> None:
+    bench, other = Bench(), Bench()
+    threads, has_begun = Threads(bench), threading.Event()
+    first = Recorder()
+    bench.engine.submit(Request("0", PROMPTS[1], max_tokens=2), first)
+    wait_until(lambda: first.num_endings == 1, "the first stages answer", DEADLINE_S)
+    works = new_works(other.pipeline, Settings(), other.caches)
+    bench.engine.begin_epoch(2, works, has_begun.set)
+    assert has_begun.wait(DEADLINE_S)
+    bench.engine.open()
+    second = Recorder()
+    bench.engine.submit(Request("1", PROMPTS[2], max_tokens=2), second)
+    wait_until(lambda: other.stage.work() > 0, "the other stages are asked", DEADLINE_S)
+    bench.engine.stop()
+    threads.join()
+    assert [type(error) for error in second.errors] == [ClusterClosedError]
 
 
 @pytest.mark.parametrize("num_before", [0, 1, 40])

@@ -1,6 +1,7 @@
 """The coordinator's end of the pipeline, over an in-memory channel."""
 
 import threading
+from typing import Any
 
 import pytest
 
@@ -148,7 +149,7 @@ def test_a_wake_ends_the_wait(bench: Bench) -> None:
 class OrderedBench(Bench):
     """A pipeline whose results have to come in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__()
         self.lost: list[int] = []
         self.pipeline = Pipeline(
@@ -157,6 +158,7 @@ class OrderedBench(Bench):
             epoch=3,
             clock=lambda: self.now,
             on_gap=self.lost.append,
+            **options,
         )
 
 
@@ -226,4 +228,113 @@ def test_nobody_is_asked_where_nothing_is_on_its_way(bench: Bench) -> None:
     bench.sent()
     bench.now += QUIET_S * 5
     assert bench.pipeline.collect(0) is None
-    assert bench.sent() == [], "one machine loses nothing"
+    assert bench.sent() == [], "nobody would do anything about it"
+
+
+# Steps that take too long
+
+LIMIT_S = 50.0
+
+
+@pytest.mark.parametrize("is_looped", [False, True])
+def test_the_oldest_step_is_lost_when_it_is_overdue(is_looped: bool) -> None:
+    bench = OrderedBench(deadline_s=LIMIT_S, is_looped=is_looped)
+    bench.now += LIMIT_S * 2
+    assert bench.pipeline.collect(0) is None
+    assert bench.lost == [], "nothing was on its way"
+    first = bench.pipeline.submit(BATCH)
+    bench.now += 10
+    bench.pipeline.submit(BATCH)
+    bench.now += LIMIT_S - 11
+    assert bench.pipeline.collect(0) is None
+    assert bench.lost == []
+    bench.now += 1
+    # It looks when the time has come, without being told anything.
+    assert bench.pipeline.collect(None) is None
+    assert bench.lost == [first]
+    bench.now += LIMIT_S * 2
+    assert bench.pipeline.collect(0) is None
+    assert bench.lost == [first]
+    bench.answer(Result(3, first))
+    assert bench.pipeline.collect(0) is None, "it may be that somebody has sent it again"
+    bench.pipeline.begin_epoch(4)
+    bench.pipeline.submit(BATCH)
+    bench.now += LIMIT_S - 1
+    assert bench.pipeline.collect(0) is None
+    assert len(bench.lost) == 1
+
+
+def test_what_comes_back_gives_the_others_more_time() -> None:
+    bench = OrderedBench(deadline_s=LIMIT_S)
+    steps = [bench.pipeline.submit(BATCH) for _ in range(5)]
+    for step in steps:
+        bench.now += LIMIT_S * 0.9
+        bench.answer(Result(3, step))
+        result = bench.pipeline.collect(0)
+        assert result is not None
+        assert result.step_id == step
+    assert bench.lost == []
+
+
+def test_garbage_gives_no_more_time() -> None:
+    bench = OrderedBench(deadline_s=LIMIT_S)
+    step = bench.pipeline.submit(BATCH)
+    for _ in range(3):
+        bench.now += LIMIT_S / 2
+        bench.from_stages.send([b"garbage"])
+        assert bench.pipeline.collect(0) is None
+    assert bench.lost == [step]
+
+
+def test_the_wait_ends_with_the_deadline() -> None:
+    bench = OrderedBench(deadline_s=0.02)
+    step = bench.pipeline.submit(BATCH)
+    assert bench.pipeline.collect(None) is None
+    assert bench.lost == [], "by a clock that stands still"
+    bench.now += 0.02
+    assert bench.pipeline.collect(None) is None
+    assert bench.lost == [step]
+
+
+# Looped models
+
+
+def test_in_a_looped_model_only_what_ends_early_overtakes() -> None:
+    bench = OrderedBench(is_looped=True)
+    first, empty, failing, last = (
+        bench.pipeline.submit(batch) for batch in (BATCH, None, BATCH, BATCH)
+    )
+    for early in (Result(3, empty), Result(3, failing, (), "broken")):
+        bench.answer(early)
+        result = bench.pipeline.collect(0)
+        assert result is not None
+        assert result.step_id == early.step_id
+    assert bench.lost == []
+    bench.answer(Result(3, last))
+    assert bench.pipeline.collect(0) is None
+    assert bench.lost == [first]
+
+
+def test_in_a_looped_model_a_lost_empty_step_is_missed() -> None:
+    bench = OrderedBench(is_looped=True)
+    lost = bench.pipeline.submit(None)
+    bench.answer(Result(3, bench.pipeline.submit(BATCH)))
+    assert bench.pipeline.collect(0) is None
+    assert bench.lost == [lost]
+
+
+def test_in_a_looped_model_an_empty_step_would_say_nothing() -> None:
+    bench = OrderedBench(is_looped=True)
+    bench.pipeline.submit(BATCH)
+    bench.sent()
+    bench.now += QUIET_S * 2
+    assert bench.pipeline.collect(0) is None
+    assert bench.sent() == []
+
+
+def test_digests_come_with_the_result(bench: Bench) -> None:
+    step = bench.pipeline.submit(BATCH)
+    bench.answer(Result(3, step, digests=(b"one", b"two")))
+    result = bench.pipeline.collect(0)
+    assert result is not None
+    assert result.digests == (b"one", b"two")

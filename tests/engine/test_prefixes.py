@@ -10,7 +10,7 @@ from tbcluster.core import Output, Request, TokenId
 from tbcluster.engine.pipeline import Pipeline
 from tbcluster.engine.saved_prefixes import SavedPrefixes
 from tbcluster.errors import TbclusterError
-from tests.doubles.engines import Settings, new_caches, new_engine
+from tests.doubles.engines import Settings, new_caches, new_engine, new_works
 from tests.doubles.stage_double import StageDouble, continuation
 
 SYSTEM = tuple(map(ord, "You answer briefly, kindly, and in the language of the question. " * 2))
@@ -140,6 +140,31 @@ def test_saved_prefixes_survive_a_restart(tmp_path: Path) -> None:
     assert after.ask(prompt)[1] == len(prompt) - 2
     assert after.ask(prompt)[1] == len(prompt) - 1
     again.close()
+
+
+@pytest.mark.parametrize("has_other_works", [False, True])
+def test_saved_prefixes_survive_an_epoch(tmp_path: Path, has_other_works: bool) -> None:
+    bench = Bench(saved := SavedPrefixes(tmp_path, "model", 10**9))
+    prompt = SYSTEM + QUESTIONS[0]
+    bench.ask(prompt)
+    bench.engine.pause()
+    bench.engine.step(0)
+    works = None
+    if has_other_works:
+        # The same layers on other nodes: the stages have the same files.
+        saved.close()
+        saved = SavedPrefixes(tmp_path, "model", 10**9)
+        bench.stage, before = StageDouble(), bench.stage
+        bench.stage.saved = before.saved
+        bench.caches = new_caches(Settings())
+        pipeline = Pipeline(bench.stage.inbound, bench.stage.results)
+        works = new_works(pipeline, Settings(), bench.caches, saved)
+    bench.engine.begin_epoch(2, works)
+    bench.engine.open()
+    assert bench.stage.saved
+    # One that comes from disk leaves a token more to compute.
+    assert bench.ask(prompt)[1] == len(prompt) - 2
+    saved.close()
 
 
 def test_saved_prefixes_survive_eviction(tmp_path: Path) -> None:

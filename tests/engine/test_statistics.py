@@ -116,6 +116,20 @@ def test_two_counters_share_nothing() -> None:
     assert {name for name in names if name.startswith("num_")} - known == held
 
 
+@pytest.mark.parametrize("num_stages", [1, 2, 3])
+def test_other_stages_count_on(num_stages: int) -> None:
+    before = Counters(2)
+    before.count_step(step((10, 1), (20, 2), round_trip_us=50))
+    before.num_generated_tokens = 5
+    counters = before.over(num_stages)
+    counters.count_step(step(*[(100, 0)] * num_stages))
+    now = snapshot(counters)
+    known = [StageStatistics(110, 1), StageStatistics(120, 2), StageStatistics(100, 0)]
+    assert list(now.stages) == known[:num_stages]
+    assert (now.num_steps, now.num_generated_tokens) == (2, 5)
+    assert snapshot(before).num_steps == 1, "whoever reads it meanwhile sees what was"
+
+
 def test_several_engines_together() -> None:
     first, second = Counters(1), Counters(2)
     first.count_step(step((10, 1), round_trip_us=20))

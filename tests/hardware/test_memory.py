@@ -4,9 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
-from tbcluster.hardware.memory import available_bytes, held_by_children
+from tbcluster.hardware.memory import available_bytes, held_by_children, left_bytes
 from tests.doubles.waiting import wait_until
 
 MEMINFO = """\
@@ -71,3 +72,7 @@ def test_what_children_hold_is_known_until_they_end() -> None:
         assert 64 * MIB <= held_by_children() - before < 96 * MIB
         child.communicate(b"\n")
     wait_until(lambda: held_by_children() < before + MIB, "nothing is held any more")
+
+
+def test_every_system_says_what_is_left() -> None:
+    assert 0 < left_bytes() < psutil.virtual_memory().total

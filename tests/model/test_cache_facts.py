@@ -159,9 +159,9 @@ def test_the_largest_models_take_a_moment(monkeypatch: pytest.MonkeyPatch) -> No
     model = architectures.build("deepseek_v3")
     model.set_dtype(mx.bfloat16)
     traced = trace(model)
-    started = time.perf_counter()
+    started = time.thread_time()
     [costs] = stage_cache_costs(model, traced, [StageRange(0, 61)])
-    assert time.perf_counter() - started < 2
+    assert time.thread_time() - started < 2
     # A latent of 512 and a rotary key of 64, in two bytes each.
     assert costs == (CacheCost(0, (512 + 64) * 2),) * 61
 

@@ -13,7 +13,7 @@ from tbcluster.model.rows import CHUNKS_MATTER
 from tests.doubles import architectures
 from tests.doubles.stages import evaluate
 from tests.model.test_golden import NAMES, build, stand_in_kernels
-from tests.model.test_golden_batch import SMALLER, TOLERANCE, TOLERANCES
+from tests.model.test_golden_batch import TOLERANCE, TOLERANCES
 
 # Windows are 8 tokens, or 4.
 CHUNKS = ((15, 1), (7, 5, 3, 1))
@@ -22,11 +22,7 @@ __all__ = ["stand_in_kernels"]  # a fixture that every test here uses
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_chunks_matter_where_it_says_so_and_nowhere_else(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = architectures.CONFIGS[name] | SMALLER.get(name, {})
-    monkeypatch.setitem(architectures.CONFIGS, name, config)
+def test_chunks_matter_where_it_says_so_and_nowhere_else(name: str) -> None:
     model = build(name)
     architectures.load(model, architectures.random_parameters(model))
     top = 30 if name == "nanochat" else 90

@@ -13,7 +13,13 @@ import pytest
 from mlx.utils import tree_flatten
 
 from tbcluster.core import StageRange
-from tbcluster.errors import CorruptModelError, PlanError, UnsupportedModelError
+from tbcluster.errors import (
+    CorruptModelError,
+    PlanError,
+    StageMemoryError,
+    UnsupportedModelError,
+)
+from tbcluster.model import loading
 from tbcluster.model.device import Device
 from tbcluster.model.loading import load_stage, open_model
 from tbcluster.model.slicing import HiddenStates, StageModel
@@ -215,6 +221,20 @@ def test_a_garbled_weight_file(own_checkpoint: Path, content: bytes) -> None:
     (own_checkpoint / "model.safetensors").write_bytes(content)
     with pytest.raises(CorruptModelError):
         open_model(own_checkpoint, CPU)
+
+
+def test_memory_that_runs_out_is_told_with_numbers(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a Mac; on a CPU MLX ends the process instead."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("[metal::malloc] Resource limit (499000) exceeded.")
+
+    monkeypatch.setattr(loading.mx, "eval", fail)
+    told = r"0 MiB of .* MiB were loaded, and .* are left on the machine \(\[metal::malloc\]"
+    with pytest.raises(StageMemoryError, match=told):
+        load_stage(checkpoint, StageRange(0, 1), CPU)
 
 
 @pytest.mark.parametrize("layers", [(0, 5), (2, 2), (3, 1), (-1, 2)])

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.doubles.namespaces import FOLDER, End, Network, needs_namespaces
+from tests.doubles.waiting import DEADLINE_S, join
 
 pytestmark = needs_namespaces
 
@@ -90,14 +91,17 @@ def test_nothing_is_left():
 def mbit_to(network: Network, address: str, timeout_s: float = 2.0) -> float:
     """Megabits a second from "one" to an address of "other"."""
     with network.connected("one", "other", address, timeout_s) as (client, server):
+        server.settimeout(DEADLINE_S)
         sender = threading.Thread(target=client.sendall, args=(bytes(NUM_BYTES),))
         started = time.perf_counter()
         sender.start()
         num_left = NUM_BYTES
         while num_left:
-            num_left -= len(server.recv(1 << 16))
+            part = server.recv(1 << 16)
+            assert part, "the connection broke"
+            num_left -= len(part)
         seconds = time.perf_counter() - started
-        sender.join()
+        join(sender, "all is sent")
     return NUM_BYTES * 8 / seconds / 1e6
 
 

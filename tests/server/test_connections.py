@@ -109,7 +109,7 @@ def test_a_head_that_drips_is_not_waited_for_longer(server: LocalServer) -> None
                 pass
             break
     assert answer.startswith(b"HTTP/1.1 408 ")
-    assert SOON_S <= time.monotonic() - started < 10 * SOON_S
+    assert SOON_S <= time.monotonic() - started < 50 * SOON_S
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from tbcluster.server import problems
 from tbcluster.server.desk import Desk, UseGuard
 from tbcluster.server.embeddings import MAX_INPUTS, make_router
 from tbcluster.server.metrics import Metrics
+from tbcluster.server.options import ServerOptions
 from tbcluster.server.serving import listen
 from tests.doubles.waiting import wait_until
 
@@ -44,6 +45,7 @@ def http(cluster: Cluster, charged: list[int]) -> Iterator[httpx.Client]:
     app = FastAPI()
     models = Models.of(cluster)
     app.state.metrics = Metrics(models.clusters)
+    app.state.options = ServerOptions()
     problems.install(app)
     app.include_router(make_router(Desk(models, 60)))
 

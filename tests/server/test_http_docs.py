@@ -229,7 +229,7 @@ LIMITS = Limits(vocab_size=1, context_length=None)
         ("Limits and timeouts", f"was refused | {OPTIONS.refused_body_s:g} s |"),
         ("Limits and timeouts", f"without a request | {OPTIONS.idle_timeout_s:g} s |"),
         ("Limits and timeouts", f"of its answer | {OPTIONS.write_timeout_s:g} s |"),
-        ("Limits and timeouts", f"less than {connections.MIN_READ_BYTES >> 10} KiB |"),
+        ("Limits and timeouts", f"less than {connections.MIN_READ_BYTES >> 10} KiB, "),
         ("Limits and timeouts", f"wait for a reader | {OPTIONS.max_unread:,} |"),
         ("Limits and timeouts", f"| {OPTIONS.queue_timeout_s:g} s (`--queue-timeout`) |"),
         ("Waiting and recovering", f"after every {OPTIONS.keep_alive_s:g} seconds without a byte"),

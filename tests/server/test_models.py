@@ -57,6 +57,7 @@ class Maker:
         *,
         taken_bytes: Mapping[str, int],
         on_plan: Callable[[Plan], None],
+        **_: Any,
     ) -> Cluster:
         made = Cluster(
             loadable.source,
@@ -346,7 +347,7 @@ def test_who_waits_too_long_is_asked_to_come_again() -> None:
     made = Bench(Rules(loads_on_use=True), waits=True)
     with (
         made.models.start(),
-        LocalServer(made.models, ServerOptions(load_wait_s=0.05)) as running,
+        LocalServer(made.models, ServerOptions(load_wait_s=0.3)) as running,
         httpx.Client(base_url=running.url, timeout=30) as client,
     ):
         assert client.get("/ready").json() == {"status": "ok"}

@@ -80,5 +80,5 @@ def test_an_idle_server_ends_at_once(cluster: Cluster) -> None:
     with LocalServer(cluster) as server, httpx.Client(base_url=server.url) as http:
         http.get("/health")
         server.interrupt()
-        wait_until(lambda: not server.is_running, "the server has ended", deadline_s=5)
+        wait_until(lambda: not server.is_running, "the server has ended", deadline_s=20)
         assert server.notes == []

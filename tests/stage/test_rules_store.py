@@ -1,7 +1,7 @@
 """Logit rules on the last stage of real executors, against mlx-lm on the whole model."""
 
 from functools import cache
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,7 @@ class Stages:
     def __init__(self) -> None:
         parameters, traced = llama()
         self._executors = []
+        self._step_ids = count()
         for index, (start, end) in enumerate(pairwise([0, 3, traced.num_layers])):
             loaded = architectures.load(architectures.build("llama"), parameters)
             model = StageModel(loaded, traced, start, end)
@@ -60,7 +61,7 @@ class Stages:
     def answer(
         self, batch: MicroBatch | None, *operations: CacheOperation, epoch: int = 1
     ) -> Result:
-        step = self._executors[0].run(Step(epoch, 0, operations, batch))
+        step = self._executors[0].run(Step(epoch, next(self._step_ids), operations, batch))
         assert isinstance(step, Step)
         result = self._executors[1].run(step)
         assert isinstance(result, Result)

@@ -19,14 +19,17 @@ from tbcluster.cluster.pulse import TICK_S, Patience
 from tbcluster.cluster.supervisor import Worker
 from tbcluster.core import MicroBatch, Sample, SamplingParams, StageRange
 from tbcluster.demo import MODEL_PATH
+from tbcluster.errors import CorruptModelError, StageMemoryError
 from tbcluster.model.device import prepare_device
 from tbcluster.model.loading import load_stage
 from tbcluster.stage.cache_store import CacheStore
 from tbcluster.stage.executor import StageExecutor
+from tbcluster.stage.worker import failure_of
 from tbcluster.transport.curve import new_keys
 from tbcluster.transport.zeromq import ZmqReceiver, ZmqSender
 from tbcluster.wire.control import (
     Bound,
+    Failed,
     Loading,
     Ready,
     Report,
@@ -226,6 +229,21 @@ def test_another_place(
     assert "it needs shard 'another', and this worker holds 'the second half'" in shown
     for end in (old_results, old_sender, results, sender):
         end.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "failed"),
+    [
+        (StageMemoryError("all of it"), Failed("StageMemoryError", "all of it")),
+        (MemoryError("so much"), Failed("StageMemoryError", "there is too little memory: so much")),
+        (CorruptModelError("out of memory"), Failed("CorruptModelError", "out of memory")),
+        (FileNotFoundError("gone"), Failed("FileNotFoundError", "gone")),
+    ],
+)
+def test_failures_for_lack_of_memory_have_a_kind_of_their_own(
+    error: Exception, failed: Failed
+) -> None:
+    assert failure_of(error) == failed
 
 
 def test_a_place_that_is_given_while_it_loads(

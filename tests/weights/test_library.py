@@ -53,6 +53,25 @@ def test_without_the_hub_what_is_known_will_do(
         open_model_source(MODEL, Store(tmp_path / "other"), hub.url)
 
 
+def test_of_a_commit_that_is_here_the_hub_is_not_asked(
+    hub: HubServer, tmp_path: Path, online: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = "http://127.0.0.1:9"
+    monkeypatch.setattr(hub_client, "LISTING_DELAYS_S", ())
+    store = Store(tmp_path / "store")
+    first = open_model_source(MODEL, store, hub.url)
+    revision = first.listing.revision
+    assert open_model_source(MODEL, store, nowhere, revision=revision) == first
+    other = Store(tmp_path / "other")
+    with pytest.raises(FetchError):
+        open_model_source(MODEL, other, nowhere, revision=revision)
+    assert open_model_source(MODEL, other, hub.url, revision="0" * 40).listing == first.listing
+    cached = snapshot_download(MODEL, endpoint=hub.url, cache_dir=constants.HF_HUB_CACHE)
+    third = Store(tmp_path / "third")
+    whole = open_model_source(MODEL, third, nowhere, revision=revision)
+    assert (whole.is_whole, whole.folder) == (True, Path(cached))
+
+
 def test_the_hugging_face_cache_is_used(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

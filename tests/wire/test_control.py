@@ -11,6 +11,7 @@ from tbcluster.core import StageRange
 from tbcluster.errors import WireError
 from tbcluster.wire.control import (
     STOP_LINE,
+    Beat,
     Bound,
     CurveKeys,
     Failed,
@@ -23,6 +24,7 @@ from tbcluster.wire.control import (
     Routed,
     Routes,
     StageSpec,
+    decode_order,
     decode_report,
     decode_spec,
     encode_line,
@@ -36,6 +38,7 @@ reports = (
     | st.builds(Bound, counts)
     | st.builds(Routed, counts)
     | st.builds(Ready, counts, st.text(), st.none() | st.text())
+    | st.builds(Beat, counts, st.floats(0, 1e9))
     | st.builds(Failed, st.text(), st.text())
     | st.builds(Reference, tokens, floats, floats)
 )
@@ -52,6 +55,8 @@ stage_specs = st.builds(
     saved_folder=st.none() | st.text(),
     keys=st.none() | st.builds(CurveKeys, st.text(), st.text()),
     senders=st.lists(st.text(), max_size=3).map(tuple),
+    shard=st.text(),
+    step_limit_s=st.floats(0, 1e9),
 )
 some_routes = st.none() | st.builds(Route, st.text(), st.none() | st.text())
 routes = st.builds(Routes, counts, some_routes, some_routes)
@@ -75,6 +80,11 @@ def test_routes_survive_as_one_line(told: Routes) -> None:
     assert decode_spec(encode_line(told), Routes) == told
 
 
+@given(routes | stage_specs)
+def test_orders_are_told_from_each_other(order: Routes | StageSpec) -> None:
+    assert decode_order(encode_line(order)) == order
+
+
 def test_no_text_of_keys_shows_the_secret_one() -> None:
     keys = CurveKeys("open", "hidden")
     spec = StageSpec(0, 1, "", StageRange(0, 1), 1, "tcp://*:*", "", keys=keys)
@@ -96,6 +106,8 @@ def test_no_message_looks_like_the_stop_line() -> None:
         decode_report(STOP_LINE)
     with pytest.raises(WireError):
         decode_spec(STOP_LINE, StageSpec)
+    with pytest.raises(WireError):
+        decode_order(STOP_LINE)
 
 
 NESTED = b"[" * 200_000

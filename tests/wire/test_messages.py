@@ -41,10 +41,12 @@ micro_batches = st.builds(
     tokens=st.lists(ids, min_size=1, max_size=9).map(tuple),
     samples=st.lists(st.builds(Sample, params, ids, st.none() | ids), max_size=4).map(tuple),
     pooling=st.none() | st.sampled_from(Pooling),
+    is_examined=st.booleans(),
 )
 # All kinds of them are in test_operations.py.
 operations = st.lists(st.builds(NewCache, ids) | st.builds(DropCache, ids), max_size=4).map(tuple)
 timings = st.lists(st.builds(VisitTiming, ids, ids), max_size=4).map(tuple)
+digests = st.lists(st.binary(max_size=9), max_size=4).map(tuple)
 sampled_tokens = st.builds(
     SampledToken,
     token=ids,
@@ -80,6 +82,7 @@ steps = st.builds(
     boundary=st.none() | st.builds(Boundary, structures, st.lists(tensors(), max_size=4)),
     error=st.none() | st.text(),
     timings=timings,
+    digests=digests,
 )
 results = st.builds(
     Result,
@@ -89,6 +92,7 @@ results = st.builds(
     error=st.none() | st.text(),
     timings=timings,
     vector=st.none() | st.lists(st.binary(min_size=4, max_size=4), max_size=3).map(b"".join),
+    digests=digests,
 )
 
 

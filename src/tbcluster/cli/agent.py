@@ -41,7 +41,8 @@ def agent(
     ] = None,
     memory: Memory = None,
     follow_parent: Annotated[
-        bool, typer.Option("--follow-parent", hidden=True, help="End when standard input ends.")
+        bool,
+        typer.Option("--follow-parent", hidden=True, help="End with who holds standard input."),
     ] = False,
 ) -> None:
     """Belong to the rack: report this machine, and run stages when the head node says so."""
@@ -61,5 +62,5 @@ def agent(
         models=folder,
         memory_bytes=memory,
     )
-    call_when_told_to_end(running.stop, follows_parent=follow_parent)
+    call_when_told_to_end(running.stop, running.be_left if follow_parent else None)
     running.run()

@@ -11,6 +11,7 @@ from tbcluster.cli import (
     agent,
     chat,
     doctor,
+    drain,
     generate,
     init,
     invite,
@@ -47,6 +48,8 @@ app.command("load")(models.load)
 app.command("unload")(models.unload)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
+app.command("drain")(drain.drain)
+app.command("undrain")(drain.undrain)
 app.command("links")(links.links)
 app.command("generate")(generate.generate)
 app.command("chat")(chat.chat)

@@ -159,6 +159,7 @@ def _standing(node: NodeView) -> list[tuple[str, str]]:
         ("name", node.name),
         ("id", node.node_id),
         ("state", node.state.value + (" (head node)" if node.is_head else "")),
+        ("drained", "it is given no stages" if node.is_drained else ""),
         ("refused", node.refused_because or ""),
         ("last heard", f"{amounts.duration(heard)} ago" if heard is not None else "never"),
         ("clock", f"{offset:+.2f} s" if offset is not None else ""),

@@ -83,8 +83,10 @@ def lines(*texts: str) -> Text:
 
 def state_cell(node: NodeView) -> Text:
     """Where a node stands, and since when it is away."""
-    cell = lines(node.state.value, "head" if node.is_head else "")
-    cell.stylize(STATE_STYLES[node.state])
+    drained = "drained" if node.is_drained else ""
+    cell = lines(node.state.value, drained, "head" if node.is_head else "")
+    is_idle = node.is_drained and node.state is NodeState.ONLINE
+    cell.stylize("yellow" if is_idle else STATE_STYLES[node.state])
     heard = node.seconds_since_heard
     if node.state is not NodeState.ONLINE and heard is not None:
         cell.append(f"\n{amounts.duration(heard)} ago")

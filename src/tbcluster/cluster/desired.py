@@ -69,7 +69,10 @@ class DesiredModels:
         self._on_note = on_note
         said = self._read()
         self._given = tuple(given)
-        self._models = {model.name: self._checked(model) for model in said.models}
+        # What was named then and is not now was not loaded at run time.
+        gone = set(said.given) - set(given)
+        models = (model for model in said.models if model.name not in gone)
+        self._models = {model.name: self._checked(model) for model in models}
         # Whoever names other models asks for them.
         self._unloaded = set(said.unloaded) if said.given == self._given else set()
 

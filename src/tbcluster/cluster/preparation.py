@@ -76,7 +76,7 @@ class Preparation:
         self._folders: NodeFolders | None = None
         # Each replica in force, and what was prepared to come after it.
         self._placed: list[Placed] = []
-        self._next: dict[int, Placed] = {}
+        self._next: dict[int, tuple[Plan, Placed]] = {}
 
     def run(self) -> Prepared:
         """See `Cluster` for what it raises."""
@@ -149,15 +149,23 @@ class Preparation:
         self.fetches = ()
         before = self._placed[number].model
         (model,) = served_models(opened, plan, self._order.kv, known, before)
-        self._next[number] = Placed(plan.replicas[0], model)
+        self._next[number] = plan, Placed(plan.replicas[0], model)
         return model
 
     def settle(self, number: int) -> None:
         """The stages of a replica are now those that were prepared for it last."""
-        self._placed[number] = self._next.pop(number)
-        if self.plan is not None:
-            replicas = tuple(placed.planned for placed in self._placed)
-            self.plan = replace(self.plan, replicas=replicas)
+        plan, self._placed[number] = self._next.pop(number)
+        replicas = tuple(placed.planned for placed in self._placed)
+        if len(replicas) > 1 and self.plan is not None:
+            streams = sum(replica.streams for replica in replicas)
+            context = min(self.plan.context, plan.context)
+            plan = replace(self.plan, replicas=replicas, streams=streams, context=context)
+        self.plan = plan
+
+    def taken_bytes(self) -> dict[str, int]:
+        """What all replicas take, by node. KV caches count in full, as large as they may become:
+        what was given away is not there for another model."""
+        return memory_taken(map(with_kv_memory, self._placed), {})
 
     def taken_without(
         self, node: str, usable: Sequence[NodeView], taken: Mapping[str, int]
@@ -222,6 +230,7 @@ class Preparation:
         if not fits(saved.plan, nodes):
             return None
         self.is_restored = True
+        self._on_note(f"{opened.name} is placed as it was")
         folders.restore(saved.plan, saved.folders)
         return self._place(opened, nodes, saved.plan, saved.reference)
 

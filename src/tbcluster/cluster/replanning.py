@@ -113,7 +113,10 @@ def with_kv_memory(placed: Placed) -> PlannedReplica:
 
 
 def fits(plan: Plan, rack: PlanRack) -> bool:
-    """Whether the nodes that are there have the memory that a plan takes."""
-    room = {node.name: node.memory_bytes for node in rack.nodes}
-    taken = memory_taken(plan.replicas, {})
-    return all(size <= room.get(node, 0) for node, size in taken.items())
+    """Whether the nodes that are there have the memory that a plan takes. What it keeps free is for
+    a node that has a little less than before."""
+    left = {node.name: node.memory_bytes for node in rack.nodes}
+    for replica in plan.replicas:
+        for stage in replica.stages:
+            left[stage.node] = left.get(stage.node, 0) - (stage.used_bytes - stage.reserve_bytes)
+    return all(size >= 0 for size in left.values())

@@ -1,6 +1,7 @@
 """Starts worker processes and reports what they say and how they end. A stage worker that does not
 get any further is killed: whatever is wrong with one, it ends."""
 
+import logging
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from tbcluster.cluster.pulse import Patience
+from tbcluster.cluster.pulse import TICK_S, Patience
 from tbcluster.cluster.vitals import Vitals, describe_exit
 from tbcluster.cluster.worker_watch import worker_watch
 from tbcluster.errors import StageError, WireError
@@ -25,7 +26,11 @@ from tbcluster.wire.control import (
 )
 from tbcluster.wire.errands import Accepted, ShareSpec
 
+logger = logging.getLogger(__name__)
+
 STOP_GRACE_S = 5.0
+# A process that waits in the kernel, for a GPU say, may not even end by SIGKILL.
+KILL_GRACE_S = 10.0
 
 
 class Worker:
@@ -55,6 +60,9 @@ class Worker:
         self._spec = spec
         self._vitals = Vitals(spec, patience) if isinstance(spec, StageSpec) else None
         self._why_killed: str | None = None
+        self._looks_since = 0
+        self._end_lock = threading.Lock()
+        self._has_ended = False
         self._process = _start_process(module)
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None and stdout is not None  # noqa: PT018, S101 - both are pipes
@@ -96,14 +104,17 @@ class Worker:
         self._tell(STOP_LINE)
 
     def join(self) -> None:
-        """Wait until the process has ended, killing it if it takes too long."""
+        """Wait until the process has ended, killing it if it takes too long. One that does not even
+        end then is left to the system."""
         try:
             self._process.wait(STOP_GRACE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
-        if threading.current_thread() is not self._reader:
-            self._reader.join()
+        if threading.current_thread() is self._reader:
+            return
+        self._reader.join(KILL_GRACE_S)
+        if self._reader.is_alive():
+            logger.error("process %d was killed and has not ended", self._process.pid)
 
     def stop(self) -> None:
         """`ask_to_stop`, then `join`."""
@@ -135,29 +146,40 @@ class Worker:
     def _hear(self, report: Report) -> None:
         if self._vitals is not None:
             self._vitals.heard(report)
-        if not isinstance(report, Beat):
+        if not isinstance(report, Beat) and not self._has_ended:
             self._on_report(report)
 
     def _end(self, status: int) -> None:
         if self._why_killed is not None and status == -signal.SIGKILL:
-            self._on_exit(f"was killed: {self._why_killed}")
+            self._tell_end(f"was killed: {self._why_killed}")
         elif self._vitals is None:
-            self._on_exit(describe_exit(status))
+            self._tell_end(describe_exit(status))
         else:
             failure = self._vitals.failure(status)
             if failure is not None:
                 self._on_report(failure)
-            self._on_exit(self._vitals.describe(status))
+            self._tell_end(self._vitals.describe(status))
+
+    def _tell_end(self, what: str) -> None:
+        with self._end_lock:
+            was_told, self._has_ended = self._has_ended, True
+        if not was_told:
+            self._on_exit(what)
 
     def _look(self, now: float) -> None:
         """In the watching thread."""
         assert self._vitals is not None  # noqa: S101 - only then it is watched
-        why = self._vitals.pulse.ticked(now)
-        if why is not None and self._process.poll() is None:
+        if self._why_killed is None:
+            why = self._vitals.pulse.ticked(now)
+            if why is not None and self._process.poll() is None:
+                self._why_killed = why
+                # The one signal that ends a process that was stopped, too.
+                self._process.kill()
+            return
+        self._looks_since += 1
+        if self._looks_since * TICK_S > KILL_GRACE_S:
             worker_watch.remove(self._look)
-            self._why_killed = why
-            # The one signal that ends a process that was stopped, too.
-            self._process.kill()
+            self._tell_end(f"was killed, but has not ended yet: {self._why_killed}")
 
 
 def _start_process(module: str) -> subprocess.Popen[bytes]:

@@ -146,8 +146,10 @@ class Scheduler:
         for leader in self._prefilling.values():
             shared = common_length(leader.tokens, tokens) if leader.leaves_prefixes else 0
             for end in (leader.fork, len(leader.tokens) - 1):
-                gain = self._covered_by(end, shared) - num_known if end is not None else 0
-                if end is not None and MIN_NEW_PREFIX <= gain >= end - leader.num_scheduled:
+                if end is None:
+                    continue
+                gain = self._covered_by(end, shared) - num_known
+                if gain >= MIN_NEW_PREFIX and gain >= end - leader.num_scheduled:
                     return leader.arrival
         return None
 

@@ -75,7 +75,8 @@ class StageSpec(msgspec.Struct, frozen=True, tag="stage"):
         model: A folder, or a Hugging Face id. To an agent empty for the bundled model, whose
             folder it fills in.
         inbound: Endpoint to bind; steps come in here. The port of a tcp one may be `*`: which one
-            it was is in `Bound`.
+            it was is in `Bound`. Each place has another ipc name: the file of the one before is
+            removed a moment after it was left.
         run_dir: Folder of the sockets, removed by a worker whose parent has died.
         kv_bits: 8 or 4 for quantized KV caches, None for plain ones.
         saved_folder: Where this stage keeps prefixes on disk; None for nowhere.

@@ -67,6 +67,8 @@ class Result:
     digests: tuple[bytes, ...] = ()
 
 
+# What was added since the last version has a default, so that its headers can be read as far as to
+# tell that they are of another one.
 class _StepHeader(msgspec.Struct, tag="step", array_like=True):
     version: int
     epoch: int
@@ -78,7 +80,7 @@ class _StepHeader(msgspec.Struct, tag="step", array_like=True):
     tensors: list[TensorSpec] | None
     error: str | None
     timings: tuple[VisitTiming, ...]
-    digests: tuple[bytes, ...]
+    digests: tuple[bytes, ...] = ()
 
 
 class _ResultHeader(msgspec.Struct, tag="result", array_like=True):
@@ -89,7 +91,7 @@ class _ResultHeader(msgspec.Struct, tag="result", array_like=True):
     error: str | None
     timings: tuple[VisitTiming, ...]
     vector: bytes | None
-    digests: tuple[bytes, ...]
+    digests: tuple[bytes, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()

@@ -4,12 +4,13 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from tbcluster.cluster.agent import connection, search_notes
@@ -27,6 +28,7 @@ from tbcluster.wire.rack import (
     MAX_MESSAGE_BYTES,
     RACK_PROTOCOL,
     AgentBeat,
+    FreeWorker,
     FromAgent,
     Goodbye,
     Hello,
@@ -51,6 +53,7 @@ from tests.doubles.trusted import free_control_port
 from tests.doubles.waiting import DEADLINE_S, wait_until
 
 SPEC = StageSpec(0, 2, "", StageRange(0, 1), 1, "tcp://127.0.0.1:*", "")
+SHARD = msgspec.structs.replace(SPEC, shard="the first layer")
 
 
 @dataclass
@@ -62,9 +65,9 @@ class Rack:
     path: Path
     public_key: str
 
-    def start(self, worker_id: str) -> int:
+    def start(self, worker_id: str, spec: StageSpec = SPEC) -> int:
         """Have a worker started; returns its process."""
-        self.coordinator.say(StartWorker(worker_id, SPEC))
+        self.coordinator.say(StartWorker(worker_id, spec))
         wait_until(
             lambda: any(isinstance(said, Ready) for said in self.coordinator.of_worker(worker_id)),
             f"{worker_id} is ready",
@@ -112,11 +115,11 @@ class RunningAgent:
         assert not self._thread.is_alive()
 
 
-def make_rack(path: Path) -> Iterator[Rack]:
+def make_rack(path: Path, *arguments: str) -> Iterator[Rack]:
     key = joined_folder(path).node().keys.public
     with CoordinatorDouble(CLUSTER_KEYS, [key]) as coordinator:
         joined_folder(path, f"127.0.0.1:{coordinator.port}")
-        with AgentProcess(path) as agent:
+        with AgentProcess(path, *arguments) as agent:
             coordinator.hear(Hello)
             rack = Rack(coordinator, agent, path, key)
             yield rack
@@ -280,6 +283,52 @@ def test_a_coordinator_that_was_started_again_finds_no_old_workers(own_rack: Rac
     assert worker_pids(own_rack.agent.process.pid) == [again]
 
 
+def test_a_coordinator_that_was_started_again_gets_the_workers_that_hold_its_shards(
+    own_rack: Rack,
+) -> None:
+    pid = own_rack.start("a", SHARD)
+    read = psutil.Process(pid).io_counters().read_chars
+    own_rack.replace_coordinator("second")
+    # It is asked over the connection that stands again by itself.
+    own_rack.coordinator.hear(Hello)
+    place = msgspec.structs.replace(SHARD, index=1, epoch=7)
+    assert own_rack.start("b", place) == pid
+    assert own_rack.coordinator.hear(WorkerStarted).serial == 1
+    bound, ready = own_rack.coordinator.of_worker("b")
+    assert isinstance(bound, Bound)
+    assert isinstance(ready, Ready)
+    assert own_rack.coordinator.all_of(WorkerEnded) == []
+    assert own_rack.coordinator.of_worker("a") == []
+    named = len(own_rack.coordinator.all_of(AgentBeat))
+    assert own_rack.coordinator.hear(AgentBeat, named + 2).workers == ("b",)
+    # No weight is read again.
+    assert psutil.Process(pid).io_counters().read_chars - read < 100_000
+    here = Route(f"tcp://127.0.0.1:{bound.port}", own_rack.public_key)
+    own_rack.coordinator.say(RouteWorker("b", Routes(3, None, here)))
+    wait_until(lambda: Routed(3) in own_rack.coordinator.of_worker("b"), "it is routed")
+    own_rack.coordinator.say(FreeWorker("b"))
+    assert own_rack.end_of("b") == "was freed for another plan"
+    assert is_alive(pid)
+    other = msgspec.structs.replace(SHARD, layers=StageRange(0, 2), shard="two layers")
+    assert own_rack.start("c", other) != pid
+    assert not is_alive(pid)
+
+
+@pytest.mark.parametrize("keeps_workers", [False, True])
+def test_workers_end_with_a_coordinator_that_does_not_say_that_another_follows(
+    own_rack: Rack, keeps_workers: bool
+) -> None:
+    pid = own_rack.start("a", SHARD)
+    own_rack.coordinator.say(Goodbye(keeps_workers))
+    own_rack.agent.await_line("ended")
+    own_rack.replace_coordinator("second")
+    own_rack.coordinator.hear(Hello)
+    if keeps_workers:
+        assert own_rack.start("b", SHARD) == pid
+    else:
+        wait_until(lambda: not is_alive(pid), "the worker has ended")
+
+
 def test_nothing_is_left_of_an_agent_that_is_killed(own_rack: Rack) -> None:
     pid = own_rack.start("a")
     run_dir = Path(own_rack.coordinator.hear(Hello).run_dir)
@@ -299,6 +348,20 @@ def test_it_ends_with_all_its_workers(own_rack: Rack, number: int) -> None:
     assert not is_alive(pid)
     assert not run_dir.exists()
     assert "Traceback" not in own_rack.agent.output
+
+
+def test_its_parent_is_outlived_by_what_another_coordinator_can_use(tmp_path: Path) -> None:
+    with contextmanager(make_rack)(tmp_path, "--follow-parent") as rack:
+        pid, stdin = rack.start("a", SHARD), rack.agent.process.stdin
+        assert stdin is not None
+        rack.coordinator.close()
+        stdin.close()
+        rack.replace_coordinator("second")
+        rack.coordinator.hear(Hello)
+        assert rack.start("b", SHARD) == pid
+        rack.coordinator.say(Goodbye())
+        assert rack.agent.wait() == 0
+        assert not is_alive(pid)
 
 
 def test_it_ends_with_its_parent(tmp_path: Path) -> None:

@@ -122,10 +122,18 @@ def test_an_unknown_clock_is_not_judged() -> None:
     assert "clock" not in names
 
 
-def test_another_version_of_tbcluster_fails() -> None:
+@pytest.mark.parametrize("state", [NodeState.ONLINE, NodeState.OFFLINE])
+def test_a_node_that_is_drained_is_meant_to_be_idle(state: NodeState) -> None:
+    view = rack(node("mini1"), node("mini2", state=state, is_drained=True))
+    finding = found(view, "state", "mini2")
+    assert finding.status is Status.OK
+    assert "drained: `tbcluster undrain mini2` takes it back" in finding.detail
+
+
+def test_another_version_of_tbcluster_that_is_let_in_is_told() -> None:
     other = replace(MAC, tbcluster_version="0.2.0")
     finding = found(rack(node("mini1"), node("mini2", other)), "tbcluster-version", "mini2")
-    assert finding.status is Status.FAILED
+    assert finding.status is Status.WARNING
     assert "0.2.0" in finding.detail
     assert "0.1.0" in finding.detail
 

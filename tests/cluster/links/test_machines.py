@@ -24,7 +24,7 @@ FAST_MBIT, SLOW_MBIT = 400, 50
 # The issue's: how soon a cable that was cut, or mended, has to be noticed.
 NOTICE_S = 5.0
 # What a machine with other things to do may add.
-BUSY_S = 2.0
+BUSY_S = 4.0
 Change = tuple[str, tuple[str, ...], tuple[str, ...]]
 
 ECHO_KEYS, PROBER_KEYS = new_keys(), new_keys()

@@ -5,15 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from tbcluster.cluster.agent.lock import runs_agent
+from tbcluster.cluster.agent.lock import AgentLock, runs_agent
 from tbcluster.cluster.rack import ask
-from tbcluster.cluster.rack.ask import ask_rack
+from tbcluster.cluster.rack.ask import ask_rack, ask_running, gathered, why_not_drained
 from tbcluster.cluster.trust import TrustFolder
 from tbcluster.errors import RackError
 from tbcluster.machine import NodeState, Serving
+from tbcluster.transport.curve import new_keys
+from tbcluster.wire.rack import Goodbye, Welcome
 from tests.doubles.agent import joined_folder
 from tests.doubles.control_planes import RackOfScripts
-from tests.doubles.nodes import VERSION
+from tests.doubles.nodes import VERSION, hello
+from tests.doubles.scripted_agent import ScriptedAgent
 from tests.doubles.trusted import TrustedHead, listens
 from tests.doubles.waiting import wait_until
 
@@ -44,6 +47,37 @@ def test_where_none_runs_this_process_is_one_for_a_moment(tmp_path: Path) -> Non
     assert view.serving is None
     wait_until(lambda: not listens(head.head.control_port), "the port is free again")
     assert not runs_agent(head.folder.path)
+
+
+def test_what_runs_is_asked_whether_a_node_is_needed(tmp_path: Path) -> None:
+    with RackOfScripts(tmp_path) as rack:
+        folder = rack.trusted.folder
+        view = ask_running(folder)
+        assert view is not None
+        assert [node.name for node in view.nodes] == ["head"]
+        assert why_not_drained(folder, "head") is None
+        rack.plane.may_drain = lambda name: f"{name} is needed"
+        assert why_not_drained(folder, "head") == "head is needed"
+    wait_until(lambda: ask_running(folder) is None, "nobody can be asked")
+    assert why_not_drained(folder, "head") is None
+    assert not runs_agent(folder.path)
+
+
+def test_a_look_at_the_rack_leaves_what_a_coordinator_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that crashed may be about to come back for it."""
+    monkeypatch.setattr(ask, "START_S", 0.0)
+    head = TrustedHead(tmp_path)
+    lock = AgentLock(tmp_path)  # so that no agent is started here
+    keys = new_keys()
+    head.members.admit(head.members.invite(60.0), keys.public, "one")
+    with ScriptedAgent(head.head, keys) as agent:
+        with gathered(head.folder, wait_s=0.0):
+            agent.say(hello())
+            agent.hear(Welcome)
+        assert agent.hear(Goodbye) == Goodbye(keeps_workers=True)
+    lock.release()
 
 
 def test_whoever_else_has_the_port_is_not_waited_for_long(

@@ -20,10 +20,8 @@ from tbcluster.errors import (
     ClusterClosedError,
     PortInUseError,
     RackError,
-    TrustError,
     UnknownNodeError,
 )
-from tbcluster.hardware.private_file import PrivateFile
 from tbcluster.machine import NodeState, NodeView, Serving
 from tbcluster.planner.nodes import SpeedSource
 from tbcluster.transport.curve import new_keys
@@ -203,6 +201,31 @@ def test_the_head_node_comes_first_and_the_others_by_name_and_none_that_was_revo
         places.close()
 
 
+def test_a_node_that_is_drained_is_neither_waited_for_nor_given(bench: Bench) -> None:
+    members = bench.trusted.members
+    is_seen = lambda name, drained: bench.rack.plane.wait_for(  # noqa: E731
+        lambda nodes: any(node.name == name and node.is_drained is drained for node in nodes), 30.0
+    )
+    members.drain("two")
+    with bench.nodes("one"):
+        assert is_seen("two", True)
+        assert [node.name for node in bench.rack.await_nodes()] == ["head", "one"]
+        assert [node.name for node in bench.rack.usable()] == ["head", "one"]
+        with pytest.raises(RackError, match="two is drained: `tbcluster undrain two`"):
+            bench.rack.await_nodes(["head", "two"])
+        # It coordinates all the same.
+        members.drain("head")
+        assert is_seen("head", True)
+        assert [node.name for node in bench.rack.await_nodes()] == ["one"]
+        assert [node.name for node in bench.rack.usable()] == ["one"]
+        members.drain("one")
+        with pytest.raises(RackError, match="all nodes are drained"):
+            bench.rack.await_nodes()
+        for name in ("head", "one", "two"):
+            members.undrain(name)
+        assert is_seen("head", False)
+
+
 def test_places_on_something_else_than_a_node(bench: Bench) -> None:
     with pytest.raises(UnknownNodeError, match="no node 'mini9'"):
         bench.rack.places(["head", "mini9"], is_looped=False)
@@ -269,15 +292,6 @@ def test_what_is_closed_before_it_has_started_leaves_nothing(head: TrustedHead) 
     with pytest.raises(ClusterClosedError, match="while it was starting"):
         rack.start()
     wait_until(lambda: not listens(head.head.control_port), "the port is free")
-
-
-def test_links_that_cannot_be_kept_end_nothing(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "file").touch()
-    links = rack_module._Links(PrivateFile(tmp_path / "file" / "links.json", TrustError))
-    links.save(b"[]")
-    assert "the links will be measured anew" in caplog.text
 
 
 def test_whoever_waits_for_nodes_learns_that_it_was_closed(head: TrustedHead) -> None:

@@ -44,6 +44,17 @@ def test_nodes_are_kept_in_order(folder: TrustFolder, members: MemberFile) -> No
         members.revoke("nobody")
 
 
+def test_who_is_drained_is_kept(folder: TrustFolder, members: MemberFile) -> None:
+    mini = join(members, "mini")
+    members.drain("mini")
+    assert [one.is_drained for one in MemberFile(folder).nodes()] == [False, True]
+    assert members.drainable(mini.node_id).is_drained
+    members.undrain(mini.node_id)
+    assert members.nodes()[1] == mini
+    with pytest.raises(UnknownNodeError):
+        members.drain("nobody")
+
+
 def test_secrets_are_kept_as_hashes(folder: TrustFolder, members: MemberFile) -> None:
     secret = members.invite(60.0)
     assert len(secret) >= 22

@@ -11,6 +11,7 @@ from tbcluster.cluster.trust.roster import (
     Member,
     Roster,
     admitted,
+    drained,
     invited,
     renamed,
     revoked,
@@ -146,6 +147,19 @@ def test_nodes_are_renamed() -> None:
 def test_the_head_node_cannot_be_revoked() -> None:
     with pytest.raises(TrustError, match="head node"):
         revoked(head(), "head")
+
+
+def test_any_node_is_drained_and_taken_back_but_for_revoked_ones() -> None:
+    roster = with_node("mini")
+    for name in ("head", "mini"):
+        out = drained(roster, name, is_drained=True)
+        assert [one.name for one in out.members if one.is_drained] == [name]
+        assert drained(out, name, is_drained=True) == out
+        assert drained(out, name, is_drained=False) == roster
+    with pytest.raises(UnknownNodeError, match="there are head, mini"):
+        drained(roster, "studio", is_drained=True)
+    with pytest.raises(TrustError, match="was revoked"):
+        drained(revoked(roster, "mini"), "mini", is_drained=True)
 
 
 def test_unused_tokens_can_be_made_worthless() -> None:

@@ -39,14 +39,22 @@ class FaultRack(RackDouble):
         super().__init__(network, *NODES)
 
     def serve(self) -> None:
-        """Start everything. The nodes' speeds are known."""
+        """Start everything."""
+        self.start_agents()
+        self.keep(HEAD, "serve", str(self.model), *self._options)
+        self.await_ready()
+
+    def start_agents(self) -> None:
+        """Start all but the coordinator. The nodes' speeds are known."""
         self.enroll_all()
         members = MemberFile(TrustFolder(self.home(HEAD))).nodes()
         know_speed(self.home(HEAD), self.model, node_ids=[member.node_id for member in members])
         for node in NODES:
             self.agents[node] = self.keep(node, "agent")
-        self.keep(HEAD, "serve", str(self.model), *self._options)
-        self.await_ready()
+
+    def env(self, node: str) -> dict[str, str]:
+        """What a process needs that is to belong to the node."""
+        return self._env(node)
 
     @property
     def coordinator(self) -> Service:

@@ -82,7 +82,7 @@ class FaultServer:
     def processes(self) -> list[psutil.Process]:
         """The server and its workers."""
         with suppress(psutil.NoSuchProcess):
-            server = psutil.Process(self.coordinator.pid)
+            server = self.coordinator.process
             return [server, *server.children(recursive=True)]
         return []
 

@@ -116,7 +116,7 @@ class Agent:
         self._client: ControlClient | None = None
         self._machine: Machine | None = None
         self._is_lan_blocked = False
-        self._is_stopping = False
+        self._is_stopping = self._is_left = False
         self._inspect_at = 0.0
         self._glance_at = 0.0
         self._interfaces = local_interfaces()
@@ -160,8 +160,19 @@ class Agent:
         """Make `run` return once all workers have ended. Thread-safe."""
         self._mailbox.post(self._end)
 
+    def be_left(self) -> None:
+        """Whoever started this agent is gone: make `run` return once it holds nothing that another
+        coordinator could use. Thread-safe."""
+        self._mailbox.post(self._be_left)
+
     def _end(self) -> None:
         self._is_stopping = True
+
+    def _be_left(self) -> None:
+        self._is_left = True
+        # A coordinator that has ended said so before; one that crashed may come back.
+        if not self._workers.are_reusable:
+            self._end()
 
     def _turn(self) -> None:
         pause_s = max(0.0, min(self._next_at() - time.monotonic(), INSPECT_EVERY_S))
@@ -179,6 +190,8 @@ class Agent:
         if self._machine is not None:
             self._perform(self._connection.passed(now))
         self._workers.tidy(now)
+        if self._is_left and not (self._connection.is_welcome or self._workers.are_reusable):
+            self._end()
 
     def _next_at(self) -> float:
         own = min(self._inspect_at, self._glance_at, self._workers.next_at())

@@ -10,9 +10,11 @@ from collections.abc import Callable
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-def call_when_told_to_end(end: Callable[[], None], *, follows_parent: bool) -> None:
-    """Call `end`, in another thread, at SIGTERM and SIGINT, and with `follows_parent` once standard
-    input has ended: then whoever started this process is gone. For the main thread.
+def call_when_told_to_end(
+    end: Callable[[], None], on_left: Callable[[], None] | None = None
+) -> None:
+    """Call `end`, in another thread, at SIGTERM and SIGINT, and `on_left` once standard input has
+    ended: then whoever started this process is gone. For the main thread.
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
@@ -20,18 +22,21 @@ def call_when_told_to_end(end: Callable[[], None], *, follows_parent: bool) -> N
     signal.set_wakeup_fd(write_end)
     for number in ENDING_SIGNALS:
         signal.signal(number, lambda *_: None)
-    watched = [read_end, sys.stdin.fileno()] if follows_parent else [read_end]
-    threading.Thread(target=_watch, args=(watched, end), name="ending", daemon=True).start()
+    stdin = sys.stdin.fileno()
+    watched = [read_end] if on_left is None else [read_end, stdin]
+    threading.Thread(
+        target=_watch, args=(watched, end, on_left), name="ending", daemon=True
+    ).start()
 
 
-def _watch(watched: list[int], end: Callable[[], None]) -> None:
+def _watch(watched: list[int], end: Callable[[], None], on_left: Callable[[], None] | None) -> None:
+    signals = watched[0]
     while True:
         for descriptor in select.select(watched, [], [])[0]:
-            if _tells_to_end(descriptor, is_signal=descriptor == watched[0]):
+            read = os.read(descriptor, 512)
+            if descriptor == signals and any(number in ENDING_SIGNALS for number in read):
                 end()
                 return
-
-
-def _tells_to_end(descriptor: int, *, is_signal: bool) -> bool:
-    read = os.read(descriptor, 512)
-    return any(number in ENDING_SIGNALS for number in read) if is_signal else not read
+            if descriptor != signals and not read and on_left is not None:
+                watched.remove(descriptor)
+                on_left()

@@ -74,6 +74,11 @@ class Workers:
         """Those that run, or are about to; none that is free."""
         return tuple(self._slots)
 
+    @property
+    def are_reusable(self) -> bool:
+        """Whether another coordinator could use one of them."""
+        return bool(self._free) or any(map(_reusable, self._slots.values()))
+
     def start(self, worker_id: str, spec: WorkerSpec) -> None:
         """Start a worker, or have a free one take this place; one that runs already is left as it
         is."""

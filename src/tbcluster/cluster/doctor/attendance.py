@@ -30,12 +30,16 @@ def check_states(rack: RackMap) -> Iterator[Finding]:
     away = Status.WARNING if rack.rack.serving_state == READY else Status.FAILED
     for node in rack.rack.nodes:
         match node.state:
+            case NodeState.ONLINE if node.is_drained:
+                yield ok("state", node.name, f"drained: {undrain(node)} takes it back")
             case NodeState.ONLINE:
                 yield ok("state", node.name, "online")
             case NodeState.REVOKED:
                 yield ok("state", node.name, "revoked: it may not connect")
             case NodeState.REFUSED:
                 yield Finding("state", node.name, away, *_refusal(rack, node))
+            case NodeState.OFFLINE if node.is_drained:
+                yield ok("state", node.name, f"offline and drained: {undrain(node)} takes it back")
             case NodeState.OFFLINE:
                 yield Finding("state", node.name, away, *_absence(node))
 
@@ -50,6 +54,11 @@ def check_serving(rack: RackMap) -> Iterator[Finding]:
         yield failed("serving", None, f"{model} is not served: {state}", fix)
     else:
         yield ok("serving", None, f"{model}: {state}")
+
+
+def undrain(node: NodeView) -> str:
+    """The command, for a sentence."""
+    return f"`tbcluster undrain {node.name}`"
 
 
 def _refusal(rack: RackMap, node: NodeView) -> tuple[str, str]:

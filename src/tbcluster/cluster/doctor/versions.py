@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from tbcluster.cluster.doctor.finding import Finding, failed, ok, warning
+from tbcluster.cluster.doctor.finding import Finding, ok, warning
 from tbcluster.cluster.doctor.rack_map import RackMap
 from tbcluster.machine import NodeView
 
@@ -14,11 +14,12 @@ BUILD = re.compile(r"(\d{1,9})([A-Z])(\d{1,9})(.*)")
 
 
 def check_tbcluster(rack: RackMap) -> Iterator[Finding]:
-    """The coordinator and the agents speak the same protocol only in the same version."""
+    """Versions that speak the same protocol work together, which is meant for as long as it takes
+    to upgrade one node after another; `check_states` tells of those that are refused."""
     ours = rack.rack.tbcluster_version
     others = [(node, m) for node, m in rack.machines() if m.tbcluster_version != ours]
     for node, machine in others:
-        yield failed(
+        yield warning(
             "tbcluster-version",
             node.name,
             f"it runs tbcluster {machine.tbcluster_version}, the coordinator {ours}",

@@ -11,7 +11,7 @@ from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.desired import DesiredModels
 from tbcluster.cluster.models.catalogue import Loadable
 from tbcluster.cluster.models.futures import done, in_thread, new_future, resolve
-from tbcluster.cluster.models.memory import sizes_in_words, taken_bytes
+from tbcluster.cluster.models.memory import sizes_in_words
 from tbcluster.cluster.models.shelf import CLOSE_PATIENCE_S, Shelf
 from tbcluster.cluster.saved_preparation import SavedPreparation
 from tbcluster.cluster.status import ClusterState
@@ -198,7 +198,7 @@ class Loader:
         taken = None
         try:
             cluster = self._started(self._wanted[name])
-            taken = taken_bytes(cluster)
+            taken = cluster.preparation.taken_bytes()
             self._keep(name, cluster)
         except TbclusterError as raised:
             error = raised
@@ -326,7 +326,7 @@ class Loader:
             is_loaded = self._shelf.is_loaded(name)
             cluster = self._shelf.clusters.get(name)
         if is_loaded and cluster is not None:
-            taken = taken_bytes(cluster)
+            taken = cluster.preparation.taken_bytes()
             with self._shelf.changed:
                 self._shelf.residency.hold(name, taken)
                 self._keep(name, cluster)

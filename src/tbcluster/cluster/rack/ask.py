@@ -1,5 +1,6 @@
 """Asking for the state of the rack, whether a coordinator runs or not."""
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from tbcluster.wire.rack import (
     AskRack,
     FromCoordinator,
     RackAnswer,
+    Refused,
     decode_from_coordinator,
     encode_message,
 )
@@ -28,6 +30,7 @@ START_S = 15.0
 # A coordinator answers at once, unless it has to look or measure first.
 ANSWER_S = 5.0
 THOROUGH_ANSWER_S = 150.0
+LOOPBACK, CONNECT_S = "127.0.0.1", 1.0
 
 
 def ask_rack(
@@ -56,6 +59,31 @@ def ask_rack(
             return rack.view(inspects=inspects, measures=measures)
     except PortInUseError:
         return _ask_running(head, AskRack(inspects, measures))
+
+
+def ask_running(folder: TrustFolder) -> RackView | None:
+    """The same of the running coordinator; None where none runs.
+
+    Raises:
+        RackError: This machine is no head node, or the coordinator does not answer.
+        TrustError: The folder's files cannot be used.
+    """
+    head = head_of(folder)
+    return _ask_running(head, AskRack()) if _listens(head) else None
+
+
+def why_not_drained(folder: TrustFolder, name: str) -> str | None:
+    """Why what is served needs the node of this name; None where nothing does.
+
+    Raises:
+        RackError: This machine is no head node, or the coordinator does not answer.
+        TrustError: The folder's files cannot be used.
+    """
+    head = head_of(folder)
+    if not _listens(head):
+        return None
+    answer = _answer_of(head, AskRack(may_drain=name))
+    return answer.reason if isinstance(answer, Refused) else None
 
 
 @contextmanager
@@ -90,22 +118,37 @@ def _head_there(nodes: list[NodeView]) -> bool:
     return all(node.state is not NodeState.OFFLINE for node in nodes if node.is_head)
 
 
+def _listens(head: HeadIdentity) -> bool:
+    try:
+        socket.create_connection((LOOPBACK, head.control_port), CONNECT_S).close()
+    except OSError:
+        return False
+    return True
+
+
 def _ask_running(head: HeadIdentity, question: AskRack) -> RackView:
+    answer = _answer_of(head, question)
+    if isinstance(answer, Refused):
+        raise RackError(answer.reason)
+    return answer.rack
+
+
+def _answer_of(head: HeadIdentity, question: AskRack) -> RackAnswer | Refused:
     port = head.control_port
     client = ControlClient(
-        Route(f"tcp://127.0.0.1:{port}", head.keys.public),
+        Route(f"tcp://{LOOPBACK}:{port}", head.keys.public),
         head.keys,
         max_message_bytes=MAX_MESSAGE_BYTES,
     )
     try:
         client.send([encode_message(question)])
-        is_quick = not (question.inspects or question.measures)
+        is_quick = not (question.inspects or question.measures or question.may_drain)
         give_up = time.monotonic() + (ANSWER_S if is_quick else THOROUGH_ANSWER_S)
         while (left := give_up - time.monotonic()) > 0:
             frames = client.receive(left)
             answer = _understood(frames[0]) if frames else None
-            if isinstance(answer, RackAnswer):
-                return answer.rack
+            if isinstance(answer, RackAnswer | Refused):
+                return answer
     finally:
         client.close()
     raise RackError(

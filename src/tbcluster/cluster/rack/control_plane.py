@@ -137,6 +137,11 @@ class ControlPlane:
 
     # Any thread
 
+    @property
+    def has_workers(self) -> bool:
+        """Whether any worker that was started has not ended yet."""
+        return bool(self._workers)
+
     def start_worker(
         self, node_id: str, worker_id: str, make_spec: MakeSpec, on_news: OnWorkerNews
     ) -> None:

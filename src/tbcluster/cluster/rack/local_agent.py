@@ -1,4 +1,8 @@
-"""An agent for the head node's own stages, where no service runs one."""
+"""An agent for the head node's own stages, where no service runs one.
+
+It ends with this process. Where stage workers are left to the next coordinator, after a crash for
+instance, it stays for as long as they do, and that one finds it running.
+"""
 
 import logging
 import os
@@ -18,7 +22,7 @@ ARGUMENTS = ("-P", "-m", "tbcluster", "agent", "--follow-parent")
 
 
 class LocalAgent:
-    """Keeps an agent running on this machine, which ends with this process.
+    """Keeps an agent running on this machine.
 
     Args:
         memory_bytes: The most that models may take here; None for what MLX says.
@@ -34,13 +38,19 @@ class LocalAgent:
         self._thread = threading.Thread(target=self._keep, name="tbcluster-agent", daemon=True)
         self._thread.start()
 
-    def close(self) -> None:
-        """End it, if it is ours."""
+    def close(self, *, keeps_workers: bool = False) -> None:
+        """End it, if it is ours.
+
+        Args:
+            keeps_workers: It stays with what it runs, for another coordinator.
+        """
         with self._lock:
             self._is_closed.set()
             process = self._process
         if process is not None and process.stdin is not None:
             process.stdin.close()
+            if keeps_workers:
+                return
             self._thread.join(STOP_GRACE_S)
             process.kill()
         self._thread.join()

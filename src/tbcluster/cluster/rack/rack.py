@@ -93,13 +93,14 @@ class Rack:
         links = LinkFile(PrivateFile(self._folder.path / "links.json", TrustError))
         with ExitStack() as cleanup:
             self._plane = self._open_control_plane(head, ring, links)
-            cleanup.callback(self._close_plane, self._plane)
+            cleanup.callback(self._plane.close)
             desk = JoinDesk(head, file)
             desk.start()
             cleanup.callback(desk.close)
             cleanup.callback(Announcer(head.cluster_id, head.control_port).close)
             self._warn_of_agent()
-            cleanup.callback(LocalAgent(self._folder, self._memory_bytes).close)
+            agent = LocalAgent(self._folder, self._memory_bytes)
+            cleanup.callback(self._part, self._plane, agent)
             self._cleanup = cleanup.pop_all()
         if self._is_closed.is_set():
             # `close` may have come too early to find anything.
@@ -317,8 +318,11 @@ class Rack:
                 return False
             raise
 
-    def _close_plane(self, plane: ControlPlane) -> None:
+    def _part(self, plane: ControlPlane, agent: LocalAgent) -> None:
+        leaves_workers = self._keeps_workers and plane.has_workers
+        # First: the agent has to hear how it parts from it.
         plane.close(keeps_workers=self._keeps_workers)
+        agent.close(keeps_workers=leaves_workers)
 
     def _check_drained(self, wanted: Sequence[str]) -> None:
         members = self._members()

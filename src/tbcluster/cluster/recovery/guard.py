@@ -4,6 +4,7 @@ Memory decays, and nothing else would notice: weights with flipped bits give flu
 """
 
 import logging
+import queue
 from collections.abc import Callable, Sequence
 from math import inf
 
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 EVERY_S = 600.0
 # One that was interrupted is made again after so long.
 AGAIN_S = 5.0
+# An examination that is waited for is one step of a few tokens.
+FIND_S = 30.0
 # So many make a baseline: from where they differ on, digests say nothing.
 NUM_FIRST = 2
 
@@ -76,6 +79,18 @@ class Guard:
             self.num_failures += 1
             self.forget()
         return suspects
+
+    def find(self, engine: Engine) -> Suspects | None:
+        """Which stages compute something else than they did, asked now and waited for."""
+        if self._baseline is None:
+            return None
+        results: queue.SimpleQueue[Examination | TbclusterError] = queue.SimpleQueue()
+        engine.examine(self._prompt, results.put)
+        try:
+            result = results.get(timeout=FIND_S)
+        except queue.Empty:
+            return None
+        return None if isinstance(result, TbclusterError) else self._baseline.compare(result)
 
     def forget(self) -> None:
         """Other stages, or other weights, come now: what they compute is learned anew."""

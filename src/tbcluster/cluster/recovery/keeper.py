@@ -279,12 +279,24 @@ class Keeper:
         except StageLostError:
             return self._await_loss()
         except ParityError as error:
-            return self._recovery.broke(_now(), self._usable(), error)
+            return self._is_wrong(error)
         except ClusterClosedError:
             raise
         except TbclusterError as error:
             return self._lost(str(error), is_way=True)
         return self._recovery.mended(_now())
+
+    def _is_wrong(self, error: ParityError) -> list[Action]:
+        """The output is not what it should be: on a rack the stage at fault finds another node."""
+        on_rack = self._replanner is not None
+        suspects = self._guard.find(self._replica.engine) if on_rack else None
+        if suspects is None or suspects.first != suspects.last:
+            return self._recovery.broke(_now(), self._usable(), error)
+        status = self._replica.stages.statuses[suspects.first]
+        wrong = StageError(f"stage {status.index} is at fault: {error}")
+        logger.warning("%s", wrong)
+        self._replica.stages.stop({suspects.first})
+        return self._recovery.broke(_now(), self._usable(), wrong, status.node)
 
     def _await_loss(self) -> list[Action]:
         """A stage was lost during the check: its news are on the way."""

@@ -1,6 +1,7 @@
 """New plans for a replica, made of the nodes of a rack that are there."""
 
 from collections.abc import Callable
+from math import inf
 
 from tbcluster.cluster.preparation import Preparation
 from tbcluster.cluster.rack.rack import Rack
@@ -23,6 +24,7 @@ class RackReplanner:
         self._preparation = preparation
         self._number = number
         self._plan: Plan | None = None
+        self._is_by_hand = preparation.plan is not None and preparation.plan.is_by_hand
 
     def usable(self) -> Nodes:
         """The nodes that stages can be on now."""
@@ -36,7 +38,10 @@ class RackReplanner:
 
     @property
     def gain(self) -> float:
-        """How many times the present throughput the plan that was made last would give."""
+        """How many times the present throughput the plan that was made last would give; what a
+        person has asked for is worth any switch."""
+        if self._planned.is_by_hand and not self._is_by_hand:
+            return inf
         return self._planned.replicas[0].tokens_per_s / self._in_force.tokens_per_s
 
     def prepare(self, gives_up: Callable[[], bool]) -> ServedModel:
@@ -46,6 +51,7 @@ class RackReplanner:
     def settle(self) -> None:
         """The stages of what was prepared last are in force."""
         self._preparation.settle(self._number)
+        self._is_by_hand = self._planned.is_by_hand
 
     @property
     def _planned(self) -> Plan:

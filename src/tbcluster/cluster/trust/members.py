@@ -88,6 +88,10 @@ class MemberFile:
         """
         self._change(lambda roster: rosters.revoked(roster, name))
 
+    def drainable(self, name: str) -> Member:
+        """The node that `drain` would drain, or has; raises as that does."""
+        return rosters.drainable(self._load(), name)
+
     def drain(self, name: str) -> None:
         """Give a node no stages any more, until `undrain`.
 

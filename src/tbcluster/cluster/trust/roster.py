@@ -175,10 +175,16 @@ def drained(roster: Roster, name: str, *, is_drained: bool) -> Roster:
         UnknownNodeError: There is none of this name.
         TrustError: It was revoked.
     """
+    member = drainable(roster, name)
+    return _replaced(roster, member, replace(member, is_drained=is_drained))
+
+
+def drainable(roster: Roster, name: str) -> Member:
+    """The node that would be drained; raises as `drained` does."""
     member = roster.find(name)
     if member.is_revoked:
         raise TrustError(f"{member.name!r} was revoked: it takes no part anyway")
-    return _replaced(roster, member, replace(member, is_drained=is_drained))
+    return member
 
 
 def revocable(roster: Roster, name: str) -> Member:

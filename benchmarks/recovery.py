@@ -1,0 +1,139 @@
+"""From the loss of a worker, a node or the coordinator to the next token, and where the time goes.
+
+A bar holds what is neither detection nor load nor one prefill. The model is small: with a large one
+the load takes as long as its weights take to be read, and the rest stays.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+
+from benchmarks.harness import Bar, Report, note
+from benchmarks.recovery_rounds import Parts, RackRounds, Rounds, kill_worker
+from tbcluster import Cluster
+from tests.doubles.checkpoints import LlamaSizes, write_llama
+from tests.doubles.faults.clients import new_http, texts
+from tests.doubles.faults.rack import HEAD, THREE, TWO, FaultRack
+from tests.doubles.namespaces import Network, can_make_namespaces
+
+SIZES = LlamaSizes(
+    num_hidden_layers=6, hidden_size=256, intermediate_size=512, max_position_embeddings=10**9
+)
+PLACES = ((TWO, 0, 2), (THREE, 2, 4), (HEAD, 4, 6))
+NUM_ROUNDS, QUICK_ROUNDS = 5, 1
+REST_BAR = Bar("<=", 0.5, "s")
+DETECTION_BARS = {"worker": Bar("<=", 2.0, "s"), "host": Bar("<=", 5.0, "s")}
+RESTART_BAR = Bar("<=", 5.0, "s")
+
+PARTS = {
+    "worker": "kill -9 of a worker on one machine",
+    "rack": "kill -9 of a worker on a rack",
+    "host": "a node's cable is pulled, and the others take over",
+    "coordinator": "kill -9 of the coordinator, which the service manager starts again",
+}
+
+
+def run(only: Sequence[str] = (), *, quick: bool = False) -> Report:
+    """Measure the parts on this machine alone; all but the first need root on Linux."""
+    report = Report("recovery")
+    num_rounds = QUICK_ROUNDS if quick else NUM_ROUNDS
+    with tempfile.TemporaryDirectory() as folder:
+        model = write_llama(Path(folder) / "small", SIZES, with_tokenizer=True)
+        for part in only or PARTS:
+            if part != "worker" and not can_make_namespaces():
+                sys.exit(f"bench: recovery {part} needs network namespaces: root on Linux")
+            MEASURES[part](report, model, num_rounds)
+    return report
+
+
+def _measure_worker(report: Report, model: Path, num_rounds: int) -> None:
+    with Cluster(model, stages=len(PLACES)) as cluster:
+        rounds = Rounds(cluster)
+        measured = [rounds.run(lambda: kill_worker(cluster, 1)) for _ in range(num_rounds)]
+    _report_parts(report, "worker killed", measured, DETECTION_BARS["worker"])
+
+
+def _measure_rack(report: Report, model: Path, num_rounds: int) -> None:
+    with _rack_rounds(model) as (_, rounds):
+        measured = [rounds.run(None) for _ in range(num_rounds)]
+    _report_parts(report, "worker killed on a rack", measured, DETECTION_BARS["worker"])
+
+
+def _measure_host(report: Report, model: Path, num_rounds: int) -> None:
+    with _rack_rounds(model) as (rack, rounds):
+
+        def cut() -> float:
+            rack.cut(THREE)
+            return time.time()
+
+        measured = []
+        for _ in range(num_rounds):
+            measured.append(rounds.run(cut))
+            rack.mend(THREE)
+    _report_parts(report, "node cut off", measured, DETECTION_BARS["host"])
+
+
+def _measure_coordinator(report: Report, model: Path, num_rounds: int) -> None:
+    options = [word for place in PLACES for word in ("--place", _place(*place))]
+    with Network() as network, FaultRack(network, model, *options) as rack:
+        rack.serve()
+        pids = [stage["pid"] for stage in rack.stages()]
+        times = [_restart_s(rack) for _ in range(num_rounds)]
+        if [stage["pid"] for stage in rack.stages()] != pids:
+            sys.exit("bench: stages were loaded again")
+    _note_rounds("coordinator killed: first answer", times)
+    answered_s = statistics.median(times)
+    report.add("coordinator killed: first answer after its start", answered_s, "s", RESTART_BAR)
+
+
+def _restart_s(rack: FaultRack) -> float:
+    """From the start of a new coordinator to its first answer."""
+    (asked, *_) = rack.eight(1)
+    rack.coordinator.kill()
+    # The service manager's own pause is over.
+    started = time.monotonic()
+    with rack.inside(), new_http(rack.url) as http:
+        rack.await_ready()
+        list(texts(http, asked))
+    return time.monotonic() - started
+
+
+def _report_parts(report: Report, what: str, measured: Sequence[Parts], detection: Bar) -> None:
+    for part in fields(Parts):
+        values = [getattr(parts, part.name) for parts in measured]
+        _note_rounds(f"{what}: {part.name}", values)
+        bar = detection if part.name == "detection" else None
+        name = part.name.replace("_", " ")
+        report.add(f"{what}: {name}", statistics.median(values), "s", bar)
+    rests = [parts.rest for parts in measured]
+    _note_rounds(f"{what}: rest", rests)
+    report.add(f"{what}: rest", statistics.median(rests), "s", REST_BAR)
+
+
+def _note_rounds(what: str, values: Sequence[float]) -> None:
+    note(f"{what}: {' '.join(f'{value:.2f}' for value in values)} s")
+
+
+@contextmanager
+def _rack_rounds(model: Path) -> Iterator[tuple[FaultRack, RackRounds]]:
+    with Network() as network, FaultRack(network, model) as rack:
+        rack.start_agents()
+        with RackRounds(rack, PLACES) as rounds:
+            yield rack, rounds
+
+
+def _place(node: str, start: int, end: int) -> str:
+    return f"{node}={start}-{end - 1}"
+
+
+MEASURES: dict[str, Callable[[Report, Path, int], None]] = {
+    "worker": _measure_worker,
+    "rack": _measure_rack,
+    "host": _measure_host,
+    "coordinator": _measure_coordinator,
+}
