@@ -117,7 +117,7 @@ def test_a_port_in_use_is_known_before_anything_is_loaded() -> None:
         (["serve", "owner/name"], "offline mode is on"),
         (["serve", "--stages", "20"], "20 stages are too many"),
         (["generate", "/no/such/folder"], "no folder '/no/such/folder'"),
-        (["generate", "--prompt", "\udcff"], "no valid text"),
+        (["generate", "--stages", "1", "--prompt", "\udcff"], "no valid text"),
         (["serve", "--host", "a..b", "--insecure"], "cannot listen on a..b"),
         (["serve", "--host", "127.0.0.2", "--require-keys"], "tbcluster keys add NAME"),
     ],

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from tbcluster.cluster.kept_shards import keep_shards
 from tbcluster.cluster.node_folders import NodeFolders
 from tbcluster.cluster.opening import (
     THIS_MACHINE,
@@ -131,7 +132,20 @@ class Preparation:
         order = self._order
         taken = order.taken_now() if order.taken_now is not None else order.taken_bytes
         others = [with_kv_memory(one) for one in self._placed if one.model.replica != number]
-        return self._plan_one(number, others, usable, taken)
+        plan = self._plan_one(number, others, usable, taken)
+        if plan.is_by_hand:
+            return plan
+        opened, rack, _ = self._on_rack()
+        nodes = self._known(opened, rack, usable, memory_taken(others, taken))
+        promised = replace(
+            self._wishes(opened), context=plan.context, streams=plan.streams, stages=None
+        )
+        return keep_shards(
+            plan,
+            self._placed[number].planned,
+            [node.name for node in usable],
+            lambda stages: plan_model(opened, nodes, promised, (stages,)),
+        )
 
     def prepare_again(
         self, number: int, plan: Plan, gives_up: Callable[[], bool] = lambda: False

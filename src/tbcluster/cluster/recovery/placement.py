@@ -8,7 +8,7 @@ from tbcluster.cluster.rack.rack import Rack
 from tbcluster.cluster.recovery.machine import Nodes
 from tbcluster.cluster.served_model import ServedModel
 from tbcluster.errors import ClusterClosedError
-from tbcluster.planner.plan import Plan, PlannedReplica
+from tbcluster.planner.plan import Plan, PlannedReplica, fingerprint
 
 
 class RackReplanner:
@@ -34,7 +34,7 @@ class RackReplanner:
         """Make a plan for these nodes; whether it is another one than the one in force."""
         there = [node for node in self._rack.usable() if node.name in nodes]
         self._plan = self._preparation.plan_again(self._number, there)
-        return _places(self._plan.replicas[0]) != _places(self._in_force)
+        return fingerprint(self._plan.replicas[0]) != fingerprint(self._in_force)
 
     @property
     def gain(self) -> float:
@@ -63,7 +63,3 @@ class RackReplanner:
     def _in_force(self) -> PlannedReplica:
         assert self._preparation.plan is not None  # noqa: S101 - a replica has been placed by it
         return self._preparation.plan.replicas[self._number]
-
-
-def _places(replica: PlannedReplica) -> list[tuple[str, int, int]]:
-    return [(stage.node, stage.layers.start, stage.layers.end) for stage in replica.stages]
