@@ -4,15 +4,16 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 
 from benchmarks.chaos.clients import Clients
 from benchmarks.chaos.faults import Fault, Faults
-from benchmarks.chaos.ground import Ground, words
+from benchmarks.chaos.ground import Ground, stages_of, words
 from benchmarks.chaos.leaks import Inventory, inventory, leaks
 from benchmarks.chaos.report import FaultRecord, SoakReport
 from tests.doubles.waiting import wait_until
 
-NUM_TOKENS = 250
+NUM_TOKENS = 160
 # How much of the soak goes by before memory is looked at for the first time.
 WARM_UP = 0.1
 # A rack that is not well for so long after the last fault does not recover.
@@ -42,6 +43,7 @@ class Soak:
         self._faults = Faults(ground, report.seed, self._is_over)
         self._clients = Clients(ground, NUM_TOKENS)
         self._started = 0.0
+        self._warm: Inventory | None = None
 
     def run(self) -> None:
         """To the end, or until Ctrl-C."""
@@ -52,11 +54,15 @@ class Soak:
         self._clients.start()
         self._started = time.monotonic()
         with suppress(KeyboardInterrupt):
-            before = self._make_faults(before)
+            self._make_faults()
         self._is_over.set()
+        if self._warm is not None:
+            before = replace(
+                before, memory_mb=self._warm.memory_mb, open_files=self._warm.open_files
+            )
         self._settle(before)
 
-    def _make_faults(self, before: Inventory) -> Inventory:
+    def _make_faults(self) -> None:
         every_s = self._report.minutes * 60 / self._num_faults
         num_warm_up = round(self._num_faults * WARM_UP)
         for number in range(self._num_faults):
@@ -65,9 +71,8 @@ class Soak:
             self._make(self._faults.draw())
             if number + 1 == num_warm_up:
                 self._await_well()
-                before = inventory(self._ground)
+                self._warm = inventory(self._ground)
         self._wait_until(self._started + self._report.minutes * 60)
-        return before
 
     def _make(self, fault: Fault) -> None:
         started = time.monotonic()
@@ -93,7 +98,7 @@ class Soak:
             nonlocal after
             self._on_progress(self._report, "waiting for what is left to end")
             after = inventory(self._ground)
-            found[:] = leaks(before, after)
+            found[:] = leaks(before, after, len(stages_of(self._ground)))
             return not found
 
         with suppress(AssertionError):

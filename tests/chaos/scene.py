@@ -132,6 +132,8 @@ def watched_scene(model: Path) -> Iterator[Scene]:
     places = WatchedPlaces()
     with Cluster(model, stages=NUM_STAGES, new_places=lambda _: places) as cluster:
         yield Scene(cluster, places)
+        pids = [stage.pid for stage in cluster.status().stages]
+    assert not any(is_alive(pid) for pid in pids), "a worker was left"
 
 
 @contextmanager
@@ -140,6 +142,8 @@ def proxied_scene(model: Path) -> Iterator[ProxiedScene]:
     places = ProxiedPlaces()
     with Cluster(model, stages=2, new_places=lambda _: places) as cluster:
         yield ProxiedScene(cluster, places)
+        pids = [stage.pid for stage in cluster.status().stages]
+    assert not any(is_alive(pid) for pid in pids), "a worker was left"
 
 
 # What can be waited for

@@ -35,7 +35,7 @@ DONE = "data: [DONE]\n\n"
     [
         ({"processes": {"coordinator": 1, "agent": 3, "stage": 3}}, "3 processes \\(stage\\)"),
         ({"processes": {"coordinator": 1, "agent": 2, "stage": 2}}, "2 processes \\(agent\\)"),
-        ({"run_files": 6}, "6 sockets and folders instead of 5"),
+        ({"run_files": 9}, "9 sockets and folders instead of 5"),
         ({"shared_memory": ("one", "two")}, "left: two"),
         ({"sockets": 60}, "60 sockets"),
         ({"memory_mb": {"coordinator": 106.0, "agent": 50.0}}, "coordinator: 106.0 MB"),
@@ -43,14 +43,20 @@ DONE = "data: [DONE]\n\n"
     ],
 )
 def test_what_is_left_is_named(change: dict[str, object], said: str) -> None:
-    (problem,) = leaks(BEFORE, replace(BEFORE, **change))  # type: ignore[arg-type]
+    (problem,) = leaks(BEFORE, replace(BEFORE, **change), 2)  # type: ignore[arg-type]
     assert re.search(said, problem)
+
+
+def test_another_plan_has_another_number_of_stages() -> None:
+    after = replace(BEFORE, processes={**BEFORE.processes, "stage": 3})
+    assert leaks(BEFORE, after, 3) == []
+    assert leaks(BEFORE, after, 1) == ["3 processes (stage) instead of 1"]
 
 
 def test_what_comes_and_goes_is_no_leak() -> None:
     less = {"coordinator": 90.0, "agent": 52.0, "stage": 900.0}
-    after = replace(BEFORE, memory_mb=less, run_files=4, shared_memory=(), sockets=45)
-    assert leaks(BEFORE, after) == []
+    after = replace(BEFORE, memory_mb=less, run_files=7, shared_memory=(), sockets=45)
+    assert leaks(BEFORE, after, 2) == []
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,8 @@ def test_a_shaped_cable_is_as_slow_as_asked(network):
     end, far = network.cable("one", "other")
     network.shape("one", end.interface, 200)
     assert 20 < mbit_to(network, far.ipv4) < 220
+    network.unshape("one", end.interface)
+    assert mbit_to(network, far.ipv4) > 250
 
 
 def test_a_cable_is_cut_and_mended(network):

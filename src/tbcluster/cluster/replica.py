@@ -3,7 +3,7 @@
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -207,7 +207,7 @@ class Replica:
         """
         before = self._assembly
         # First: what is not kept has to give back its memory.
-        before.stages.leave(set(zip(model.nodes or (), model.shards, strict=True)))
+        left = before.stages.leave(set(zip(model.nodes or (), model.shards, strict=True)))
         with self._lock:
             if self.state is ClusterState.CLOSED:
                 raise ClusterClosedError("the cluster was closed")
@@ -217,7 +217,7 @@ class Replica:
         has_begun.wait()
         # Now nobody sends or receives there any more.
         before.cleanup.close()
-        self._start_stages(epoch)
+        self._start_stages(epoch, left)
         if self._replanner is not None:
             self._replanner.settle()
         self._hooks.on_switch()
@@ -243,8 +243,12 @@ class Replica:
         on_progress, on_loss = self._hooks.on_progress, self._on_loss
         return assemble(model, self._rack, epoch, self._inbox, on_progress, on_loss)
 
-    def _start_stages(self, epoch: int) -> None:
-        for stage in range(len(self.model.ranges)):
+    def _start_stages(self, epoch: int, left: Collection[tuple[str | None, str]] = ()) -> None:
+        """Start them all; what was left loaded for them (node and shard) is asked for first, before
+        a node needs its memory for another one."""
+        model = self.model
+        places = list(zip(model.nodes or (None,) * len(model.ranges), model.shards, strict=True))
+        for stage in sorted(range(len(places)), key=lambda stage: places[stage] not in left):
             self.stages.start(stage, epoch)
 
     def _start_thread(self, name: str, target: Callable[[], None]) -> None:

@@ -234,19 +234,29 @@ class StageSet:
         """End the workers of these stages, which count as dead then."""
         _end([worker for stage, (_, worker) in self._workers.items() if stage in stages])
 
-    def leave(self, kept: Container[tuple[str | None, str]]) -> None:
+    def leave(self, kept: Container[tuple[str | None, str]]) -> list[tuple[str | None, str]]:
         """End all workers but those that are ready and whose node and shard are `kept`, which stay
-        loaded for another set of stages."""
+        loaded for another set of stages.
+
+        Returns:
+            Node and shard of those.
+        """
         freed: list[WorkerHandle] = []
         ended: list[WorkerHandle] = []
+        left: list[tuple[str | None, str]] = []
         for stage, (_, worker) in self._workers.items():
             status, shard = self.statuses[stage], self._work.spec(stage, 0).shard
-            is_kept = shard and (status.node, shard) in kept and status.state is StageState.READY
-            (freed if is_kept else ended).append(worker)
+            place = status.node, shard
+            if shard and place in kept and status.state is StageState.READY:
+                freed.append(worker)
+                left.append(place)
+            else:
+                ended.append(worker)
         self._workers.clear()
         for worker in freed:
             worker.free()
         _end(ended)
+        return left
 
     def is_ready(self) -> bool:
         """Whether all are loaded, and connected as they were last told to be."""

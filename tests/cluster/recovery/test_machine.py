@@ -8,6 +8,7 @@ from tbcluster.cluster.recovery.machine import (
     EXCLUDED_S,
     LOOK_AGAIN_S,
     MAX_TRIES,
+    SETTLE_S,
     STEADY_S,
     SWITCH_PATIENCE_S,
     Action,
@@ -49,7 +50,7 @@ def test_a_node_that_is_gone_is_planned_around() -> None:
     left = frozenset("ac")
     assert recovery.lost(1.0, left, node="b") == [Pause(), PlanAgain()]
     assert recovery.prepared(2.0, left) == [Switch(2)]
-    assert recovery.mended(3.0) == [Serve(), Consider()]
+    assert recovery.mended(3.0) == [Serve()]
 
 
 def test_a_node_that_comes_back_before_the_new_plan_is_loaded_keeps_the_old_one() -> None:
@@ -88,10 +89,24 @@ def test_a_starved_model_looks_again_by_itself() -> None:
 
 def test_a_better_plan_waits_until_nobody_would_notice() -> None:
     recovery = on_rack("a", "b")
-    assert recovery.nodes_changed(1.0, frozenset("abc")) == [Consider()]
+    assert recovery.nodes_changed(1.0, frozenset("abc")) == []
+    assert recovery.ticked(1.5, frozenset("abc"), is_idle=True) == []
+    known = 1.0 + SETTLE_S
+    assert recovery.ticked(known, frozenset("abc"), is_idle=False) == [Consider()]
     recovery.is_better(2.0, frozenset("abc"))
     assert recovery.ticked(3.0, frozenset("abc"), is_idle=False) == []
     assert recovery.ticked(4.0, frozenset("abc"), is_idle=True) == [Pause(), Switch(2)]
+
+
+def test_nodes_that_are_not_measured_yet_are_looked_at_later() -> None:
+    recovery = on_rack("a", "b")
+    recovery.nodes_changed(1.0, ALL)
+    assert recovery.ticked(1.0 + SETTLE_S, ALL, is_idle=True) == [Consider()]
+    recovery.is_unsettled(5.0)
+    assert recovery.wants_ticks
+    assert recovery.ticked(5.1, ALL, is_idle=True) == []
+    assert recovery.ticked(5.0 + SETTLE_S, ALL, is_idle=True) == [Consider()]
+    assert not recovery.wants_ticks
 
 
 def test_a_better_plan_does_not_wait_for_ever() -> None:
@@ -105,7 +120,7 @@ def test_a_better_plan_is_forgotten_when_nodes_change() -> None:
     recovery = on_rack("a", "b")
     recovery.is_better(2.0, frozenset("abc"))
     assert recovery.nodes_changed(3.0, frozenset("ab")) == []
-    assert recovery.ticked(4.0, frozenset("ab"), is_idle=True) == []
+    assert Switch not in map(type, recovery.ticked(9.0, frozenset("ab"), is_idle=True))
 
 
 def test_a_better_plan_is_forgotten_when_a_stage_is_lost() -> None:
@@ -113,7 +128,7 @@ def test_a_better_plan_is_forgotten_when_a_stage_is_lost() -> None:
     recovery.is_better(2.0, frozenset("abc"))
     recovery.lost(3.0, frozenset("abc"), node="a")
     recovery.mended(3.5)
-    assert recovery.ticked(4.0, frozenset("abc"), is_idle=True) == []
+    assert Switch not in map(type, recovery.ticked(9.0, frozenset("abc"), is_idle=True))
 
 
 def test_what_dies_at_once_each_time_is_given_up() -> None:
@@ -252,6 +267,8 @@ class World:
                 assert self.serving_epoch is None, "requests go on that were not paused"
                 self.serving_epoch = self.epochs[-1]
             case Consider():
+                if self.data.draw(st.booleans()):
+                    return self.recovery.is_unsettled(self.now)
                 there = self.recovery.usable(self.now, self.usable)
                 if self.data.draw(st.booleans()) and len(there) >= self.needs:
                     self.prepared = frozenset(sorted(there)[-self.needs :])

@@ -330,6 +330,8 @@ class Keeper:
         usable = self._recovery.usable(now, seen)
         if usable <= nodes:
             return []
+        if not replanner.is_settled():
+            return self._recovery.is_unsettled(now)
         stages = self._replica.stages
         try:
             if not (replanner.plan(usable) and self._recovery.is_worth(replanner.gain)):

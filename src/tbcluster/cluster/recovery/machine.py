@@ -26,6 +26,8 @@ STEADY_S = 5.0
 EXCLUDED_S = 600.0
 # After so long a rack that has too little looks again: disks and the internet tell nobody.
 LOOK_AGAIN_S = 30.0
+# Nodes that came are looked at when links to them have been measured: not before that.
+SETTLE_S = 3.0
 # A better plan waits for a moment without requests; after so long running ones are paused for it.
 SWITCH_PATIENCE_S = 120.0
 # So much more throughput a better plan must give: a switch costs a load and a prefill.
@@ -86,7 +88,7 @@ class Starve:
 @dataclass(frozen=True, slots=True)
 class Consider:
     """Look whether a plan with the nodes that came back is worth a switch, and have them fetch what
-    it needs, while requests go on. Comes to `is_better` or to nothing."""
+    it needs, while requests go on. Comes to `is_better`, to `is_unsettled`, or to nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,8 @@ class Recovery:
         # Nodes of a better plan that is prepared, and since when.
         self._better: Nodes | None = None
         self._better_since = 0.0
+        # When to look whether there is one.
+        self._look_at: float | None = None
 
     # What happened
 
@@ -183,7 +187,7 @@ class Recovery:
             case Phase.SERVING if not has_all:
                 return [Pause(), *self._bring_back(now, usable)]
             case Phase.SERVING if new:
-                return [Consider()]
+                self._look_at = now + SETTLE_S
             case Phase.MENDING | Phase.SWITCHING if not has_all:
                 return self._bring_back(now, usable)
             case Phase.PLANNING | Phase.STARVED:
@@ -216,6 +220,11 @@ class Recovery:
         self._nodes = nodes
         return self.no_room(now, error)
 
+    def is_unsettled(self, now: float) -> list[Action]:
+        """Not all is known yet of the nodes that came."""
+        self._look_at = now + SETTLE_S
+        return []
+
     def is_better(self, now: float, nodes: Nodes) -> list[Action]:
         """A plan for these nodes is worth a switch, and prepared."""
         if self.phase is Phase.SERVING:
@@ -237,6 +246,9 @@ class Recovery:
         """
         if self.phase is Phase.STARVED and now - self._since >= LOOK_AGAIN_S:
             return self._bring_back(now, usable)
+        if self.phase is Phase.SERVING and self._look_at is not None and now >= self._look_at:
+            self._look_at = None
+            return [Consider()]
         has_waited = is_idle or now - self._better_since >= SWITCH_PATIENCE_S
         if self.phase is Phase.SERVING and self._better is not None and has_waited:
             return [Pause(), *self.prepared(now, self._better)]
@@ -247,7 +259,7 @@ class Recovery:
     @property
     def wants_ticks(self) -> bool:
         """Whether something waits for time to pass."""
-        return self.phase is Phase.STARVED or self._better is not None
+        return self.phase is Phase.STARVED or self._better is not None or self._look_at is not None
 
     @staticmethod
     def is_worth(gain: float) -> bool:
@@ -270,7 +282,8 @@ class Recovery:
     def _serve(self, now: float) -> list[Action]:
         self.phase, self._since = Phase.SERVING, now
         # What came back meanwhile was not looked at.
-        return [Serve()] if self._nodes is None else [Serve(), Consider()]
+        self._look_at = None if self._nodes is None else now + SETTLE_S
+        return [Serve()]
 
     def _restarts_all(self, is_way: bool) -> bool:
         return is_way and self._num_tries > TRIES_BEFORE_RESTART

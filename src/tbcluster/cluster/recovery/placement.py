@@ -30,6 +30,10 @@ class RackReplanner:
         """The nodes that stages can be on now."""
         return frozenset(node.name for node in self._rack.usable())
 
+    def is_settled(self) -> bool:
+        """Whether the links between all nodes that are there have been measured."""
+        return self._rack.plane.wait_for(lambda _: True, 0.0)
+
     def plan(self, nodes: Nodes) -> bool:
         """Make a plan for these nodes; whether it is another one than the one in force."""
         there = [node for node in self._rack.usable() if node.name in nodes]

@@ -18,6 +18,10 @@ class Replanner(Protocol):
         """The nodes that stages can be on now."""
         ...
 
+    def is_settled(self) -> bool:
+        """Whether the links between all nodes that are there have been measured."""
+        ...
+
     def plan(self, nodes: Nodes) -> bool:
         """Make a plan for these nodes; whether it is another one than the one in force.
 
