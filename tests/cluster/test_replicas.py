@@ -13,6 +13,7 @@ import mlx_lm
 import pytest
 
 import tbcluster
+from tbcluster.cluster.assembly import places_on
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.order import Order
@@ -182,7 +183,7 @@ def test_decode_steps_agree_with_prompts() -> None:
     model = prepared.replicas[0]
     prompt = probe_prompt(model.tokenizer, model.facts.vocab_size)
     check = ConsistencyCheck(prompt, TOLERANCE["float32"])
-    replicas = ReplicaSet(prepared.replicas, None, check, lambda _: None)
+    replicas = ReplicaSet(prepared.replicas, places_on(None), check, lambda _: None)
     try:
         replicas.load()
         replicas.check()

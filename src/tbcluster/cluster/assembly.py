@@ -1,5 +1,6 @@
 """The stages of a replica under one plan, and what connects them with the coordinator."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,9 +35,15 @@ class Assembly:
     cleanup: ExitStack
 
 
+# Results come one after the other: between two of them is no more than the slowest stage's step.
+DEADLINE_FACTOR = 1.5
+
+NewPlaces = Callable[[ServedModel], Places]
+
+
 def assemble(
     model: ServedModel,
-    rack: "Rack | None",
+    new_places: NewPlaces,
     epoch: int,
     inbox: Inbox,
     on_progress: OnProgress,
@@ -45,10 +52,11 @@ def assemble(
     """Everything but the stage workers, which are started after it.
 
     Args:
+        new_places: Makes the places where the stages run.
         epoch: The first one.
         inbox, on_progress, on_loss: See `StageSet`.
     """
-    places = _places(model, rack)
+    places = new_places(model)
     with ExitStack() as cleanup:
         cleanup.callback(places.close)
         receiver = ZmqReceiver(places.results, guard=places.results_guard)
@@ -74,7 +82,7 @@ def assemble(
             epoch,
             on_gap=stages.lose_step,
             is_looped=model.facts.num_visits > 1,
-            deadline_s=model.step_limit_s * (len(model.ranges) + 1),
+            deadline_s=DEADLINE_FACTOR * model.step_limit_s,
         )
         works = new_works(model, pipeline)
         if works.disk is not None:
@@ -82,7 +90,12 @@ def assemble(
         return Assembly(model, stages, works, cleanup.pop_all())
 
 
-def _places(model: ServedModel, rack: "Rack | None") -> Places:
-    if rack is None or model.nodes is None:
-        return LocalPlaces()
-    return rack.places(model.nodes, is_looped=model.facts.num_visits > 1)
+def places_on(rack: "Rack | None") -> NewPlaces:
+    """Makes places on a rack's nodes; on this machine where there is none."""
+
+    def new_places(model: ServedModel) -> Places:
+        if rack is None or model.nodes is None:
+            return LocalPlaces()
+        return rack.places(model.nodes, is_looped=model.facts.num_visits > 1)
+
+    return new_places

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from tbcluster.cluster.assembly import NewPlaces, places_on
 from tbcluster.cluster.embedding_requests import embedding_request
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.layout import Layout, PlacedRange, layout_of
@@ -57,6 +58,7 @@ class Cluster:
         kv: How the KV caches are kept.
         rack: The nodes that run the stages, started by the caller and still the caller's to end;
             None for this machine alone.
+        new_places: Makes other places for the stages than the rack's nodes, or this machine.
         placed: Which node runs which layers of a single replica; empty for the best plan.
         layout: The same for several replicas; on one machine its name is `opening.THIS_MACHINE`.
         wishes: What is promised: context, streams, replicas.
@@ -97,6 +99,7 @@ class Cluster:
         stages: int | None = None,
         kv: KvOptions | None = None,
         rack: "Rack | None" = None,
+        new_places: NewPlaces | None = None,
         placed: Sequence[PlacedRange] = (),
         layout: Layout = (),
         wishes: Wishes | None = None,
@@ -132,6 +135,7 @@ class Cluster:
         self.model_name = name or model_name(model)
         self.created_at = time.time()
         self._rack = rack
+        self._new_places = new_places or places_on(rack)
         self._describes = describes
         self._on_progress = on_progress
         self._on_note = on_note
@@ -319,13 +323,14 @@ class Cluster:
         if replicas is not None and state is ClusterState.READY:
             state = replicas.state
         failure = replicas.failure if replicas is not None else None
+        doing = replicas.doing if replicas is not None else self.preparation.doing
         return ClusterStatus(
             state=state,
             model=self.model_name,
             stages=self._stages(replicas),
             num_requests=replicas.num_open if replicas is not None else 0,
             error=str(failure) if failure is not None else None,
-            doing=self._doing(replicas) if state is not ClusterState.CLOSED else None,
+            doing=doing if state is not ClusterState.CLOSED else None,
             recoveries=replicas.recoveries if replicas is not None else RecoveryStats(),
         )
 
@@ -341,10 +346,6 @@ class Cluster:
         is_rack = self._rack is not None
         plan = preparation.plan
         return planned_stages(plan, preparation.fetches, is_rack=is_rack) if plan else ()
-
-    def _doing(self, replicas: ReplicaSet | None) -> str | None:
-        """What it is doing while it starts or recovers."""
-        return replicas.doing if replicas is not None else self.preparation.doing
 
     @property
     def _running(self) -> ReplicaSet:
@@ -362,7 +363,7 @@ class Cluster:
         check = self._check = parity_check(prepared, self._on_note)
         replicas = ReplicaSet(
             prepared.replicas,
-            self._rack,
+            self._new_places,
             check,
             self._on_progress,
             self._new_replanner,
@@ -378,7 +379,6 @@ class Cluster:
     def _new_replanner(self, number: int) -> "Replanner | None":
         if self._rack is None:
             return None
-        # One machine alone needs none of it, and it takes its time to import.
         from tbcluster.cluster.recovery.placement import RackReplanner
 
         return RackReplanner(self._rack, self.preparation, number)

@@ -6,9 +6,8 @@ import threading
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from tbcluster.cluster.assembly import Assembly, assemble
+from tbcluster.cluster.assembly import Assembly, NewPlaces, assemble
 from tbcluster.cluster.engine_parts import new_engine
 from tbcluster.cluster.news import ExaminationDue, Examined, Loss, NodesChanged
 from tbcluster.cluster.parity import TOLERANCE
@@ -24,9 +23,6 @@ from tbcluster.cluster.status import ClusterState
 from tbcluster.core import Request
 from tbcluster.engine.engine import Engine
 from tbcluster.errors import ClusterClosedError, ParityError, TbclusterError
-
-if TYPE_CHECKING:
-    from tbcluster.cluster.rack.rack import Rack
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +52,7 @@ class Replica:
     """Stages that answer together, from when they are loaded until they are closed.
 
     Args:
+        new_places: See `assemble`.
         check: Shared by all replicas, and closed by whoever made it.
         replanner: Makes new plans when nodes come and go; None on one machine.
     """
@@ -63,7 +60,7 @@ class Replica:
     def __init__(
         self,
         model: ServedModel,
-        rack: "Rack | None",
+        new_places: NewPlaces,
         check: ParityCheck,
         hooks: Hooks,
         replanner: Replanner | None = None,
@@ -72,7 +69,7 @@ class Replica:
         self.doing: str | None = None
         self.failure: TbclusterError | None = None
         self.book = RecoveryBook()
-        self._rack = rack
+        self._new_places = new_places
         self._check = check
         self._hooks = hooks
         self._replanner = replanner
@@ -86,9 +83,8 @@ class Replica:
         self._num_checks = self._num_check_failures = 0
         self._threads: list[threading.Thread] = []
         self._cleanup = ExitStack()
-        if rack is not None and replanner is not None:
-            rack.plane.follow_nodes(self._nodes_changed)
-            self._cleanup.callback(rack.plane.unfollow_nodes, self._nodes_changed)
+        if replanner is not None:
+            self._cleanup.callback(replanner.follow(self._nodes_changed))
 
     @property
     def model(self) -> ServedModel:
@@ -241,7 +237,7 @@ class Replica:
 
     def _assembled(self, model: ServedModel, epoch: int) -> Assembly:
         on_progress, on_loss = self._hooks.on_progress, self._on_loss
-        return assemble(model, self._rack, epoch, self._inbox, on_progress, on_loss)
+        return assemble(model, self._new_places, epoch, self._inbox, on_progress, on_loss)
 
     def _start_stages(self, epoch: int, left: Collection[tuple[str | None, str]] = ()) -> None:
         """Start them all; what was left loaded for them (node and shard) is asked for first, before

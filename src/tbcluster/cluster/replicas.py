@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from tbcluster.cluster.assembly import NewPlaces
 from tbcluster.cluster.parity_check import ParityCheck
 from tbcluster.cluster.recovery.record import RecoveryRecord
 from tbcluster.cluster.recovery.tended import Replanner
@@ -24,9 +24,6 @@ from tbcluster.engine.sequence import Listener
 from tbcluster.engine.statistics import EngineStatistics, merged
 from tbcluster.errors import ClusterClosedError, StageLostError, TbclusterError
 
-if TYPE_CHECKING:
-    from tbcluster.cluster.rack.rack import Rack
-
 logger = logging.getLogger(__name__)
 
 
@@ -34,6 +31,7 @@ class ReplicaSet:
     """Every replica of a model.
 
     Args:
+        new_places: See `assemble`.
         on_progress: Called while stages load, with the state of all of them.
         new_replanner: Makes what plans a replica anew, by its number; None on one machine.
         on_switch: Called when a replica is placed by another plan.
@@ -42,7 +40,7 @@ class ReplicaSet:
     def __init__(
         self,
         models: Sequence[ServedModel],
-        rack: "Rack | None",
+        new_places: NewPlaces,
         check: ParityCheck,
         on_progress: OnProgress,
         new_replanner: Callable[[int], Replanner | None] = lambda _: None,
@@ -57,7 +55,7 @@ class ReplicaSet:
         try:
             for model in models:
                 replanner = new_replanner(model.replica)
-                self._replicas.append(Replica(model, rack, check, hooks, replanner))
+                self._replicas.append(Replica(model, new_places, check, hooks, replanner))
         except BaseException:
             self.close()
             raise

@@ -163,11 +163,13 @@ class Keeper:
             return []
         suspects = range(wrong.first, wrong.last + 1)
         names = " or ".join(f"stage {stages.statuses[stage].index}" for stage in suspects)
+        what = f"{names} computes something else than when it was loaded"
+        self._book.noticed(what)
         self._replica.pause()
         # They end, and what they held is read from the disk again.
         stages.stop(suspects)
         node = stages.statuses[wrong.first].node if len(suspects) == 1 else None
-        return self._lost(f"{names} computes something else than when it was loaded", node=node)
+        return self._lost(what, node=node)
 
     # What is decided
 

@@ -1,6 +1,7 @@
 """New plans for a replica, made of the nodes of a rack that are there."""
 
 from collections.abc import Callable
+from functools import partial
 from math import inf
 
 from tbcluster.cluster.preparation import Preparation
@@ -29,6 +30,12 @@ class RackReplanner:
     def usable(self) -> Nodes:
         """The nodes that stages can be on now."""
         return frozenset(node.name for node in self._rack.usable())
+
+    def follow(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Have `on_change` called whenever nodes come, go, or are drained."""
+        plane = self._rack.plane
+        plane.follow_nodes(on_change)
+        return partial(plane.unfollow_nodes, on_change)
 
     def is_settled(self) -> bool:
         """Whether the links between all nodes that are there have been measured."""

@@ -18,6 +18,11 @@ class Replanner(Protocol):
         """The nodes that stages can be on now."""
         ...
 
+    def follow(self, on_change: Callable[[], None]) -> Callable[[], None]:
+        """Have `on_change` called, in another thread, whenever nodes come, go, or are drained; the
+        result ends that."""
+        ...
+
     def is_settled(self) -> bool:
         """Whether the links between all nodes that are there have been measured."""
         ...
