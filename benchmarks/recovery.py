@@ -17,7 +17,7 @@ from benchmarks.harness import Bar, Report, note
 from benchmarks.recovery_rounds import Parts, RackRounds, Rounds, kill_worker
 from tbcluster import Cluster
 from tests.doubles.checkpoints import LlamaSizes, write_llama
-from tests.doubles.faults.clients import new_http, texts
+from tests.doubles.faults.clients import new_http, pieces
 from tests.doubles.faults.rack import HEAD, THREE, TWO, FaultRack
 from tests.doubles.namespaces import Network, can_make_namespaces
 
@@ -99,7 +99,7 @@ def _restart_s(rack: FaultRack) -> float:
     started = time.monotonic()
     with rack.inside(), new_http(rack.url) as http:
         rack.await_ready()
-        list(texts(http, asked))
+        list(pieces(http, asked))
     return time.monotonic() - started
 
 

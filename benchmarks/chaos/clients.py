@@ -1,16 +1,22 @@
 """Clients that ask the same again and again, and know what they have to hear."""
 
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 import httpx
 
 from benchmarks.chaos.ground import Ground
-from tests.doubles.faults.clients import Asked, StreamBroken, new_http, texts
+from tbcluster.cluster.parity import TOLERANCE
+from tests.doubles.faults.clients import Asked, Piece, StreamBroken, StreamSilent, new_http, pieces
 
 # Without a token for so long, a request hangs.
 HUNG_S = 120.0
+# What a logprob may differ by where steps are put together in another way. A Mac's GPU computes in
+# the checkpoint's own type.
+LOGPROB_TOLERANCE = TOLERANCE["half" if sys.platform == "darwin" else "float32"]
 # A wait between two tokens that is worth noting.
 GAP_S = 0.25
 # A coordinator that was killed has to answer again after so long; what it says until then.
@@ -31,6 +37,35 @@ class Counts:
     num_errors: int = 0
     num_sent_again: int = 0
     problems: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Answer:
+    """What was heard so far."""
+
+    text: str = ""
+    logprobs: list[float] = field(default_factory=list)
+
+    def add(self, piece: Piece) -> None:
+        """Go on."""
+        self.text += piece.text
+        self.logprobs += piece.logprobs
+
+    def begins(self, other: "Answer") -> bool:
+        """Whether the other one may come of it yet."""
+        among = other.logprobs[: len(self.logprobs)]
+        return (
+            other.text.startswith(self.text)
+            and len(among) == len(self.logprobs)
+            and all(
+                abs(one - meant) <= LOGPROB_TOLERANCE
+                for one, meant in zip(self.logprobs, among, strict=True)
+            )
+        )
+
+    def equals(self, other: "Answer") -> bool:
+        """Whether it is the other one, whole."""
+        return self.begins(other) and other.begins(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +91,7 @@ class Clients:
         self.kills: list[float] = []
         self._ground = ground
         self._asked = ground.eight(num_tokens)
-        self._expected: dict[str, str] = {}
+        self._expected: dict[str, Answer] = {}
         self._lock = threading.Lock()
         self._is_over = threading.Event()
         self._threads: list[threading.Thread] = []
@@ -97,10 +132,15 @@ class Clients:
 
     def _learn(self, asked: Asked) -> None:
         with self._ground.inside(), new_http(self._ground.url) as http:
+            answer = Answer()
             try:
-                self._expected[asked.name] = "".join(piece or "" for piece in texts(http, asked))
+                for piece in pieces(http, asked):
+                    if piece is not None:
+                        answer.add(piece)
             except StreamBroken as broken:
                 self._note(f"{asked.name}: {broken}")
+                return
+            self._expected[asked.name] = answer
 
     def _run(self, asked: Asked) -> None:
         with self._ground.inside(), new_http(self._ground.url) as http:
@@ -114,6 +154,10 @@ class Clients:
             try:
                 self._hear(http, asked)
                 return
+            except StreamSilent as silent:
+                # Whoever was killed has closed its connections: that excuses no silence.
+                self._hang(asked, str(silent))
+                return
             except StreamBroken as broken:
                 if not self._is_excused(started, broken):
                     with self._lock:
@@ -126,44 +170,44 @@ class Clients:
             self._is_over.wait(AGAIN_S)
 
     def _hear(self, http: httpx.Client, asked: Asked) -> None:
-        expected, heard, last = self._expected[asked.name], "", time.monotonic()
+        expected, heard, last = self._expected[asked.name], Answer(), time.monotonic()
         is_first = True
-        for piece in texts(http, asked):
+        for piece in pieces(http, asked):
             now = time.monotonic()
             if piece is None:
                 if now - last > HUNG_S:
-                    self._hang(asked, f"{len(heard)} characters had come")
+                    self._hang(asked, f"{len(heard.text)} characters had come")
                     return
                 continue
             if not is_first and now - last > GAP_S:
                 with self._lock:
                     self.gaps.append(Gap(last, now))
             is_first, last = False, now
-            heard += piece
+            heard.add(piece)
             with self._lock:
                 self.counts.num_tokens += 1
-            if not expected.startswith(heard):
+            if not heard.begins(expected):
                 self._be_wrong(asked, heard)
                 return
+        if not heard.equals(expected):
+            self._be_wrong(asked, heard)
+            return
         with self._lock:
             self.counts.num_answers += 1
-        if heard != expected:
-            self._be_wrong(asked, heard)
 
-    def _be_wrong(self, asked: Asked, heard: str) -> None:
+    def _be_wrong(self, asked: Asked, heard: Answer) -> None:
         with self._lock:
             self.counts.num_wrong += 1
         expected = self._expected[asked.name]
-        at = next(
-            (
-                at
-                for at, (one, other) in enumerate(zip(heard, expected, strict=False))
-                if one != other
-            ),
-            min(len(heard), len(expected)),
+        both = zip(heard.text, expected.text, strict=False)
+        at = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], both))
+        told, meant = heard.text[at : at + 20], expected.text[at : at + 20]
+        token = len(heard.logprobs)
+        logprobs = heard.logprobs[-1:], expected.logprobs[token - 1 : token]
+        self._note(
+            f"{asked.name} is wrong at character {at}: {told!r} instead of {meant!r}; logprob of "
+            f"token {token}: {logprobs[0]} instead of {logprobs[1]}"
         )
-        told, meant = heard[at : at + 20], expected[at : at + 20]
-        self._note(f"{asked.name} is wrong at character {at}: {told!r} instead of {meant!r}")
 
     def _hang(self, asked: Asked, what: str) -> None:
         with self._lock:

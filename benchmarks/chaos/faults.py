@@ -18,6 +18,9 @@ SLOW_S, SLOW_MBIT = 3.0, 2.0
 RESTART_S = 10.0
 # Steps of all who wait here.
 LOOK_S = 0.02
+# Who lives long is killed in this part of the soak: in the rest it grows old, or no leak would
+# show.
+EARLY = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +31,14 @@ class Fault:
         weight: How often it is drawn, beside the others.
         perform: Brings it about; gives what was hit, or None if there was nothing to hit.
         breaks_streams: Whether HTTP connections end with it.
+        is_early: Whether it is not drawn after the soak's `EARLY` part.
     """
 
     name: str
     weight: int
     perform: Callable[[], str | None]
     breaks_streams: bool = False
+    is_early: bool = False
 
 
 class Faults:
@@ -50,22 +55,28 @@ class Faults:
             Fault("worker killed again as it came back", 8, self._kill_again),
             Fault("worker wedged for good", 6, self._wedge),
             Fault("worker stopped for a moment", 8, self._hesitate),
-            Fault("coordinator killed", 4, self._kill_coordinator, breaks_streams=True),
+            Fault(
+                "coordinator killed",
+                8,
+                self._kill_coordinator,
+                breaks_streams=True,
+                is_early=True,
+            ),
         ]
         if isinstance(ground, FaultRack):
             rack = ground
             self._all += [
-                Fault("agent killed", 8, lambda: self._kill_agent(rack)),
+                Fault("agent killed", 16, lambda: self._kill_agent(rack), is_early=True),
                 Fault("node cut off for a moment", 6, lambda: self._cut(rack, BLIP_S)),
                 Fault("node cut off", 8, lambda: self._cut(rack, CUT_S)),
                 Fault("node cut off and a worker killed", 4, lambda: self._cut_and_kill(rack)),
                 Fault("link slow for a moment", 4, lambda: self._slow_down(rack)),
             ]
 
-    def draw(self) -> Fault:
-        """The next one."""
-        weights = [fault.weight for fault in self._all]
-        return self._random.choices(self._all, weights)[0]
+    def draw(self, progress: float) -> Fault:
+        """The next one, after this share of the soak."""
+        drawn = [fault for fault in self._all if progress < EARLY or not fault.is_early]
+        return self._random.choices(drawn, [fault.weight for fault in drawn])[0]
 
     def jitter(self, most_s: float) -> float:
         """Some time up to `most_s`."""
@@ -76,9 +87,8 @@ class Faults:
 
     def _kill(self, number: int) -> str | None:
         stages = stages_of(self._ground)
-        victims = self._random.sample(stages, min(number, len(stages)))
-        for stage in victims:
-            kill(stage["pid"])
+        drawn = self._random.sample(stages, min(number, len(stages)))
+        victims = [stage for stage in drawn if kill(stage["pid"])]
         return ", ".join(_words(stage) for stage in victims) or None
 
     def _kill_again(self) -> str | None:
@@ -86,16 +96,16 @@ class Faults:
         if not stages:
             return None
         victim = self._random.choice(stages)
-        pids = [victim["pid"]]
-        kill(victim["pid"])
+        if not kill(victim["pid"]):
+            return None
         give_up = time.monotonic() + RESTART_S
         while time.monotonic() < give_up and not self._is_over.is_set():
             now = [stage for stage in stages_of(self._ground) if stage["index"] == victim["index"]]
-            if now and now[0]["pid"] not in pids:
+            if now and now[0]["pid"] != victim["pid"]:
                 # At some point between its start and its first steps.
                 self._wait(self._random.uniform(0, 1.5))
-                kill(now[0]["pid"])
-                return f"{_words(victim)}, twice"
+                how_often = "twice" if kill(now[0]["pid"]) else "once: it was gone again by itself"
+                return f"{_words(victim)}, {how_often}"
             self._wait(LOOK_S)
         return f"{_words(victim)}, once: it did not come back in {RESTART_S:g} s"
 
@@ -104,8 +114,7 @@ class Faults:
         if not stages:
             return None
         victim = self._random.choice(stages)
-        wedge(victim["pid"])
-        return _words(victim)
+        return _words(victim) if wedge(victim["pid"]) else None
 
     def _hesitate(self) -> str | None:
         stages = stages_of(self._ground)
@@ -113,7 +122,8 @@ class Faults:
             return None
         victim = self._random.choice(stages)
         seconds = self._random.uniform(*HESITATION_S)
-        wedge(victim["pid"])
+        if not wedge(victim["pid"]):
+            return None
         self._wait(seconds)
         wake(victim["pid"])
         return f"{_words(victim)}, {seconds:.1f} s"
@@ -141,7 +151,7 @@ class Faults:
         killed = self._kill(1)
         self._wait(length / 2)
         rack.mend(node)
-        return f"{node}, {length:.1f} s; {killed}"
+        return f"{node}, {length:.1f} s; {killed or 'nobody'}"
 
     def _slow_down(self, rack: FaultRack) -> str:
         node = self._random.choice((TWO, THREE))

@@ -30,6 +30,7 @@ ROLES = (
     ("serve", "coordinator"),
 )
 LONG_LIVED = ("coordinator", "agent")
+ZOMBIE = "zombie"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,8 @@ class Inventory:
     """What there is at one moment.
 
     Attributes:
-        processes: How many of each role.
+        processes: How many of each role; those that have ended and that nobody has asked for their
+            exit status count by themselves.
         memory_mb: Resident memory of the largest of each role.
         open_files: Of the one of each role that has most.
         run_files: Sockets and folders that clusters and agents have made.
@@ -62,7 +64,10 @@ def inventory(ground: Ground) -> Inventory:
     counts: Counter[str] = Counter()
     memory: dict[str, float] = {}
     files: dict[str, int] = {}
-    for process in ground.processes():
+    processes = ground.processes()
+    if zombies := _num_zombies({process.pid for process in processes}):
+        counts[ZOMBIE] = zombies
+    for process in processes:
         try:
             role = role_of(process.cmdline())
             taken, opened = process.memory_info().rss / MEGABYTE, process.num_fds()
@@ -117,6 +122,14 @@ def _growth(role: str, before: Inventory, after: Inventory) -> list[str]:
         files = after.open_files[role], before.open_files[role]
         problems.append(f"{role}: {files[0]} open files instead of {files[1]}")
     return problems
+
+
+def _num_zombies(parents: set[int]) -> int:
+    found = psutil.process_iter(["ppid", "status"])
+    return sum(
+        process.info["ppid"] in parents and process.info["status"] == psutil.STATUS_ZOMBIE
+        for process in found
+    )
 
 
 def _sockets(ground: Ground) -> int:

@@ -36,7 +36,8 @@ class SoakReport:
 
     Attributes:
         ground: Where it was.
-        num_missed: Faults that had nothing to hit, since the server did not answer.
+        num_missed: Faults that had nothing to hit, since the server did not answer; others were
+            drawn in their place.
         problems: What is wrong and was not seen by a client.
     """
 
@@ -58,7 +59,8 @@ class SoakReport:
         """Whether nothing was wrong, and anything was seen at all."""
         counts = self.counts
         bad = counts.num_wrong + counts.num_hung + counts.num_errors
-        return not bad and not self.problems and counts.num_answers > 0
+        has_seen = bool(self.faults) and counts.num_answers > 0
+        return not bad and not self.problems and has_seen
 
     def pauses(self) -> dict[str, list[float]]:
         """Seconds, by kind of fault."""

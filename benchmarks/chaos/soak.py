@@ -7,19 +7,22 @@ from contextlib import suppress
 from dataclasses import replace
 
 from benchmarks.chaos.clients import Clients
-from benchmarks.chaos.faults import Fault, Faults
+from benchmarks.chaos.faults import EARLY, Fault, Faults
 from benchmarks.chaos.ground import Ground, stages_of, words
 from benchmarks.chaos.leaks import Inventory, inventory, leaks
 from benchmarks.chaos.report import FaultRecord, SoakReport
 from tests.doubles.waiting import wait_until
 
 NUM_TOKENS = 160
-# How much of the soak goes by before memory is looked at for the first time.
-WARM_UP = 0.1
+# How much of the soak goes by before memory is looked at for the first time: since they were killed
+# last, who lives long has recovered from a few faults.
+WARM_UP = EARLY + 0.1
 # A rack that is not well for so long after the last fault does not recover.
 RECOVERY_S = 120.0
 # Workers that nobody needs any more are kept for a minute.
 SETTLED_S = 100.0
+# Until another fault is drawn for one that had nothing to hit.
+MISSED_S = 0.5
 
 OnProgress = Callable[[SoakReport, str], None]
 
@@ -68,23 +71,33 @@ class Soak:
         for number in range(self._num_faults):
             due = self._started + number * every_s + self._faults.jitter(every_s / 2)
             self._wait_until(due)
-            self._make(self._faults.draw())
+            self._make_one(number / self._num_faults)
             if number + 1 == num_warm_up:
                 self._await_well()
                 self._warm = inventory(self._ground)
         self._wait_until(self._started + self._report.minutes * 60)
 
-    def _make(self, fault: Fault) -> None:
+    def _make_one(self, progress: float) -> None:
+        """One fault; where what was drawn has nothing to hit, another one."""
+        give_up = time.monotonic() + RECOVERY_S
+        while not self._make(self._faults.draw(progress)):
+            # Nobody answers: a coordinator is on its way back, and nothing is known of workers.
+            self._report.num_missed += 1
+            if time.monotonic() > give_up:
+                self._report.problems.append(f"nothing could be hit for {RECOVERY_S:g} s")
+                return
+            self._wait_until(time.monotonic() + MISSED_S)
+
+    def _make(self, fault: Fault) -> bool:
+        """Whether it came about."""
         started = time.monotonic()
         if fault.breaks_streams:
             self._clients.kills.append(started)
         hit = fault.perform()
         if hit is None:
-            # Nobody answers: a coordinator is on its way back, and nothing is known of workers.
-            self._report.num_missed += 1
-            return
-        record = FaultRecord(started - self._started, fault.name, hit)
-        self._report.faults.append(record)
+            return False
+        self._report.faults.append(FaultRecord(started - self._started, fault.name, hit))
+        return True
 
     def _settle(self, before: Inventory) -> None:
         """Let everything come to rest, and look what is left."""

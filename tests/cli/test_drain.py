@@ -83,7 +83,7 @@ def test_what_still_runs_when_the_time_is_up_is_named(rack: RackOfScripts, tmp_p
 def test_without_a_coordinator_the_list_of_nodes_says_it(tmp_path: Path) -> None:
     head = TrustedHead(tmp_path)
     done = invoke(tmp_path, "drain", "head", "--json")
-    assert "nothing is served" in done.stderr
+    assert "nothing is served: it still coordinates" in done.stderr
     assert json.loads(done.stdout)["is_drained"]
     assert head.members.nodes()[0].is_drained
     assert not json.loads(invoke(tmp_path, "undrain", "head", "--json").stdout)["is_drained"]

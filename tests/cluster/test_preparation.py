@@ -15,10 +15,9 @@ from tbcluster.cluster.parity_check import (
     ReferenceCheck,
     parity_check,
 )
-from tbcluster.cluster.preparation import fetching
 from tbcluster.cluster.rack.fetching import FetchStatus
 from tbcluster.cluster.stage_status import StageState
-from tbcluster.cluster.status import planned_stages
+from tbcluster.cluster.status import fetching, planned_stages
 from tbcluster.core import StageRange
 from tbcluster.demo import MODEL_PATH
 from tbcluster.errors import ClusterClosedError, DoesNotFitError, PlanError

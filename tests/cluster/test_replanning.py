@@ -88,6 +88,21 @@ def test_other_replicas_keep_their_memory_and_their_numbers(model: Path) -> None
     assert fingerprint(plan.replicas[0]) == "head=0-7"
 
 
+def test_two_replicas_are_not_placed_with_the_same_memory(model: Path) -> None:
+    bench, _ = prepared(Order(model, by_hand=TWICE, kv=PROMISED))
+    preparation = bench.preparation
+    for number in (0, 1):
+        preparation.prepare_again(number, preparation.plan_again(number, [HEAD]))
+    preparation.settle(1)
+    before = preparation.plan
+    with pytest.raises(PlanError, match="another replica was placed anew"):
+        preparation.settle(0)
+    assert preparation.plan == before
+    preparation.prepare_again(0, preparation.plan_again(0, [HEAD]))
+    preparation.settle(0)
+    assert preparation.plan != before
+
+
 def test_kv_memory_beyond_the_promise_is_taken_too(model: Path) -> None:
     bench, _ = prepared(Order(model, by_hand=TWICE))
     # The first replica's caches may take most of what both nodes have.

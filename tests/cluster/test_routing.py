@@ -1,5 +1,6 @@
 """Which replica a request goes to."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,6 +23,9 @@ def replicas(*facts: dict[str, Any]) -> list[Candidate]:
 @pytest.mark.parametrize(
     ("facts", "chosen"),
     [
+        # Who recovers answers sooner than who has too little.
+        ([{"is_up": False, "is_starved": True}, {"is_up": False, "num_open": 9}], 1),
+        ([{"is_up": False, "is_starved": True}, {"is_up": False, "has_failed": True}], 0),
         # The least loaded.
         ([{}, {}], 0),
         ([{"num_open": 1}, {}], 1),
@@ -64,6 +68,7 @@ candidates = st.lists(
         tokens_per_s=st.floats(0.1, 100.0),
         num_known=st.integers(0, 2 * MIN_KNOWN_TOKENS),
         is_up=st.booleans(),
+        is_starved=st.booleans(),
         has_failed=st.booleans(),
         has_room=st.booleans(),
     ),
@@ -74,22 +79,12 @@ candidates = st.lists(
 
 @given(candidates)
 def test_nobody_waits_far_longer_than_elsewhere(drawn: list[Candidate]) -> None:
-    known = [
-        Candidate(
-            index,
-            one.num_open,
-            one.tokens_per_s,
-            one.num_known,
-            one.is_up,
-            one.has_failed,
-            one.has_room,
-        )
-        for index, one in enumerate(drawn)
-    ]
+    known = [replace(one, index=index) for index, one in enumerate(drawn)]
     chosen = known[choose(known)]
     for other in known:
         is_as_good = (
             other.is_up >= chosen.is_up
+            and other.is_starved <= chosen.is_starved
             and other.has_failed <= chosen.has_failed
             and other.has_room >= chosen.has_room
         )

@@ -1,6 +1,7 @@
 """The stage set: how it starts, connects and follows its workers (doubles here)."""
 
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -285,6 +286,38 @@ def test_the_last_words_of_a_replaced_worker_are_ignored(bench: Bench) -> None:
     assert exited == StageExited(1, "ended with status 6", "node1")
 
 
+def test_the_end_of_a_worker_that_was_replaced_is_no_loss(bench: Bench) -> None:
+    bench.make_ready()
+    bench.set.start(1, epoch=2)
+    bench.workers[1].die("ended late")
+    assert bench.losses == []
+    bench.set.leave(())
+    bench.places.change()
+    for worker in bench.workers:
+        worker.die("was told to end")
+    assert bench.losses == []
+    assert bench.set.next_news(timeout_s=0.01) is None
+
+
+def test_whoever_waits_for_news_waits_no_longer_for_what_is_none(bench: Bench) -> None:
+    bench.start_all()
+    stop = threading.Event()
+
+    def say() -> None:
+        while not stop.wait(0.01):
+            bench.workers[0].say(Loading(1, 2))
+
+    thread = threading.Thread(target=say)
+    thread.start()
+    before = bench.set.heard_at
+    try:
+        assert bench.set.next_news(until_ready=True, timeout_s=0.1) is None
+    finally:
+        stop.set()
+        thread.join()
+    assert bench.set.heard_at > before
+
+
 def test_an_interrupt_ends_the_wait(bench: Bench) -> None:
     bench.start_all()
     bench.set.interrupt()
@@ -320,7 +353,10 @@ def test_a_lost_step_is_a_loss_though_the_way_is_open(bench: Bench) -> None:
     bench.make_ready()
     bench.set.lose_step(7)
     assert bench.losses == [PathLost("step 7 was lost between two stages")]
+    assert bench.set.is_broken()
     assert bench.set.next_news() == bench.losses[0]
+    bench.set.reroute()
+    assert not bench.set.is_broken()
 
 
 def test_where_no_way_is_open_one_is_waited_for(bench: Bench) -> None:

@@ -30,6 +30,11 @@ def test_the_stages_of_each_node_have_a_line() -> None:
     )
 
 
+def test_a_node_holds_nothing_of_a_stage_that_has_ended() -> None:
+    ended = StageStatus(1, StageRange(12, 13), StageState.DEAD, node="mini2")
+    assert set(serving(status(STAGES[0], ended)).stages) == {"mini1"}
+
+
 def test_stages_of_replicas_are_told_apart() -> None:
     stages = (StageStatus(0, StageRange(0, 2)), StageStatus(1, StageRange(0, 2), replica=1))
     assert serving(status(*stages)).stages == {

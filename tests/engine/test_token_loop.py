@@ -344,6 +344,16 @@ def test_a_request_that_is_cancelled_while_it_moves_is_cancelled() -> None:
     assert len(again) == NUM_TOKENS
 
 
+def test_what_could_not_be_finished_elsewhere_waits_where_it_is() -> None:
+    first, second = Bench(is_open=False), Bench(kv_tokens=1200)
+    long, short = first.submit(PROMPTS[2], max_tokens=1200), first.submit(PROMPTS[0])
+    first.engine.surrender(second.engine.adopt, second.engine.has_room)
+    first.turns(1)
+    assert (first.engine.num_open, second.engine.num_open) == (1, 1)
+    second.finish()
+    assert (long, len(short)) == ([], NUM_TOKENS)
+
+
 def test_a_closed_engine_adopts_nobody() -> None:
     first, second = Bench(is_open=False), Bench()
     told = first.submit(PROMPTS[2])

@@ -81,6 +81,28 @@ def test_a_node_is_drained_and_taken_back(rack: FaultRack, undisturbed: list[str
     assert finished(running(rack)) == undisturbed
 
 
+def test_too_few_nodes_are_left(rack: FaultRack, undisturbed: list[str]) -> None:
+    rack.tbcluster(HEAD, "drain", HEAD)
+    streams = begun(rack)
+    rack.cut(TWO)
+    rack.cut(THREE)
+    for stream in streams:
+        with pytest.raises(AssertionError, match='"code": "starved"'):
+            stream.finish(DEADLINE_S)
+    refused = rack.complete([5, 6], 1)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "starved")
+    assert "Retry-After" in refused.headers
+    health = rack.health()
+    assert health is not None
+    assert health["status"] == "starved"
+    assert health["num_requests"] == 0
+    rack.mend(TWO)
+    rack.mend(THREE)
+    rack.await_well()
+    assert finished(running(rack)) == undisturbed
+    rack.tbcluster(HEAD, "undrain", HEAD)
+
+
 def running(rack: FaultRack) -> list[RunningStream]:
     """All eight streams."""
     return [rack.submit(asked) for asked in rack.eight(NUM_TOKENS)]

@@ -3,12 +3,15 @@
 import asyncio
 import importlib
 import json
+from itertools import islice
 from typing import Any, Literal
 
+import httpx
 import openai
 import pytest
 from pydantic import BaseModel, Field
 
+from tests.doubles.faults.signals import kill
 from tests.doubles.server import ServeProcess
 
 MODEL = "tool-model"
@@ -131,6 +134,29 @@ def test_forced_calls_whole_and_streamed(client: openai.OpenAI, seed: int) -> No
     assert joined_calls(chunks) == calls
     assert chunks[-1].choices[0].finish_reason == "tool_calls"
     assert sum(bool(chunk.choices[0].delta.tool_calls) for chunk in chunks) > 2 * len(calls)
+
+
+def test_a_call_goes_on_when_a_stage_is_killed(
+    client: openai.OpenAI, tool_server: ServeProcess
+) -> None:
+    """Its grammar, too: the last stage knows where in it the answer is."""
+    days = {"type": "array", "items": {"enum": [1, 2]}, "minItems": 80, "maxItems": 80}
+    parameters = {"type": "object", "properties": {"days": days}, "required": ["days"]}
+    tool = {"type": "function", "function": {"name": "choose", "parameters": parameters}}
+    fields = {**FORCED, "tools": [tool], "seed": 5, "stream": True, "max_tokens": 2000}
+    undisturbed = joined_calls(list(chat(client, **fields)))
+    assert len(json.loads(undisturbed[0][1])["days"]) == 80
+    disturbed = chat(client, **fields)
+    begun = list(islice(disturbed, 5))
+    assert kill(health(tool_server)["stages"][-1]["pid"])
+    assert health(tool_server)["num_requests"] == 1
+    assert joined_calls([*begun, *disturbed]) == undisturbed
+    assert health(tool_server)["stages"][-1]["num_restarts"] == 1
+
+
+def health(server: ServeProcess) -> dict[str, Any]:
+    facts: dict[str, Any] = httpx.get(f"{server.url}/health").json()
+    return facts
 
 
 def test_a_named_tool_is_the_one_that_is_called(client: openai.OpenAI) -> None:

@@ -47,8 +47,9 @@ def drain(
     rack = _await_idle(folder, node.node_id, time.monotonic() + timeout)
     is_served = rack is not None and rack.serving is not None
     now = "runs nothing now" if is_served else "is drained, and nothing is served"
+    off = "it still coordinates" if node.is_head else "it may be switched off"
     back = f"`tbcluster undrain {node.name}` takes it back"
-    _tell(rack, node.node_id, f"{node.name} {now}: it may be switched off. {back}.", as_json)
+    _tell(rack, node.node_id, f"{node.name} {now}: {off}. {back}.", as_json)
 
 
 def undrain(name: Name, as_json: AsJson = False) -> None:

@@ -1,8 +1,10 @@
 """How `tbcluster serve` ends: for good, or to begin anew with the weights where they are."""
 
 import os
+import queue
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from tbcluster.cli.entry import INTERRUPTED
 from tbcluster.cli.loading import say
 from tbcluster.cluster.desired import DesiredModels
+from tbcluster.errors import TbclusterError
 
 if TYPE_CHECKING:
     from tbcluster.cluster.models.models import Models
@@ -34,6 +37,9 @@ class Restart:
     def __init__(self) -> None:
         self.is_asked = False
         self._is_serving = False
+        # While a rack could be left: wakes the thread that does so. Of all that wakes a thread only
+        # this may be used where a signal has interrupted it.
+        self._leave: queue.SimpleQueue[None] | None = None
 
     def follow(self, server: "Server") -> None:
         """Let the signal end what the main thread does; requests that run may finish."""
@@ -41,8 +47,12 @@ class Restart:
         def begin_anew(number: int, frame: FrameType | None) -> None:
             self.is_asked = True
             server.should_exit = True
-            if not self._is_serving:
+            if self._is_serving:
+                return
+            if self._leave is None:
                 sys.exit(HUNG_UP)
+            # What is being loaded then fails, and ends no worker, as its own end would.
+            self._leave.put(None)
 
         signal.signal(signal.SIGHUP, begin_anew)
 
@@ -52,13 +62,29 @@ class Restart:
         server.wait()
 
     @contextmanager
-    def keeping_workers(self, rack: "Rack | None") -> Iterator[None]:
-        """The nodes are left before anything is closed that would end their workers."""
+    def keeping_workers(self, rack: "Rack | None", desired: DesiredModels | None) -> Iterator[None]:
+        """The nodes are left before anything is closed that would end their workers, and what is
+        noted of the models stays."""
+        if rack is None:
+            yield
+            return
+        leave: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+        def follow() -> None:
+            leave.get()
+            if self.is_asked:
+                if desired is not None:
+                    desired.seal()
+                rack.close(keeps_workers=True)
+
+        thread = threading.Thread(target=follow, name="leaving", daemon=True)
+        thread.start()
+        self._leave = leave
         try:
             yield
         finally:
-            if self.is_asked and rack is not None:
-                rack.close(keeps_workers=True)
+            leave.put(None)
+            thread.join()
 
     @contextmanager
     def beginning_anew(self) -> Iterator[None]:
@@ -66,7 +92,7 @@ class Restart:
         by now."""
         try:
             yield
-        except SystemExit:
+        except (SystemExit, TbclusterError):
             if not self.is_asked:
                 raise
         if self.is_asked:
@@ -88,6 +114,8 @@ def end_on_signals(server: "Server") -> Restart:
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         restart.is_asked = False
+        # Whoever has asked for both means this one.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         # Libraries may swallow what is raised in them; the server does not forget.
         server.handle_exit(number, frame)
         if number == signal.SIGINT:

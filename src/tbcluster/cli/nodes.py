@@ -84,8 +84,8 @@ def revoke_node(
     file.revoke(name)
     console.print(
         plain(
-            f"{name} is revoked. To wipe its keys, remove its folder there. If a model is being "
-            "served, start `tbcluster serve` again."
+            f"{name} is revoked. To wipe its keys, remove its folder there. Models that it ran "
+            "stages of are placed on the other nodes."
         ),
         soft_wrap=True,
     )

@@ -230,7 +230,7 @@ def serve(
             forgetting(desired, restart),
             fetch_bars,
             served,
-            restart.keeping_workers(rack),
+            restart.keeping_workers(rack, desired),
         ):
             if rack is not None:
                 rack.describe(served.serving)

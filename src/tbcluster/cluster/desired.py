@@ -67,6 +67,7 @@ class DesiredModels:
         self._file = PrivateFile(folder / NAME, TrustError)
         self._lock = threading.Lock()
         self._on_note = on_note
+        self._is_sealed = False
         said = self._read()
         self._given = tuple(given)
         # What was named then and is not now was not loaded at run time.
@@ -127,7 +128,22 @@ class DesiredModels:
         with self._lock:
             self._models.clear()
             self._unloaded.clear()
-            self._file.path.unlink(missing_ok=True)
+            try:
+                self._file.path.unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("%s cannot be removed: %s", self._file.path, error.strerror)
+
+    def seal(self) -> None:
+        """Another coordinator is to begin with what is there now: the file stays as it is, whatever
+        becomes of the models while this one ends."""
+        with self._lock:
+            self._is_sealed = True
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether nothing is written any more."""
+        with self._lock:
+            return self._is_sealed
 
     def _read(self) -> _File:
         try:
@@ -149,6 +165,8 @@ class DesiredModels:
         return DesiredModel(model.name)
 
     def _write(self) -> None:
+        if self._is_sealed:
+            return
         models = tuple(self._models.values())
         content = _File(VERSION, self._given, models, tuple(sorted(self._unloaded)))
         try:

@@ -1,5 +1,6 @@
 """What precedes loading: a model is opened, planned, shown and fetched."""
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -21,6 +22,7 @@ from tbcluster.cluster.rack_here import rack_here
 from tbcluster.cluster.replanning import Placed, fits, memory_taken, plan_one, with_kv_memory
 from tbcluster.cluster.saved_preparation import SavedPreparation, saved_order
 from tbcluster.cluster.served_model import ServedModel, served_models
+from tbcluster.cluster.status import fetching
 from tbcluster.cluster.usable_nodes import await_usable
 from tbcluster.errors import PlanError
 from tbcluster.machine import NodeState, NodeView
@@ -49,6 +51,7 @@ class Preparation:
     Attributes:
         doing: With what it is busy now, in words.
         plan: Once there is one; what `settle` was told is in it.
+        seen: Names of the nodes that it was planned for at first.
         fetches: How far each node is, while weights are fetched.
         is_restored: Whether it is as a coordinator before this one had prepared it.
     """
@@ -65,6 +68,7 @@ class Preparation:
     ) -> None:
         self.doing = "opening the model"
         self.plan: Plan | None = None
+        self.seen: frozenset[str] = frozenset()
         self.fetches: tuple[FetchStatus, ...] = ()
         self.is_restored = False
         self._order = order
@@ -78,6 +82,11 @@ class Preparation:
         # Each replica in force, and what was prepared to come after it.
         self._placed: list[Placed] = []
         self._next: dict[int, tuple[Plan, Placed]] = {}
+        # Each replica has a thread that plans for it. How many were placed anew, now and when each
+        # was planned.
+        self._settle_lock = threading.Lock()
+        self._num_settled = 0
+        self._planned_at: dict[int, int] = {}
 
     def run(self) -> Prepared:
         """See `Cluster` for what it raises."""
@@ -130,6 +139,8 @@ class Preparation:
             PlanError: There is no node, no rack, or no plan yet.
         """
         order = self._order
+        # First: what is settled meanwhile was perhaps not seen.
+        self._planned_at[number] = self._num_settled
         taken = order.taken_now() if order.taken_now is not None else order.taken_bytes
         others = [with_kv_memory(one) for one in self._placed if one.model.replica != number]
         plan = self._plan_one(number, others, usable, taken)
@@ -167,8 +178,20 @@ class Preparation:
         return model
 
     def settle(self, number: int) -> None:
-        """The stages of a replica are now those that were prepared for it last."""
-        plan, self._placed[number] = self._next.pop(number)
+        """The stages of a replica are now those that were prepared for it last.
+
+        Raises:
+            PlanError: Another replica was placed anew since these were planned: both may count
+                with the same memory.
+        """
+        with self._settle_lock:
+            if self._planned_at[number] != self._num_settled:
+                raise PlanError("another replica was placed anew meanwhile")
+            self._num_settled += 1
+            self._put_in_force(*self._next.pop(number))
+
+    def _put_in_force(self, plan: Plan, placed: Placed) -> None:
+        self._placed[placed.model.replica] = placed
         replicas = tuple(placed.planned for placed in self._placed)
         if len(replicas) > 1 and self.plan is not None:
             streams = sum(replica.streams for replica in replicas)
@@ -275,6 +298,7 @@ class Preparation:
     ) -> Prepared:
         """Shown, fetched and budgeted."""
         self.plan = plan
+        self.seen = frozenset(node.name for node in nodes.nodes)
         self._on_plan(plan)
         known = None
         if self._folders is not None:
@@ -367,14 +391,3 @@ class Preparation:
         self.fetches = tuple(fetches)
         self.doing = fetching(self.fetches)
         self._on_fetch(fetches)
-
-
-def fetching(fetches: Sequence["FetchStatus"]) -> str:
-    """How far the nodes are that still fetch, in words."""
-    left = [_share(one) for one in fetches if not one.is_done]
-    return f"fetching: {', '.join(left)}" if left else "fetching the weights"
-
-
-def _share(fetch: "FetchStatus") -> str:
-    share = f"{fetch.node} {100 * fetch.done_bytes // max(1, fetch.total_bytes)} %"
-    return f"{share} checked" if fetch.is_checking else share

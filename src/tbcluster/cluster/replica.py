@@ -27,6 +27,8 @@ from tbcluster.errors import ClusterClosedError, ParityError, TbclusterError
 logger = logging.getLogger(__name__)
 
 FIRST_EPOCH = 1
+# How often whoever waits for the engine looks whether it still runs.
+LOOK_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Replica:
         self._hooks = hooks
         self._replanner = replanner
         self._lock = threading.Lock()
+        # Whoever closes it while another thread does returns when that has.
+        self._close_lock = threading.RLock()
         self._inbox: Inbox = queue.SimpleQueue()
         self._assembly = self._assembled(model, FIRST_EPOCH)
         self.engine = new_engine(model, self._assembly.works, self.give_up)
@@ -149,6 +153,10 @@ class Replica:
 
     def close(self) -> None:
         """End its processes; open requests end with ClusterClosedError. Thread-safe."""
+        with self._close_lock:
+            self._close()
+
+    def _close(self) -> None:
         with self._lock:
             self.state = ClusterState.CLOSED
             cleanup, self._cleanup = self._cleanup, ExitStack()
@@ -171,8 +179,9 @@ class Replica:
             tokens_per_s=self.model.tokens_per_s,
             num_known=self.engine.num_known(request),
             is_up=self.state is ClusterState.READY,
+            is_starved=self.state is ClusterState.STARVED,
             has_failed=self.state is ClusterState.FAILED,
-            has_room=self._has_room(request),
+            has_room=self.engine.has_room(request),
         )
 
     @property
@@ -192,31 +201,37 @@ class Replica:
         self.engine.pause()
         other = self._hooks.other_engine(self.model.replica)
         if other is not None:
-            self.engine.surrender(other.adopt)
+            self.engine.surrender(other.adopt, other.has_room)
 
     def switch(self, model: ServedModel, epoch: int) -> None:
         """Begin an epoch with the stages of another plan; those that are the same in both stay
         loaded.
 
         Raises:
-            TbclusterError: One cannot be started.
+            TbclusterError: The other plan does not hold any more, and all is as it was; or one
+                cannot be started, and the other plan is in force.
         """
-        before = self._assembly
+        before, after = self._assembly, self._assembled(model, epoch)
+        try:
+            if self._replanner is not None:
+                self._replanner.settle()
+            with self._lock:
+                if self.state is ClusterState.CLOSED:
+                    raise ClusterClosedError("the cluster was closed")
+                self._assembly = after
+        except BaseException:
+            after.cleanup.close()
+            raise
         # First: what is not kept has to give back its memory.
         left = before.stages.leave(set(zip(model.nodes or (), model.shards, strict=True)))
-        with self._lock:
-            if self.state is ClusterState.CLOSED:
-                raise ClusterClosedError("the cluster was closed")
-            self._assembly = self._assembled(model, epoch)
         has_begun = threading.Event()
-        self.engine.begin_epoch(epoch, self._assembly.works, has_begun.set)
-        has_begun.wait()
+        self.engine.begin_epoch(epoch, after.works, has_begun.set)
+        while not has_begun.wait(LOOK_S) and not self.engine.has_ended.is_set():
+            pass
         # Now nobody sends or receives there any more.
         before.cleanup.close()
-        self._start_stages(epoch, left)
-        if self._replanner is not None:
-            self._replanner.settle()
         self._hooks.on_switch()
+        self._start_stages(epoch, left)
 
     def become(self, state: ClusterState, doing: str | None = None) -> None:
         """Say what is being done; what was closed or has failed stays so."""
@@ -230,8 +245,10 @@ class Replica:
             if self.state in (ClusterState.CLOSED, ClusterState.FAILED):
                 return
             # First: whoever looks for a replica now passes it over.
-            self.state, self.failure = ClusterState.FAILED, error
+            self.state, self.failure, self.doing = ClusterState.FAILED, error, None
         self.engine.close(self._hooks.on_failure(self.model.replica, error))
+        # The keeper ends the stages: it has not heard of it if the engine has failed.
+        self._inbox.put(None)
 
     # How
 
@@ -251,10 +268,6 @@ class Replica:
         thread = threading.Thread(target=target, name=f"tbcluster-{name}", daemon=True)
         thread.start()
         self._threads.append(thread)
-
-    def _has_room(self, request: Request) -> bool:
-        most = self.model.limits.kv_tokens
-        return most is None or len(request.prompt) + request.max_tokens <= most
 
     def _on_loss(self, loss: Loss) -> None:
         """At once, in the thread that saw it: what comes back from now on is worth nothing."""

@@ -25,6 +25,7 @@ class Candidate:
         tokens_per_s: What it was planned to give: a faster one takes more requests.
         num_known: How many of the request's tokens it holds in its caches.
         is_up: Whether it answers now; False for one that recovers.
+        is_starved: Whether it refuses requests until more nodes are there.
         has_failed: Whether it will never answer again.
         has_room: Whether a request of this length fits at all.
     """
@@ -34,6 +35,7 @@ class Candidate:
     tokens_per_s: float = 1.0
     num_known: int = 0
     is_up: bool = True
+    is_starved: bool = False
     has_failed: bool = False
     has_room: bool = True
 
@@ -46,8 +48,8 @@ class Candidate:
 def choose(candidates: Sequence[Candidate]) -> int:
     """The index of the replica that a request goes to.
 
-    Those that recover are passed over while another one is up, and those where it never fits while
-    it fits elsewhere.
+    Those that recover are passed over while another one is up, those that refuse requests while
+    another one only recovers, and those where it never fits while it fits elsewhere.
     """
     eligible = _best_of(candidates)
     least = min(eligible, key=lambda one: (one.load, one.num_open, one.index))
@@ -59,7 +61,8 @@ def choose(candidates: Sequence[Candidate]) -> int:
 
 def _best_of(candidates: Sequence[Candidate]) -> list[Candidate]:
     alive = [one for one in candidates if not one.has_failed] or list(candidates)
-    fitting = [one for one in alive if one.has_room] or alive
+    fed = [one for one in alive if not one.is_starved] or alive
+    fitting = [one for one in fed if one.has_room] or fed
     return [one for one in fitting if one.is_up] or fitting
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import queue
+import time
 from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from itertools import count
@@ -103,8 +104,12 @@ class StageSet:
         self._serial = 0
         self._routed: dict[int, int] = {}
         self._in_use: dict[tuple[int, int], Route] = {}
+        # As of which serial a step or a way was lost.
+        self._lost_serial: int | None = None
         # Where the way that is waited for leads to.
         self.unreachable: str | None = None
+        # When anything was heard last, as `time.monotonic` says.
+        self.heard_at = time.monotonic()
         self.statuses = [
             StageStatus(self._index(stage), layers, node=places.name(stage), replica=work.replica)
             for stage, layers in enumerate(work.ranges)
@@ -130,6 +135,7 @@ class StageSet:
         """Connect all anew, along the best ways that are open now; `next_news` with `until_ready`
         says when that is done. Where there is none it waits for one."""
         self._in_use = {}
+        self.unreachable = None
         if len(self._ports) <= len(self.statuses):
             return  # one that has not bound yet: this is called again when it has
         hops = self._work.hops()
@@ -140,9 +146,8 @@ class StageSet:
             except NoPathError as error:
                 logger.warning("%s; waiting for one", error)
                 far = hop[0] if hop[1] == COORDINATOR else hop[1]
-                self.unreachable = self.statuses[far].node
+                self.unreachable = self._places.name(far)
                 return
-        self.unreachable = None
         self._serial += 1
         last = len(self.statuses) - 1
         for stage, (_, worker) in self._workers.items():
@@ -170,17 +175,20 @@ class StageSet:
     def next_news(
         self, *, until_ready: bool = False, timeout_s: float | None = None
     ) -> News | None:
-        """Follow the workers until something has to be done, or nothing was heard for so long
-        (None). With `until_ready`: or until all are ready (None, and `is_ready`).
+        """Follow the workers until something has to be done, or the time is up (None). With
+        `until_ready`: or until all are ready (None, and `is_ready`).
 
         Raises:
             StageError: `interrupt` was called.
         """
+        give_up = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
+            left_s = None if give_up is None else max(0.0, give_up - time.monotonic())
             try:
-                event = self._events.get(timeout=timeout_s)
+                event = self._events.get(timeout=left_s)
             except queue.Empty:
                 return None
+            self.heard_at = time.monotonic()
             if event is None:
                 raise StageError("the stages were stopped")
             news = self._take(event)
@@ -227,8 +235,10 @@ class StageSet:
         self._lose(PathLost(f"step {step_id} was lost between two stages"))
 
     def is_broken(self) -> bool:
-        """Whether a worker has ended or a way was cut, and that is not mended. Thread-safe."""
-        return bool(self.dead_stages()) or self._cut_hop() is not None
+        """Whether a worker has ended, a way was cut or a step was lost, and that is not mended.
+        Thread-safe."""
+        has_lost = self._lost_serial == self._serial
+        return has_lost or bool(self.dead_stages()) or self._cut_hop() is not None
 
     def stop(self, stages: Container[int]) -> None:
         """End the workers of these stages, which count as dead then."""
@@ -244,15 +254,19 @@ class StageSet:
         freed: list[WorkerHandle] = []
         ended: list[WorkerHandle] = []
         left: list[tuple[str | None, str]] = []
-        for stage, (_, worker) in self._workers.items():
-            status, shard = self.statuses[stage], self._work.spec(stage, 0).shard
-            place = status.node, shard
-            if shard and place in kept and status.state is StageState.READY:
+        # A copy: another thread may be starting them.
+        workers = list(self._workers.items())
+        # First: from now on their ends are no losses, nor is what happens to their ways.
+        self._workers.clear()
+        self._in_use = {}
+        for stage, (_, worker) in workers:
+            shard = self._work.spec(stage, 0).shard
+            place = self._places.name(stage), shard
+            if shard and place in kept and self.statuses[stage].state is StageState.READY:
                 freed.append(worker)
                 left.append(place)
             else:
                 ended.append(worker)
-        self._workers.clear()
         for worker in freed:
             worker.free()
         _end(ended)
@@ -266,7 +280,7 @@ class StageSet:
         )
 
     def _ended_stage(self, stage: int, what: str) -> StageExited:
-        return StageExited(self._index(stage), what, self.statuses[stage].node)
+        return StageExited(self._index(stage), what, self._places.name(stage))
 
     def close(self) -> None:
         """End all workers."""
@@ -275,7 +289,10 @@ class StageSet:
     def _exited(self, event: _Event, what: str) -> None:
         # First: what is begun after the loss was told must be able to see it.
         self._ended.add(event.worker_id)
-        self._on_loss(self._ended_stage(event.stage, what))
+        worker = self._workers.get(event.stage)
+        # Nobody would let requests go on again after the end of one that was replaced.
+        if worker is not None and worker[0] == event.worker_id:
+            self._on_loss(self._ended_stage(event.stage, what))
         self._events.put(event)
 
     def _ways_changed(self) -> None:
@@ -288,7 +305,8 @@ class StageSet:
 
     def _lose(self, lost: PathLost) -> None:
         self._on_loss(lost)
-        self._events.put(_Lost(self, self._serial, lost))
+        self._lost_serial = serial = self._serial
+        self._events.put(_Lost(self, serial, lost))
 
     def _cut_hop(self) -> tuple[int, int] | None:
         in_use = self._in_use.items()
@@ -334,7 +352,7 @@ class StageSet:
                 status.memory_bytes, status.backend, status.note = memory, backend, note
             case Failed(kind=kind, message=message):
                 error = error_of_kind(kind, f"stage {status.index}: {message}")
-                return StageBroken(error, status.node)
+                return StageBroken(error, self._places.name(stage))
             case str():
                 status.state = StageState.DEAD
                 return self._ended_stage(stage, report)

@@ -98,6 +98,17 @@ def state_of(replicas: Iterable[ClusterState]) -> ClusterState:
     return ClusterState.STARTING
 
 
+def fetching(fetches: Iterable["FetchStatus"]) -> str:
+    """How far the nodes are that still fetch, in words."""
+    left = [_share(one) for one in fetches if not one.is_done]
+    return f"fetching: {', '.join(left)}" if left else "fetching the weights"
+
+
+def _share(fetch: "FetchStatus") -> str:
+    share = f"{fetch.node} {100 * fetch.done_bytes // max(1, fetch.total_bytes)} %"
+    return f"{share} checked" if fetch.is_checking else share
+
+
 def loading(stages: Iterable[StageStatus]) -> str:
     """How far the stages that are not ready yet are, in words."""
     left = [_loading(stage) for stage in stages if stage.state is not StageState.READY]
@@ -117,6 +128,8 @@ def serving(status: ClusterStatus) -> Serving:
     stages: dict[str, tuple[str, ...]] = {}
     is_replicated = any(stage.replica for stage in status.stages)
     for stage in status.stages:
+        if stage.state is StageState.DEAD:
+            continue  # its node holds nothing of it
         line = f"{stage.index}: layers {stage.layers.start}-{stage.layers.end - 1}"
         line += f" (replica {stage.replica + 1})" if is_replicated else ""
         node = stage.node or ""

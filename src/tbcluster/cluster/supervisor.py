@@ -16,8 +16,11 @@ from tbcluster.errors import StageError, WireError
 from tbcluster.wire.control import (
     STOP_LINE,
     Beat,
+    Bound,
+    Ready,
     ReferenceSpec,
     Report,
+    Routed,
     Routes,
     StageSpec,
     WorkerSpec,
@@ -31,6 +34,8 @@ logger = logging.getLogger(__name__)
 STOP_GRACE_S = 5.0
 # A process that waits in the kernel, for a GPU say, may not even end by SIGKILL.
 KILL_GRACE_S = 10.0
+# What a stage worker says of the place that it has, not of what it holds.
+OF_A_PLACE = (Bound, Routed, Ready)
 
 
 class Worker:
@@ -59,6 +64,10 @@ class Worker:
         self._on_exit = on_exit
         self._spec = spec
         self._vitals = Vitals(spec, patience) if isinstance(spec, StageSpec) else None
+        # How many places it was given after its first, and which of them it has taken.
+        self._num_moves = self._place = 0
+        # Held while a report is passed on: what is about an old place goes to who listened then.
+        self._hear_lock = threading.Lock()
         self._why_killed: str | None = None
         self._looks_since = 0
         self._end_lock = threading.Lock()
@@ -83,10 +92,16 @@ class Worker:
         """What it was told to do last."""
         return self._spec
 
-    def assign(self, spec: StageSpec) -> None:
+    def assign(self, spec: StageSpec, on_report: Callable[[Report], None]) -> None:
         """Give a stage worker another place among the stages, with the shard that it holds. It says
-        `Bound` and `Ready` once more; what it was computing is forgotten."""
-        self._spec = spec
+        `Bound` and `Ready` once more; what it was computing is forgotten.
+
+        Args:
+            on_report: Called from now on, with nothing that is about an earlier place.
+        """
+        with self._hear_lock:
+            self._spec, self._on_report = spec, on_report
+            self._num_moves += 1
         if self._vitals is not None:
             self._vitals.pulse.step_limit_s = spec.step_limit_s
         self._tell(encode_line(spec))
@@ -146,8 +161,12 @@ class Worker:
     def _hear(self, report: Report) -> None:
         if self._vitals is not None:
             self._vitals.heard(report)
-        if not isinstance(report, Beat) and not self._has_ended:
-            self._on_report(report)
+        with self._hear_lock:
+            if isinstance(report, Bound):
+                self._place = report.place
+            is_old = isinstance(report, OF_A_PLACE) and self._place != self._num_moves
+            if not (is_old or isinstance(report, Beat) or self._has_ended):
+                self._on_report(report)
 
     def _end(self, status: int) -> None:
         if self._why_killed is not None and status == -signal.SIGKILL:

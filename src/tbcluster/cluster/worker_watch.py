@@ -1,11 +1,14 @@
 """Looks after all stage workers of this process, in one thread that lasts as long as there are
 some."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 
 from tbcluster.cluster.pulse import TICK_S
+
+logger = logging.getLogger(__name__)
 
 Look = Callable[[float], None]
 
@@ -35,7 +38,10 @@ class WorkerWatch:
     def _run(self) -> None:
         while looks := self._due():
             for look in looks:
-                look(time.monotonic())
+                try:
+                    look(time.monotonic())
+                except Exception:  # the top loop: the others have to be looked at all the same
+                    logger.exception("looking after a worker failed")
             time.sleep(TICK_S)
 
     def _due(self) -> list[Look]:

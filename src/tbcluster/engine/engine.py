@@ -2,14 +2,16 @@
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
 
 from tbcluster.core import Request, TokenId
 from tbcluster.engine.detokenizer import Detokenizer
+from tbcluster.engine.emission import tell
 from tbcluster.engine.examiner import OnExamined
-from tbcluster.engine.limits import validate
+from tbcluster.engine.limits import shortage, validate
 from tbcluster.engine.open_requests import OpenRequests
 from tbcluster.engine.sequence import Listener, Sequence
 from tbcluster.engine.statistics import EngineStatistics
@@ -29,6 +31,9 @@ class Engine:
     Args:
         works: What it drives, until `begin_epoch` gives it another.
         on_failure: Called, in the engine's thread, when its loop has failed for good.
+
+    Attributes:
+        has_ended: Set when `run` has, after which nothing is done any more.
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Engine:
         self._clock = clock
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._is_stopped = False
+        self.has_ended = threading.Event()
 
     # Requests
 
@@ -73,10 +79,22 @@ class Engine:
         moves in later (see `adopt`)."""
         self._post(partial(self._loop.cancel, request_id))
 
-    def surrender(self, take: Callable[[list[Sequence]], None]) -> None:
+    def surrender(
+        self,
+        take: Callable[[list[Sequence]], None],
+        fits: Callable[[Request], bool] = lambda _: True,
+    ) -> None:
         """Give away the requests that wait, for another engine to `adopt`. After `pause` these are
-        all of them but the probe. `take` is called in the engine's thread."""
-        self._post(partial(self._loop.surrender, take))
+        all of them but the probe. `take` is called in the engine's thread.
+
+        Args:
+            fits: Whether a request could be finished there; the others stay.
+        """
+        self._post(partial(self._loop.surrender, take, fits))
+
+    def has_room(self, request: Request) -> bool:
+        """Whether a request of this length can be finished here."""
+        return shortage(len(request.prompt) + request.max_tokens, self._loop.works.limits) is None
 
     def adopt(self, sequences: list[Sequence]) -> None:
         """Go on with what another engine of the same model has surrendered. Where none are taken
@@ -85,7 +103,7 @@ class Engine:
         refusal = self._requests.move_in(len(sequences), move_in)
         if refusal is not None:
             for sequence in sequences:
-                sequence.listener(refusal)
+                tell(sequence.listener, refusal)
 
     def examine(self, tokens: tuple[TokenId, ...], on_result: OnExamined) -> None:
         """See what every stage makes of these tokens, as one step on a cache of its own, held or
@@ -94,10 +112,6 @@ class Engine:
         self._post(partial(self._examine, tokens, on_result))
 
     # Stages
-
-    def hold(self) -> None:
-        """Let requests wait instead of starting them; those that run go on."""
-        self._post(partial(self._set_held, True))
 
     def open(self, on_first_token: Callable[[], None] | None = None) -> None:
         """Start requests as they come.
@@ -169,6 +183,12 @@ class Engine:
     def run(self) -> None:
         """Loop until `stop`."""
         try:
+            self._run()
+        finally:
+            self.has_ended.set()
+
+    def _run(self) -> None:
+        try:
             while not self._is_stopped:
                 self.step()
         except Exception as error:  # the top loop: nothing may hang because it ended
@@ -200,13 +220,10 @@ class Engine:
                 return
             action()
 
-    def _set_held(self, is_held: bool) -> None:
-        self._loop.is_held = is_held
-
     def _open(self, on_first_token: Callable[[], None] | None) -> None:
         self._requests.accept()
         self._loop.on_first_token = on_first_token
-        self._set_held(False)
+        self._loop.is_held = False
 
     def _examine(self, tokens: tuple[TokenId, ...], on_result: OnExamined) -> None:
         if (refusal := self._requests.refusal(is_probe=True)) is not None:

@@ -101,10 +101,12 @@ class TokenLoop:
             sequence.arrival = self._next_arrival()
             self._wait(sequence)
 
-    def surrender(self, take: Callable[[list[Sequence]], None]) -> None:
-        """Those that wait go elsewhere."""
+    def surrender(
+        self, take: Callable[[list[Sequence]], None], fits: Callable[[Request], bool]
+    ) -> None:
+        """Those that wait, and fit there, go elsewhere."""
         self._emitter.emit()
-        leaving = [sequence for sequence in self._admission if not sequence.is_probe]
+        leaving = [s for s in self._admission if not s.is_probe and fits(s.request)]
         for sequence in leaving:
             self._end(sequence)
         take(leaving)
@@ -338,7 +340,7 @@ class TokenLoop:
             sequence.first_token_at = self._clock()
         sequence.tokens.append(sampled.token)
         self.counters.num_generated_tokens += 1
-        if self.on_first_token is not None:
+        if self.on_first_token is not None and not sequence.is_probe:
             self.on_first_token()
             self.on_first_token = None
         finish = sequence.finish_reason_after(sampled.token)
@@ -347,7 +349,9 @@ class TokenLoop:
             self._end(sequence)
         elif (lacking := self._shortage(sequence)) is not None:
             self._emitter.emit()
-            self._refuse(sequence, lacking)
+            # Its text may just have ended it.
+            if sequence.arrival in self._running:
+                self._refuse(sequence, lacking)
 
     def _end(self, sequence: Sequence, *, keeps_prefix: bool = True) -> None:
         """Free a sequence's row or cache on all stages; later results of it are ignored."""

@@ -152,7 +152,10 @@ def _plan_by_hand(
 
 def _check(profile: ModelProfile, rack: PlanRack, wishes: Wishes) -> None:
     if not rack.nodes:
-        raise PlanError("there is no node to plan for: start `tbcluster agent` on one")
+        raise PlanError(
+            "there is no node to plan for: start `tbcluster agent` on one, or take a drained one "
+            "back with `tbcluster undrain NODE`"
+        )
     _check_promise(profile, wishes)
     if wishes.stages is not None:
         # Raises for too few and too many.

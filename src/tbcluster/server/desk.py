@@ -32,6 +32,8 @@ class UseGuard:
         finally:
             for use in uses:
                 use.end()
+            # A connection keeps its last request for as long as it is idle.
+            uses.clear()
 
 
 class Desk:

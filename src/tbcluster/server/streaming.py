@@ -8,6 +8,9 @@ from typing import Protocol
 from tbcluster.errors import TbclusterError
 from tbcluster.server.deltas import Delta, Usage
 
+# Silence is told from when a token came; its bytes left a moment later.
+MIN_SILENCE = 0.9
+
 
 class Writer(Protocol):
     """Words a stream in one dialect. Each method gives the bytes to send, event by event."""
@@ -71,7 +74,7 @@ async def events(
                         is_open = True
                     parts += writer.delta(delta)
                 now = clock()
-                if not parts and now - sent_at >= keep_alive_s:
+                if not parts and now - sent_at >= MIN_SILENCE * keep_alive_s:
                     # Tokens may come for long without a word: those of a call, say.
                     parts += writer.waiting(doing())
                     sent_at = now

@@ -55,10 +55,12 @@ class Exits:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Place:
-    """One place among the stages: what the worker is there, and its connections from there."""
+    """One place among the stages: what the worker is there, its connections from there, and how
+    many places it was given before."""
 
     spec: StageSpec
     exits: Exits
+    number: int = 0
 
 
 class Orders:
@@ -71,6 +73,7 @@ class Orders:
     def __init__(self, spec: StageSpec, report: Callable[[Report], None]) -> None:
         self.place = Place(spec, Exits(spec.keys))
         self._next = self.place
+        self._num_specs = 0  # after the first one
         self._report = report
         self._receiver: Receiver | None = None
         self._lock = threading.Lock()
@@ -113,13 +116,14 @@ class Orders:
                 self._assign(spec)
 
     def _assign(self, spec: StageSpec) -> None:
+        self._num_specs += 1
         shard = self.place.spec.shard
         if not shard or spec.shard != shard:
             raise StageError(
                 f"an order to become stage {spec.index} is ignored: it needs shard {spec.shard!r}, "
                 f"and this worker holds {shard!r}"
             )
-        place = Place(spec, Exits(spec.keys))
+        place = Place(spec, Exits(spec.keys), self._num_specs)
         with self._lock:
             skipped, self._next = self._next, place
             if skipped is not self.place:

@@ -20,7 +20,7 @@ from tbcluster.model.source import find_model
 from tbcluster.stage.beats import Work
 from tbcluster.stage.cache_store import CacheStore
 from tbcluster.stage.executor import StageExecutor
-from tbcluster.stage.orders import Orders
+from tbcluster.stage.orders import Orders, Place
 from tbcluster.stage.parent import follow_parent, read_spec
 from tbcluster.stage.rules_store import RulesStore
 from tbcluster.stage.steps import run_steps
@@ -55,7 +55,7 @@ def serve(orders: Orders, report: Say, work: Work) -> NoReturn:
     """Load the stage and run steps until the process is ended."""
     device = prepare_device()
     place = orders.place
-    receiver = open_inbound(place.spec, report)
+    receiver = open_inbound(place, report)
     path = find_model(place.spec.model).path
     # Which layers they are, and so whether they are the last ones, is the same in all its places.
     masks = masks_of_model(path) if is_last(place.spec) else None
@@ -78,13 +78,13 @@ def serve(orders: Orders, report: Say, work: Work) -> NoReturn:
         place = orders.move()
         # What is still in it was sent to the old place.
         receiver.close()
-        receiver = open_inbound(place.spec, report)
+        receiver = open_inbound(place, report)
 
 
-def open_inbound(spec: StageSpec, report: Say) -> ZmqReceiver:
+def open_inbound(place: Place, report: Say) -> ZmqReceiver:
     """Where steps come in from now on."""
-    receiver = ZmqReceiver(spec.inbound, guard=guard_of(spec))
-    report(Bound(receiver.port))
+    receiver = ZmqReceiver(place.spec.inbound, guard=guard_of(place.spec))
+    report(Bound(receiver.port, place.number))
     return receiver
 
 

@@ -114,9 +114,15 @@ class ReferenceSpec(msgspec.Struct, frozen=True):
 
 
 class Bound(msgspec.Struct, frozen=True, tag="bound"):
-    """Steps can be sent to this port (0 where the endpoint has none)."""
+    """Steps can be sent to this port (0 where the endpoint has none).
+
+    Attributes:
+        place: Which of the worker's places it is, counted from 0. What it says until this one is
+            bound may still be about an earlier one.
+    """
 
     port: int
+    place: int = 0
 
 
 class Routed(msgspec.Struct, frozen=True, tag="routed"):

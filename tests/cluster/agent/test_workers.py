@@ -20,7 +20,16 @@ from tbcluster.cluster.agent.free_workers import FREE_S
 from tbcluster.cluster.agent.outbox import OfWorker
 from tbcluster.cluster.agent.workers import MODULES, Workers
 from tbcluster.core import StageRange
-from tbcluster.wire.control import Ready, Route, Routed, Routes, StageSpec, encode_line
+from tbcluster.wire.control import (
+    Bound,
+    Loading,
+    Ready,
+    Route,
+    Routed,
+    Routes,
+    StageSpec,
+    encode_line,
+)
 from tbcluster.wire.errands import CalibrateSpec, FetchSpec, SurveySpec
 from tbcluster.wire.rack import WorkerEnded, WorkerSaid, WorkerStarted
 from tests.doubles.processes import is_alive
@@ -29,27 +38,46 @@ from tests.doubles.waiting import DEADLINE_S, wait_until
 
 ROUTES = Routes(5, Route("ipc:///next"), Route("ipc:///results"))
 READY = Ready(5, "cpu", "a note")
+LOADING = Loading(100, 1000)
 # Tells what it was given, at first and later, in the note of its report; answers each line of
-# routes.
+# routes. Its last words of a place are still on their way when it is given another.
 CHILD = f"""
 import os, sys
 def tell(spec):
     note = spec.decode().replace(chr(92), "").replace(chr(34), chr(39)).strip()
     os.write(1, {encode_line(READY)!r}.replace(b"a note", note.encode()))
-tell(sys.stdin.buffer.readline())
+first = sys.stdin.buffer.readline()
+if b"large" in first:
+    os.write(1, {encode_line(LOADING)!r})
+tell(first)
+place = 0
 while (line := sys.stdin.buffer.readline()) not in (b"", b"stop{chr(92)}n"):
-    tell(line) if b"layers" in line else os.write(1, {encode_line(Routed(5))!r})
+    if b"layers" in line:
+        place += 1
+        os.write(1, {encode_line(READY)!r})
+        os.write(1, {encode_line(Bound(0))!r}.replace(b'place":0', b'place":%d' % place))
+        tell(line)
+    else:
+        os.write(1, {encode_line(Routed(5))!r})
 """
 
 
 class Machine:
     """The agent's own thread, which does what is posted when the test asks for news."""
 
-    def __init__(self, run_dir: Path, models: Path | None = None, module: str = "a_child") -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        models: Path | None = None,
+        module: str = "a_child",
+        memory_left: Callable[[], int] = lambda: 1 << 40,
+    ) -> None:
         self.posted: queue.SimpleQueue[Errand] = queue.SimpleQueue()
         self.news: list[OfWorker] = []
         modules = dict.fromkeys(MODULES, module)
-        self.workers = Workers(site_at(run_dir, models), self.posted.put, self.news.append, modules)
+        self.workers = Workers(
+            site_at(run_dir, models), self.posted.put, self.news.append, modules, memory_left
+        )
 
     def hear(self) -> OfWorker:
         """The next news."""
@@ -60,7 +88,7 @@ class Machine:
 
     def hear_started(self, worker_id: str) -> tuple[int, str]:
         """Its process, and what it was given."""
-        started, said = self.hear(), self.hear()
+        started, said = self._hear_unbound(), self._hear_unbound()
         if isinstance(started, WorkerSaid):
             started, said = said, started
         assert isinstance(started, WorkerStarted)
@@ -69,6 +97,12 @@ class Machine:
         assert isinstance(said.report, Ready)
         assert said.report.note is not None
         return started.pid, said.report.note
+
+    def _hear_unbound(self) -> OfWorker:
+        news = self.hear()
+        return (
+            self.hear() if isinstance(news, WorkerSaid) and isinstance(news.report, Bound) else news
+        )
 
     def settle(self) -> None:
         """Do all that is posted until the other thread has done all that was asked."""
@@ -232,6 +266,21 @@ def test_a_free_worker_makes_room_for_another_part_of_its_model(machine: MakeMac
     one.hear_started("c")
     assert not is_alive(pids["a"])
     assert is_alive(pids["b"])
+
+
+@pytest.mark.parametrize(("left_bytes", "is_kept"), [(899, False), (900, True)])
+def test_a_free_worker_makes_room_for_another_model_that_needs_it(
+    machine: MakeMachine, left_bytes: int, is_kept: bool
+) -> None:
+    one = machine(memory_left=lambda: left_bytes)
+    one.workers.start("a", spec("m", shard="a"))
+    pid, _ = one.hear_started("a")
+    one.workers.release_all("it ended", 0.0)
+    one.workers.start("b", spec("large", shard="b"))
+    assert {type(one.hear()), type(one.hear())} == {WorkerStarted, WorkerSaid}
+    one.hear()
+    one.settle()
+    assert is_alive(pid) == is_kept
 
 
 def test_a_free_worker_ends_when_nobody_takes_it(machine: MakeMachine) -> None:

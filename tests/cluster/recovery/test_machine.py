@@ -77,6 +77,16 @@ def test_too_few_nodes_starve_the_model_until_more_are_there() -> None:
     assert recovery.mended(11.0)[0] == Serve()
 
 
+def test_stages_that_end_while_it_is_starved_are_no_failed_tries() -> None:
+    recovery = on_rack("a", "b")
+    recovery.nodes_changed(1.0, frozenset("a"))
+    for _ in range(2 * MAX_TRIES):
+        recovery.no_room(2.0, ERROR)
+        assert recovery.lost(3.0, frozenset("a"), node="b") == [PlanAgain()]
+    recovery.no_room(4.0, ERROR)
+    assert recovery.nodes_changed(5.0, frozenset("ab")) == [Mend(2)]
+
+
 def test_a_starved_model_looks_again_by_itself() -> None:
     recovery = on_rack("a", "b")
     recovery.lost(1.0, frozenset("a"), node="b")
@@ -248,7 +258,9 @@ class World:
             case Switch(epoch=epoch):
                 if self.data.draw(st.booleans()) and self.num_faults:
                     self.num_faults -= 1
-                    return self.recovery.switch_failed(self.now, self.plan, StageError("no"))
+                    return self.recovery.switch_failed(
+                        self.now, self.usable, self.plan, StageError("no")
+                    )
                 return self.begin(epoch, self.prepared)
             case PlanAgain():
                 assert self.serving_epoch is None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -39,6 +39,10 @@ class StreamBroken(Exception):  # noqa: N818 - it is no error of the client's
         self.status = status
 
 
+class StreamSilent(StreamBroken):
+    """Not a byte came for `SILENCE_S`: it hangs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A request: its name, where it goes and what it says."""
@@ -46,6 +50,18 @@ class Asked:
     name: str
     path: str
     body: dict[str, Any]
+
+
+class Piece(NamedTuple):
+    """What one event adds to an answer.
+
+    Attributes:
+        logprobs: Of the tokens whose text is out with it, where they are told: two tokens that are
+            parts of characters look alike, and so does a token that comes of other caches.
+    """
+
+    text: str
+    logprobs: tuple[float, ...]
 
 
 def eight(model: str, num_tokens: int) -> list[Asked]:
@@ -77,10 +93,11 @@ def eight(model: str, num_tokens: int) -> list[Asked]:
     ]
 
 
-def texts(http: httpx.Client, asked: Asked) -> Iterator[str | None]:
-    """The pieces of an answer as they come, some of them empty; None for each comment.
+def pieces(http: httpx.Client, asked: Asked) -> Iterator[Piece | None]:
+    """An answer as it comes; None for each comment.
 
     Raises:
+        StreamSilent: It hangs.
         StreamBroken: It did not come to its end.
     """
     try:
@@ -89,11 +106,14 @@ def texts(http: httpx.Client, asked: Asked) -> Iterator[str | None]:
                 response.read()
                 raise StreamBroken(response.text, response.status_code)
             yield from _pieces(response)
+    except httpx.ReadTimeout as error:
+        timeouts: dict[str, float] = error.request.extensions["timeout"]
+        raise StreamSilent(f"nothing came for {timeouts['read']:g} s") from error
     except httpx.HTTPError as error:
         raise StreamBroken(f"{type(error).__name__}: {error}") from error
 
 
-def _pieces(response: httpx.Response) -> Iterator[str | None]:
+def _pieces(response: httpx.Response) -> Iterator[Piece | None]:
     has_finished = False
     for line in response.iter_lines():
         if line.startswith(":"):
@@ -110,7 +130,8 @@ def _pieces(response: httpx.Response) -> Iterator[str | None]:
             raise StreamBroken(json.dumps(event["error"]), response.status_code)
         for choice in event["choices"]:
             has_finished = has_finished or choice["finish_reason"] is not None
-            yield choice.get("text") or choice.get("delta", {}).get("content") or ""
+            text = choice.get("text") or choice.get("delta", {}).get("content") or ""
+            yield Piece(text, tuple((choice.get("logprobs") or {}).get("token_logprobs", ())))
     raise StreamBroken("the connection was closed before [DONE]", response.status_code)
 
 
@@ -161,9 +182,9 @@ class RunningStream:
     def _run(self) -> None:
         with self.inside, new_http(self.url) as http:
             try:
-                for piece in texts(http, self.asked):
+                for piece in pieces(http, self.asked):
                     if piece is not None:
-                        self.text += piece
+                        self.text += piece.text
                         self.times.append(time.monotonic())
             except StreamBroken as broken:
                 self.broken = broken

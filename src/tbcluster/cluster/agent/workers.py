@@ -13,9 +13,10 @@ from tbcluster.cluster.agent.outbox import OfWorker
 from tbcluster.cluster.agent.site import Site
 from tbcluster.cluster.supervisor import Worker
 from tbcluster.errors import StageError
+from tbcluster.hardware.memory import left_bytes
 from tbcluster.hardware.sleep import keep_awake
 from tbcluster.weights.amounts import decimal
-from tbcluster.wire.control import Routes, StageSpec, WorkerSpec
+from tbcluster.wire.control import Loading, Routes, StageSpec, WorkerSpec
 from tbcluster.wire.errands import CalibrateSpec, FetchSpec, SurveySpec
 from tbcluster.wire.rack import WorkerEnded, WorkerSaid, WorkerStarted
 
@@ -34,10 +35,7 @@ MODULES: Mapping[type[WorkerSpec], str] = {
 class _Slot:
     """One process from its order to its end; `why` is set once it was told to end."""
 
-    # What the coordinator calls it, and what its reports are passed on under: the same, but for
-    # the moment in which it takes another place.
-    worker_id: str
-    speaks_as: str
+    worker_id: str  # What the coordinator calls it.
     spec: WorkerSpec
     worker: Worker | None = None
     why: str | None = None
@@ -51,6 +49,7 @@ class Workers:
         post: Has something done in the agent's own thread.
         on_news: Called there with what happens to the workers.
         modules: What to run.
+        memory_left: Says how many bytes are free on this machine.
     """
 
     def __init__(
@@ -59,11 +58,13 @@ class Workers:
         post: Callable[[Errand], None],
         on_news: Callable[[OfWorker], None],
         modules: Mapping[type[WorkerSpec], str] = MODULES,
+        memory_left: Callable[[], int] = left_bytes,
     ) -> None:
         self._site = site
         self._post = post
         self._on_news = on_news
         self._modules = modules
+        self._memory_left = memory_left
         self._slots: dict[str, _Slot] = {}
         self._free: FreeWorkers[_Slot] = FreeWorkers()
         self._let_sleep: Callable[[], None] | None = None
@@ -92,8 +93,8 @@ class Workers:
                 self._take_over(free, worker_id, placed)
                 return
             self._end(self._free.take_obsolete(placed), "it made room")
-        slot = self._slots[worker_id] = _Slot(worker_id, worker_id, placed)
-        self._errands.do(lambda: self._launch(slot, placed))
+        slot = self._slots[worker_id] = _Slot(worker_id, placed)
+        self._errands.do(lambda: self._launch(slot, worker_id, placed))
 
     def route(self, worker_id: str, routes: Routes) -> None:
         """Tell a worker where its messages go; one that is gone needs no more."""
@@ -179,13 +180,13 @@ class Workers:
 
     # In the other thread
 
-    def _launch(self, slot: _Slot, spec: WorkerSpec) -> None:
+    def _launch(self, slot: _Slot, worker_id: str, spec: WorkerSpec) -> None:
         try:
             self._site.prepare()
             worker = Worker(
                 self._modules[type(spec)],
                 spec,
-                on_report=lambda report: self._tell(slot, WorkerSaid(slot.speaks_as, report)),
+                on_report=lambda report: self._tell(slot, WorkerSaid(worker_id, report)),
                 on_exit=lambda what: self._post(lambda: self._ended(slot, what)),
             )
         except (StageError, OSError) as error:
@@ -195,16 +196,13 @@ class Workers:
         slot.worker = worker
         if self._let_sleep is None:
             self._let_sleep = keep_awake(os.getpid())
-        logger.info(
-            "started worker %s, process %d: %s", slot.worker_id, worker.pid, _described(spec)
-        )
-        self._tell(slot, WorkerStarted(slot.worker_id, worker.pid))
+        logger.info("started worker %s, process %d: %s", worker_id, worker.pid, _described(spec))
+        self._tell(slot, WorkerStarted(worker_id, worker.pid))
 
     def _assign(self, slot: _Slot, worker_id: str, spec: StageSpec) -> None:
-        slot.speaks_as = worker_id
         if slot.worker is None:
             return  # it could not be started, which is told as the end of this one
-        slot.worker.assign(spec)
+        slot.worker.assign(spec, lambda report: self._tell(slot, WorkerSaid(worker_id, report)))
         logger.info("process %d is worker %s now: %s", slot.worker.pid, worker_id, _described(spec))
         self._tell(slot, WorkerStarted(worker_id, slot.worker.pid))
 
@@ -215,9 +213,20 @@ class Workers:
 
     def _tell(self, slot: _Slot, news: OfWorker) -> None:
         # What a free one says is nobody's; another worker may have the id of one that was let go.
-        self._post(lambda: self._on_news(news) if self._slots.get(news.worker_id) is slot else None)
+        self._post(lambda: self._hear(news) if self._slots.get(news.worker_id) is slot else None)
 
     # In the agent's own thread again
+
+    def _hear(self, news: OfWorker) -> None:
+        if isinstance(news, WorkerSaid) and isinstance(news.report, Loading):
+            self._make_room(news.report)
+        self._on_news(news)
+
+    def _make_room(self, loading: Loading) -> None:
+        """Whoever planned for this machine need not know of the free ones: another model may be
+        served now."""
+        if self._free and self._memory_left() < loading.total_bytes - loading.loaded_bytes:
+            self._end(self._free.take_all(), "it made room")
 
     def _ended(self, slot: _Slot, what: str) -> None:
         if self._slots.get(slot.worker_id) is slot:

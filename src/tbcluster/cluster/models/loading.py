@@ -314,10 +314,12 @@ class Loader:
         except ClusterClosedError:
             raise
         except TbclusterError as error:
-            if self._desired is None or not cluster.preparation.is_restored:
+            desired = self._desired
+            # With a rack that is left to another coordinator nothing can be loaded.
+            if desired is None or desired.is_sealed or not cluster.preparation.is_restored:
                 raise
             self._on_note(f"{name} cannot be loaded as it was, so it is planned anew: {error}")
-            self._desired.forget_preparation(name)
+            desired.forget_preparation(name)
         return self._start(loadable, victims)
 
     def _replanned(self, name: str) -> None:

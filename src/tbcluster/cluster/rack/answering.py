@@ -13,7 +13,7 @@ from tbcluster.cluster.rack.link_keeper import LinkKeeper
 from tbcluster.cluster.rack.questions import Answer, Questions
 from tbcluster.cluster.trust.identity import HeadIdentity
 from tbcluster.errors import TbclusterError
-from tbcluster.machine import RackView, Serving
+from tbcluster.machine import NodeView, RackView, Serving
 from tbcluster.wire.rack import AskRack
 
 
@@ -21,6 +21,7 @@ class Answering:
     """All methods but `view` are called in the control plane's thread.
 
     Args:
+        nodes: All nodes as they are now.
         describe: Says what is served.
         may_drain: Says why a node of this name cannot be drained, or None.
         perform: Does what the attendance decides.
@@ -34,6 +35,7 @@ class Answering:
         links: LinkBook,
         link_keeper: LinkKeeper,
         *,
+        nodes: Callable[[], list[NodeView]],
         describe: Callable[[], Serving | None],
         may_drain: Callable[[str], str | None],
         perform: Callable[[Iterable[Action]], None],
@@ -43,6 +45,7 @@ class Answering:
         self._attendance = attendance
         self._links = links
         self._link_keeper = link_keeper
+        self._nodes = nodes
         self._describe = describe
         self._may_drain = may_drain
         self._perform = perform
@@ -53,12 +56,11 @@ class Answering:
         """Everything there is to know. Thread-safe."""
         serving = self._describe()
         stages = serving.stages if serving is not None else {}
-        nodes = self._attendance.views(time.monotonic())
         return RackView(
             cluster_id=self._head.cluster_id,
             cluster_name=self._head.cluster_name,
             tbcluster_version=version("tbcluster"),
-            nodes=tuple(replace(node, stages=stages.get(node.name, ())) for node in nodes),
+            nodes=tuple(replace(node, stages=stages.get(node.name, ())) for node in self._nodes()),
             links=self._links.views(),
             serving=serving.model if serving is not None else None,
             serving_state=serving.state if serving is not None else None,

@@ -69,7 +69,12 @@ def ask_running(folder: TrustFolder) -> RackView | None:
         TrustError: The folder's files cannot be used.
     """
     head = head_of(folder)
-    return _ask_running(head, AskRack()) if _listens(head) else None
+    try:
+        return _ask_running(head, AskRack()) if _listens(head) else None
+    except RackError:
+        if _listens(head):
+            raise
+        return None  # it was about to end
 
 
 def why_not_drained(folder: TrustFolder, name: str) -> str | None:

@@ -26,6 +26,7 @@ from tbcluster.cluster.rack.actions import (
 )
 from tbcluster.cluster.rack.answering import Answering
 from tbcluster.cluster.rack.attendance import Attendance, Coordinator
+from tbcluster.cluster.rack.awake_clock import AwakeClock
 from tbcluster.cluster.rack.link_book import LinkBook
 from tbcluster.cluster.rack.link_keeper import LinkKeeper
 from tbcluster.cluster.trust.identity import HeadIdentity
@@ -96,6 +97,7 @@ class ControlPlane:
         )
         self._members = members.members()
         self._attendance = Attendance(me, self._members)
+        self._clock = AwakeClock()
         self._link_keeper = LinkKeeper(links, self._attendance, save_links)
         self._workers: dict[str, OnWorkerNews] = {}
         self._drops = Drops("the control plane")
@@ -110,6 +112,7 @@ class ControlPlane:
             self._attendance,
             links,
             self._link_keeper,
+            nodes=self.nodes,
             describe=lambda: self.describe(),
             may_drain=lambda name: self.may_drain(name),
             perform=self._perform,
@@ -158,7 +161,7 @@ class ControlPlane:
 
         def start() -> None:
             self._perform(
-                self._attendance.start_worker(node_id, worker_id, make_spec, time.monotonic())
+                self._attendance.start_worker(node_id, worker_id, make_spec, self._clock.now)
             )
 
         self._post(start)
@@ -242,7 +245,7 @@ class ControlPlane:
 
     def nodes(self) -> list[NodeView]:
         """All nodes."""
-        return self._attendance.views(time.monotonic())
+        return self._attendance.views(self._clock.now)
 
     def view(self) -> RackView:
         """Everything there is to know."""
@@ -281,6 +284,7 @@ class ControlPlane:
 
     def _turn(self) -> None:
         arrival = self._server.receive(TICK_S)
+        awake = self._clock.turn()
         # First: the sender may have joined while nothing was heard.
         members = self._ring.members()
         if members != self._members:
@@ -290,8 +294,8 @@ class ControlPlane:
             self._inbox.get()()
         if arrival is not None:
             self._perform(self._understood(arrival))
+        self._perform(self._attendance.tick(awake))
         now = time.monotonic()
-        self._perform(self._attendance.tick(now))
         self._perform(self._link_keeper.due(now))
         self._answering.due(now)
 
@@ -302,7 +306,7 @@ class ControlPlane:
         except WireError as error:
             return self._not_understood(arrival, frame, error)
         return self._attendance.heard(
-            arrival.key, arrival.peer, message, time.monotonic(), time.time()
+            arrival.key, arrival.peer, message, self._clock.now, time.time()
         )
 
     def _not_understood(self, arrival: Arrival, frame: Buffer, error: WireError) -> list[Action]:

@@ -115,8 +115,7 @@ class RackPlaces:
         node_id = self._nodes[spec.index]
         if self._plane.is_revoked(node_id):
             raise StageError(
-                f"stage {spec.index} was on {self.name(spec.index)}, which was revoked: start "
-                "tbcluster again to place it elsewhere"
+                f"stage {spec.index} was on {self.name(spec.index)}, which was revoked"
             )
         worker = RemoteWorker(self._plane, node_id, on_report, on_exit)
 

@@ -65,10 +65,10 @@ class Guard:
         self, result: Examination | TbclusterError, num_stages: int, now: float
     ) -> Suspects | None:
         """Which stages compute something else than they did; None if none does, or nobody knows."""
-        self._is_waiting = False
         if isinstance(result, TbclusterError):
-            self._due_at = now + AGAIN_S
+            self.missed(now)
             return None
+        self._is_waiting = False
         if self._baseline is None:
             self._learn(result, num_stages, now)
             return None
@@ -79,6 +79,11 @@ class Guard:
             self.num_failures += 1
             self.forget()
         return suspects
+
+    def missed(self, now: float) -> None:
+        """What was posted cannot be judged, since stages are being brought back: it is made
+        again."""
+        self._is_waiting, self._due_at = False, now + AGAIN_S
 
     def find(self, engine: Engine) -> Suspects | None:
         """Which stages compute something else than they did, asked now and waited for."""

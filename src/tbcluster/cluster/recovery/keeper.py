@@ -81,18 +81,23 @@ class Keeper:
         self._book = book
         self._guard = guard
         nodes = replica.model.nodes
-        self._recovery = Recovery(
-            None if nodes is None or replanner is None else frozenset(nodes), epoch, _now()
+        self._recovery = (
+            Recovery(frozenset(nodes), epoch, _now(), replanner.seen)
+            if nodes is not None and replanner is not None
+            else Recovery(None, epoch, _now())
         )
         self._num_tokens = 0
 
     def run(self) -> None:
         """Loop until the stages are interrupted or cannot be kept running."""
         try:
+            # Who came, went or was drained while it was loaded was not looked at.
+            self._perform(self._recovery.nodes_changed(_now(), self._usable()))
             while True:
                 self._turn()
-        except ClusterClosedError:
-            return
+        except ClusterClosedError as error:
+            # The replica may be open still, and only the rack closed.
+            self._replica.engine.close(error)
         except TbclusterError as error:
             self._end(error)
         except Exception as error:  # the top loop: requests must not wait for it for ever
@@ -133,7 +138,8 @@ class Keeper:
             case Examined(result=result):
                 return self._judge(result)
             case ExaminationDue():
-                self._guard.examine(self._replica.engine)
+                if self._recovery.phase is Phase.SERVING:
+                    self._guard.examine(self._replica.engine)
                 return []
             case _:
                 assert_never(news)
@@ -157,6 +163,10 @@ class Keeper:
         )
 
     def _judge(self, result: Examination | TbclusterError) -> list[Action]:
+        if self._recovery.phase is not Phase.SERVING:
+            # It may be of other stages than those that come next.
+            self._guard.missed(_now())
+            return []
         stages = self._replica.stages
         wrong = self._guard.judge(result, len(stages.statuses), _now())
         if wrong is None:
@@ -197,6 +207,7 @@ class Keeper:
                 logger.warning("%s", error)
                 self._replica.engine.starve(error)
                 self._replica.become(ClusterState.STARVED, str(error))
+                self._leave_unusable()
             case GiveUp(error=error):
                 raise error
             case _:
@@ -204,7 +215,7 @@ class Keeper:
         return []
 
     def _pause(self) -> None:
-        self._book.noticed("other nodes can be used now")
+        self._book.noticed("other nodes, or other ways, can be used now")
         self._replica.become(ClusterState.RECOVERING, "bringing the stages back")
         self._replica.pause()
 
@@ -233,16 +244,16 @@ class Keeper:
         replanner = self._replanner
         assert replanner is not None  # noqa: S101 - without one nodes are never looked at
         self._replica.become(ClusterState.RECOVERING, "planning for the nodes that are there")
-        seen = replanner.usable()
-        nodes = self._recovery.usable(_now(), seen)
+        watch = _NodeWatch(replanner)
+        nodes = self._recovery.usable(_now(), watch.seen)
         try:
             if not replanner.plan(nodes):
                 return self._recovery.fits_already(_now())
             self._replica.become(ClusterState.RECOVERING, "fetching what the new plan needs")
-            self._prepared = replanner.prepare(lambda: replanner.usable() != seen)
+            self._prepared = replanner.prepare(watch.has_changed)
         except ClusterClosedError:
-            if replanner.usable() == seen:
-                raise  # not given up: closed
+            if not watch.did_change:
+                raise
             return self._recovery.nodes_changed(_now(), self._usable())
         except TbclusterError as error:
             return self._recovery.no_room(_now(), error)
@@ -251,29 +262,33 @@ class Keeper:
     def _switch(self, epoch: int) -> list[Action]:
         self._book.does(RecoveryKind.REPLAN)
         self._replica.become(ClusterState.RECOVERING, "loading by another plan")
+        # Even should it fail, other stages may be in force by then.
+        self._guard.forget()
         try:
             self._replica.switch(self._prepared, epoch)
         except ClusterClosedError:
             raise
         except TbclusterError as error:
             nodes = frozenset(self._replica.model.nodes or ())
-            return self._recovery.switch_failed(_now(), nodes, error)
-        self._guard.forget()
+            logger.warning("%s", error)
+            return self._recovery.switch_failed(_now(), self._usable(), nodes, error)
         return self._await_well()
 
     def _await_well(self) -> list[Action]:
         """Follow the stages until they take steps, and check what they compute."""
-        stages, heard_at = self._replica.stages, _now()
+        stages, had_way_at = self._replica.stages, _now()
+        stages.heard_at = had_way_at
         while not stages.is_ready():
-            news = stages.next_news(until_ready=True, timeout_s=NO_WAY_S)
-            if news is not None:
-                heard_at = _now()
-                if actions := self._heard_meanwhile(news):
-                    return actions
-            elif stages.unreachable is not None:
-                error = NoPathError(f"no way to {stages.unreachable} has opened")
-                return self._recovery.broke(_now(), self._usable(), error, stages.unreachable)
-            elif _now() - heard_at > SILENT_S:
+            news = stages.next_news(until_ready=True, timeout_s=LOOK_S)
+            if news is not None and (actions := self._heard_meanwhile(news)):
+                return actions
+            far, now = stages.unreachable, _now()
+            if far is None:
+                had_way_at = now
+            elif now - had_way_at > NO_WAY_S:
+                error = NoPathError(f"no way to {far} has opened")
+                return self._recovery.broke(now, self._usable(), error, far)
+            if now - stages.heard_at > SILENT_S:
                 return self._lost("the stages were silent while they were loaded", is_way=True)
         self._book.loaded()
         try:
@@ -311,6 +326,8 @@ class Keeper:
 
     def _heard_meanwhile(self, news: News) -> list[Action]:
         """What is of no use while the stages are brought back is passed over."""
+        if isinstance(news, Examined):
+            self._guard.missed(_now())
         if isinstance(news, PathImproved | Examined | ExaminationDue):
             return []
         return self._heard(news)
@@ -328,27 +345,48 @@ class Keeper:
         replanner, nodes = self._replanner, frozenset(self._replica.model.nodes or ())
         if replanner is None:
             return []
-        now, seen = _now(), replanner.usable()
-        usable = self._recovery.usable(now, seen)
+        now, watch, stages = _now(), _NodeWatch(replanner), self._replica.stages
+        usable = self._recovery.usable(now, watch.seen)
         if usable <= nodes:
             return []
         if not replanner.is_settled():
             return self._recovery.is_unsettled(now)
-        stages = self._replica.stages
         try:
             if not (replanner.plan(usable) and self._recovery.is_worth(replanner.gain)):
                 return []
-            self._prepared = replanner.prepare(
-                lambda: replanner.usable() != seen or stages.is_broken()
-            )
+            self._prepared = replanner.prepare(lambda: watch.has_changed() or stages.is_broken())
+        except ClusterClosedError:
+            # What made it give up is told by other news; nodes may be as they were by then.
+            return self._recovery.is_unsettled(_now())
         except TbclusterError as error:
-            # What made it give up is told by other news.
             logger.info("no better plan: %s", error)
             return []
-        return self._recovery.is_better(now, frozenset(self._prepared.nodes or ()))
+        return self._recovery.is_better(_now(), frozenset(self._prepared.nodes or ()))
+
+    def _leave_unusable(self) -> None:
+        """Nobody waits for these stages now, and their nodes may be about to be switched off."""
+        stages, usable = self._replica.stages, self._usable()
+        dead = set(stages.dead_stages())
+        left = {n for n, status in enumerate(stages.snapshot()) if status.node not in usable} - dead
+        if self._replanner is not None and left:
+            stages.stop(left)
 
     def _usable(self) -> Nodes:
         return self._replanner.usable() if self._replanner is not None else frozenset()
+
+
+class _NodeWatch:
+    """Whether the nodes that can be used have changed, if only for a moment."""
+
+    def __init__(self, replanner: Replanner) -> None:
+        self.seen = replanner.usable()
+        self.did_change = False
+        self._replanner = replanner
+
+    def has_changed(self) -> bool:
+        """Looks."""
+        self.did_change = self.did_change or self._replanner.usable() != self.seen
+        return self.did_change
 
 
 def _now() -> float:

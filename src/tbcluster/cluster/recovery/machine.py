@@ -22,7 +22,8 @@ MAX_TRIES = 5
 TRIES_BEFORE_RESTART = 2
 # Whoever has served for so long, or has answered anything, has come back for good.
 STEADY_S = 5.0
-# For how long a node on which a stage cannot be kept running is left out.
+# For so long a node on which a stage cannot be kept running is left out; after that it is looked at
+# when nodes come or go, or too few are left.
 EXCLUDED_S = 600.0
 # After so long a rack that has too little looks again: disks and the internet tell nobody.
 LOOK_AGAIN_S = 30.0
@@ -109,16 +110,19 @@ class Recovery:
         nodes: Where its stages are; None for one machine, where there is no other place.
         epoch: The one that the stages were loaded with.
         now: Seconds, as in all methods; `usable` are the nodes that stages can be on now.
+        seen: The nodes that were there when it was placed; None for `nodes` alone.
     """
 
-    def __init__(self, nodes: Nodes | None, epoch: int, now: float) -> None:
+    def __init__(
+        self, nodes: Nodes | None, epoch: int, now: float, seen: Nodes | None = None
+    ) -> None:
         self.phase = Phase.SERVING
         self.epoch = epoch
         self._nodes = nodes
         self._since = now
         self._num_tries = 0
         self._excluded: dict[str, float] = {}
-        self._seen: Nodes = nodes or frozenset()
+        self._seen: Nodes = (nodes or frozenset()) if seen is None else seen
         # Nodes of a better plan that is prepared, and since when.
         self._better: Nodes | None = None
         self._better_since = 0.0
@@ -147,6 +151,9 @@ class Recovery:
         """
         if self.phase is Phase.FAILED:
             return []
+        if self.phase is Phase.STARVED:
+            # No try has failed: stages end with the nodes that are left.
+            return self._bring_back(now, usable)
         actions: list[Action] = []
         if self.phase is Phase.SERVING:
             actions.append(Pause())
@@ -214,11 +221,13 @@ class Recovery:
         self.phase, self._since = Phase.STARVED, now
         return [Starve(StarvedError(str(error)))]
 
-    def switch_failed(self, now: float, nodes: Nodes, error: TbclusterError) -> list[Action]:
-        """The stages of the plan that was prepared cannot be started; those of `nodes` are in force
-        again."""
+    def switch_failed(
+        self, now: float, usable: Nodes, nodes: Nodes, error: TbclusterError
+    ) -> list[Action]:
+        """The plan that was prepared does not hold any more, or not all of its stages could be
+        started; the plan in force is for `nodes`."""
         self._nodes = nodes
-        return self.no_room(now, error)
+        return self.lost(now, usable, what=str(error))
 
     def is_unsettled(self, now: float) -> list[Action]:
         """Not all is known yet of the nodes that came."""

@@ -27,6 +27,11 @@ class RackReplanner:
         self._plan: Plan | None = None
         self._is_by_hand = preparation.plan is not None and preparation.plan.is_by_hand
 
+    @property
+    def seen(self) -> Nodes:
+        """The nodes that were there when the replica was planned first."""
+        return self._preparation.seen
+
     def usable(self) -> Nodes:
         """The nodes that stages can be on now."""
         return frozenset(node.name for node in self._rack.usable())

@@ -14,6 +14,11 @@ from tbcluster.errors import TbclusterError
 class Replanner(Protocol):
     """Makes new plans for a replica; on one machine there is none."""
 
+    @property
+    def seen(self) -> Nodes:
+        """The nodes that were there when the replica was planned first."""
+        ...
+
     def usable(self) -> Nodes:
         """The nodes that stages can be on now."""
         ...
@@ -50,7 +55,11 @@ class Replanner(Protocol):
         ...
 
     def settle(self) -> None:
-        """The stages of what was prepared last are in force."""
+        """The stages of what was prepared last are in force.
+
+        Raises:
+            PlanError: That plan does not hold any more.
+        """
         ...
 
 
@@ -85,7 +94,8 @@ class Tended(Protocol):
         loaded.
 
         Raises:
-            TbclusterError: One cannot be started.
+            TbclusterError: The other plan does not hold any more, and all is as it was; or one
+                cannot be started, and the other plan is in force.
         """
         ...
 
