@@ -13,6 +13,7 @@ from tbcluster.cluster.order import Order
 from tbcluster.cluster.parity_check import ReferenceCheck, parity_check
 from tbcluster.cluster.prepared import Prepared
 from tbcluster.cluster.saved_preparation import SavedPreparation
+from tbcluster.cluster.usable_nodes import await_usable
 from tbcluster.core import StageRange
 from tbcluster.demo import MODEL_PATH
 from tbcluster.errors import ClusterClosedError
@@ -105,6 +106,17 @@ def test_weights_that_were_written_anew_are_another_model(model: Path) -> None:
     bench = Bench(Order(model, saved=saved), RackDouble())
     assert bench.run().reference is None
     assert not bench.preparation.is_restored
+
+
+def test_a_node_that_was_drained_meanwhile_is_not_waited_for() -> None:
+    rack = RackDouble(node("head"))
+    with pytest.raises(ClusterClosedError):
+        await_usable(rack, ("head", "mini2"), lambda: True)  # type: ignore[arg-type]
+    drained = replace(node("mini2"), is_drained=True)
+    seen = replace(rack.view(), nodes=(*rack.nodes, drained))
+    rack.view = lambda: seen  # type: ignore[method-assign]
+    usable = await_usable(rack, ("head", "mini2"), lambda: True)  # type: ignore[arg-type]
+    assert usable == rack.nodes
 
 
 def test_a_node_that_does_not_come_back_is_done_without(model: Path) -> None:

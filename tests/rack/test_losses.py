@@ -103,6 +103,18 @@ def test_too_few_nodes_are_left(rack: FaultRack, undisturbed: list[str]) -> None
     rack.tbcluster(HEAD, "undrain", HEAD)
 
 
+def test_a_node_is_revoked(rack: FaultRack, undisturbed: list[str]) -> None:
+    """For good: what follows has to do without it."""
+    wait_until(lambda: rack.nodes_in_use() == {HEAD, TWO, THREE}, "all nodes run stages")
+    rack.await_well()
+    streams = begun(rack)
+    rack.tbcluster(HEAD, "nodes", "revoke", THREE, "--yes")
+    assert finished(streams) == undisturbed
+    wait_until(lambda: THREE not in rack.nodes_in_use(), "it runs nothing")
+    rack.await_well()
+    assert finished(running(rack)) == undisturbed
+
+
 def running(rack: FaultRack) -> list[RunningStream]:
     """All eight streams."""
     return [rack.submit(asked) for asked in rack.eight(NUM_TOKENS)]

@@ -10,7 +10,7 @@ from tbcluster.cluster.desired import DesiredModels
 from tbcluster.cluster.models.catalogue import Catalogue, Loadable
 from tbcluster.cluster.models.models import Models
 from tbcluster.cluster.models.residency import Rules
-from tbcluster.errors import ClusterClosedError, ModelError
+from tbcluster.errors import ClusterClosedError, ModelError, StageError
 from tbcluster.machine import NodeState, NodeView
 from tests.doubles.clusters import ScriptedMachine
 from tests.doubles.waiting import wait_until
@@ -92,6 +92,18 @@ def test_what_cannot_be_loaded_as_it_was_is_planned_anew(tmp_path: Path) -> None
         assert set(after.models.clusters()) == {"a", "b"}
         (note,) = [note for note in after.notes if "as it was" in note]
         assert "mini1: no such folder" in note
+
+
+def test_what_a_coordinator_that_leaves_cannot_load_is_left_to_the_next_one(tmp_path: Path) -> None:
+    with Coordinator(tmp_path).running():
+        pass
+    leaving = Coordinator(tmp_path)
+    leaving.machine.moved.add("a")
+    leaving.desired.seal()
+    with leaving.models.start(), pytest.raises(StageError):
+        leaving.load("a")
+    assert len(leaving.machine.made) == 1
+    assert Coordinator(tmp_path).desired.saved("a") is not None
 
 
 def test_what_fails_otherwise_fails_once(tmp_path: Path) -> None:
