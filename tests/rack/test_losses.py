@@ -18,6 +18,8 @@ pytestmark = [needs_namespaces, pytest.mark.xdist_group("rack")]
 NUM_LAYERS = 6
 PLACES = ("two=0-1", "three=2-3", "head=4-5")
 NUM_TOKENS, ENOUGH = 80, 10
+# More than can be had before something happens to the nodes.
+ENDLESS = 5000
 DEADLINE_S = 90.0
 
 
@@ -83,7 +85,7 @@ def test_a_node_is_drained_and_taken_back(rack: FaultRack, undisturbed: list[str
 
 def test_too_few_nodes_are_left(rack: FaultRack, undisturbed: list[str]) -> None:
     rack.tbcluster(HEAD, "drain", HEAD)
-    streams = begun(rack)
+    streams = begun(rack, ENDLESS)
     rack.cut(TWO)
     rack.cut(THREE)
     for stream in streams:
@@ -115,14 +117,14 @@ def test_a_node_is_revoked(rack: FaultRack, undisturbed: list[str]) -> None:
     assert finished(running(rack)) == undisturbed
 
 
-def running(rack: FaultRack) -> list[RunningStream]:
+def running(rack: FaultRack, num_tokens: int = NUM_TOKENS) -> list[RunningStream]:
     """All eight streams."""
-    return [rack.submit(asked) for asked in rack.eight(NUM_TOKENS)]
+    return [rack.submit(asked) for asked in rack.eight(num_tokens)]
 
 
-def begun(rack: FaultRack) -> list[RunningStream]:
+def begun(rack: FaultRack, num_tokens: int = NUM_TOKENS) -> list[RunningStream]:
     """The same, once each has some tokens."""
-    streams = running(rack)
+    streams = running(rack, num_tokens)
     wait_until(
         lambda: all(len(stream.times) >= ENOUGH for stream in streams), "each stream has begun"
     )
