@@ -61,9 +61,14 @@ class Progress:
         self._console = console
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
         self._shown = 0.0
+        self._num_problems = 0
 
     def show(self, report: SoakReport, doing: str) -> None:
-        """Show how far it is."""
+        """Show how far it is, and at once what was wrong."""
+        problems = report.counts.problems
+        for problem in problems[self._num_problems :]:
+            self._console.print(f"WRONG: {problem}", markup=False, soft_wrap=True)
+        self._num_problems = len(problems)
         if self._live is not None:
             self._live.update(Text(report.line(doing)))
         elif time.monotonic() - self._shown > LINE_S:

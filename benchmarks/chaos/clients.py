@@ -4,6 +4,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import takewhile
 
 import httpx
@@ -223,4 +224,4 @@ class Clients:
 
     def _note(self, problem: str) -> None:
         with self._lock:
-            self.counts.problems.append(problem)
+            self.counts.problems.append(f"{datetime.now():%H:%M:%S} {problem}")

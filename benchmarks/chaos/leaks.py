@@ -76,9 +76,14 @@ def inventory(ground: Ground) -> Inventory:
         counts[role] += 1
         memory[role] = max(taken, memory.get(role, 0.0))
         files[role] = max(opened, files.get(role, 0))
-    run_files = sum(len(list(folder.rglob("*"))) for folder in ground.run_folders)
+    run_files = sum(map(_num_files, ground.run_folders))
     shared = sorted(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else ()
     return Inventory(dict(counts), memory, files, run_files, tuple(shared), _sockets(ground))
+
+
+def _num_files(folder: Path) -> int:
+    """In it and below; folders may go while they are looked through."""
+    return sum(len(files) + len(folders) for _, folders, files in os.walk(folder))
 
 
 def role_of(command: Sequence[str]) -> str:
