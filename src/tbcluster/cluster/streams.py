@@ -39,11 +39,11 @@ class Patience:
         """What they end with when no time is left."""
         if not has_begun and self.queue_s <= self.answer_s:
             return QueueTimeError(
-                f"{self.queue_s:g} seconds have passed without a first token: too much is being "
-                "computed, send the request again later"
+                f"{self.queue_s:g} s have passed without a first token: too much is computed, "
+                "or stages are on their way back; send the request again later"
             )
         return OutOfTimeError(
-            f"the answer was not complete after {self.answer_s:g} seconds: ask for fewer tokens, "
+            f"the answer was not complete after {self.answer_s:g} s: ask for fewer tokens, "
             "or allow more time"
         )
 

@@ -8,6 +8,7 @@ import pytest
 
 from tbcluster.cluster.news import Examined, News, NodesChanged, PathLost, StageExited
 from tbcluster.cluster.recovery import keeper as keeping
+from tbcluster.cluster.recovery import machine
 from tbcluster.cluster.recovery.guard import Guard
 from tbcluster.cluster.recovery.keeper import Keeper
 from tbcluster.cluster.recovery.machine import MAX_TRIES, Nodes
@@ -180,7 +181,10 @@ def test_nodes_that_flicker_while_it_is_planned_are_planned_for_once_more() -> N
     assert scene.replica.model.nodes == ("a", "c")
 
 
-def test_a_plan_that_does_not_hold_any_more_ends_no_request_at_once() -> None:
+def test_a_plan_that_does_not_hold_any_more_ends_no_request_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "WAIT_S", 0.0)
     scene = Scene(NodesChanged(), END)
     scene.replanner.nodes = [ALL, frozenset("ac")]
     scene.replica.refuses_switch = PlanError("another replica was placed anew meanwhile")
@@ -203,7 +207,10 @@ def test_an_examination_that_ends_in_a_recovery_is_not_waited_for_for_ever() -> 
     assert scene.guard.due_in(0.0) < float("inf")
 
 
-def test_a_starved_model_leaves_the_nodes_that_it_may_not_use() -> None:
+def test_a_starved_model_leaves_the_nodes_that_it_may_not_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "WAIT_S", 0.0)
     scene = Scene(NodesChanged(), END)
     scene.replanner.nodes = [ALL, frozenset("a")]
 

@@ -11,6 +11,7 @@ from tbcluster.cluster.recovery.machine import (
     SETTLE_S,
     STEADY_S,
     SWITCH_PATIENCE_S,
+    WAIT_S,
     Action,
     Consider,
     GiveUp,
@@ -67,14 +68,33 @@ def test_a_drained_node_is_left_while_requests_run() -> None:
 def test_too_few_nodes_starve_the_model_until_more_are_there() -> None:
     recovery = on_rack("a", "b")
     recovery.lost(1.0, frozenset("a"), node="b")
-    (starve,) = recovery.no_room(1.5, ERROR)
+    (starve,) = recovery.no_room(1.0 + WAIT_S, ERROR)
     assert isinstance(starve, Starve)
     assert isinstance(starve.error, StarvedError)
     assert "3 GB are missing" in str(starve.error)
-    assert recovery.nodes_changed(9.0, frozenset("ac")) == [PlanAgain()]
-    recovery.no_room(9.5, ERROR)
-    assert recovery.nodes_changed(10.0, frozenset("ab")) == [Mend(2)]
-    assert recovery.mended(11.0)[0] == Serve()
+    assert recovery.nodes_changed(19.0, frozenset("ac")) == [PlanAgain()]
+    (again,) = recovery.no_room(19.5, ERROR)
+    assert isinstance(again, Starve)
+    assert recovery.nodes_changed(20.0, frozenset("ab")) == [Mend(2)]
+    assert recovery.mended(21.0)[0] == Serve()
+
+
+def test_what_fits_nowhere_waits_a_moment_for_a_node_that_is_started_again() -> None:
+    recovery = on_rack("a", "b")
+    recovery.lost(1.0, frozenset("a"), node="b")
+    assert recovery.no_room(1.5, ERROR) == []
+    assert recovery.wants_ticks
+    assert recovery.ticked(1.0 + WAIT_S / 2, frozenset("a"), is_idle=False) == []
+    assert recovery.nodes_changed(7.0, frozenset("ab")) == [Mend(2)]
+
+
+def test_what_has_waited_long_enough_starves() -> None:
+    recovery = on_rack("a", "b")
+    recovery.lost(1.0, frozenset("a"), node="b")
+    recovery.no_room(1.5, ERROR)
+    (starve,) = recovery.ticked(1.0 + WAIT_S, frozenset("a"), is_idle=False)
+    assert isinstance(starve, Starve)
+    assert "3 GB are missing" in str(starve.error)
 
 
 def test_stages_that_end_while_it_is_starved_are_no_failed_tries() -> None:
@@ -90,9 +110,10 @@ def test_stages_that_end_while_it_is_starved_are_no_failed_tries() -> None:
 def test_a_starved_model_looks_again_by_itself() -> None:
     recovery = on_rack("a", "b")
     recovery.lost(1.0, frozenset("a"), node="b")
-    recovery.no_room(2.0, ERROR)
+    starved_at = 1.0 + WAIT_S
+    recovery.no_room(starved_at, ERROR)
     assert recovery.wants_ticks
-    soon, late = 2.0 + LOOK_AGAIN_S / 2, 2.0 + LOOK_AGAIN_S
+    soon, late = starved_at + LOOK_AGAIN_S / 2, starved_at + LOOK_AGAIN_S
     assert recovery.ticked(soon, frozenset("a"), is_idle=True) == []
     assert recovery.ticked(late, frozenset("a"), is_idle=True) == [PlanAgain()]
 

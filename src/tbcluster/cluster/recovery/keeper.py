@@ -256,6 +256,7 @@ class Keeper:
                 raise
             return self._recovery.nodes_changed(_now(), self._usable())
         except TbclusterError as error:
+            self._replica.become(ClusterState.RECOVERING, f"waiting for nodes: {error}")
             return self._recovery.no_room(_now(), error)
         return self._recovery.prepared(_now(), frozenset(self._prepared.nodes or ()))
 

@@ -4,7 +4,7 @@
        │                 │ a node of the plan is gone
        └──nodes gone──▶ PLANNING ──prepared──▶ SWITCHING ──mended──▶ SERVING
                          │    ▲ nodes came
-                         └──no room──▶ STARVED
+                         └──no room──▶ WAITING ──after a while──▶ STARVED
 
 Each action is performed before the next event is told, and what it comes to is an event itself.
 Requests are paused before anything else is done, and go on with `Serve`. Each try to bring the
@@ -25,6 +25,8 @@ STEADY_S = 5.0
 # For so long a node on which a stage cannot be kept running is left out; after that it is looked at
 # when nodes come or go, or too few are left.
 EXCLUDED_S = 600.0
+# What fits nowhere waits so long, from the loss on, for a node that is only started again.
+WAIT_S = 10.0
 # After so long a rack that has too little looks again: disks and the internet tell nobody.
 LOOK_AGAIN_S = 30.0
 # Nodes that came are looked at when links to them have been measured: not before that.
@@ -42,6 +44,7 @@ class Phase(StrEnum):
     MENDING = "mending"
     PLANNING = "planning"
     SWITCHING = "switching"
+    WAITING = "waiting"
     STARVED = "starved"
     FAILED = "failed"
 
@@ -119,7 +122,10 @@ class Recovery:
         self.phase = Phase.SERVING
         self.epoch = epoch
         self._nodes = nodes
-        self._since = now
+        self._since = self._paused_at = now
+        # What is missing, while nodes are waited for; whether requests were told.
+        self._lacking: StarvedError | None = None
+        self._has_starved = False
         self._num_tries = 0
         self._excluded: dict[str, float] = {}
         self._seen: Nodes = (nodes or frozenset()) if seen is None else seen
@@ -151,12 +157,12 @@ class Recovery:
         """
         if self.phase is Phase.FAILED:
             return []
-        if self.phase is Phase.STARVED:
+        if self.phase in (Phase.WAITING, Phase.STARVED):
             # No try has failed: stages end with the nodes that are left.
             return self._bring_back(now, usable)
         actions: list[Action] = []
         if self.phase is Phase.SERVING:
-            actions.append(Pause())
+            actions.append(self._pause(now))
             if has_answered or now - self._since >= STEADY_S:
                 self._num_tries = 0
         self._num_tries += 1
@@ -192,12 +198,12 @@ class Recovery:
         has_all = self._nodes <= self.usable(now, usable)
         match self.phase:
             case Phase.SERVING if not has_all:
-                return [Pause(), *self._bring_back(now, usable)]
+                return [self._pause(now), *self._bring_back(now, usable)]
             case Phase.SERVING if new:
                 self._look_at = now + SETTLE_S
             case Phase.MENDING | Phase.SWITCHING if not has_all:
                 return self._bring_back(now, usable)
-            case Phase.PLANNING | Phase.STARVED:
+            case Phase.PLANNING | Phase.WAITING | Phase.STARVED:
                 return self._bring_back(now, usable)
         return []
 
@@ -218,8 +224,11 @@ class Recovery:
 
     def no_room(self, now: float, error: TbclusterError) -> list[Action]:
         """There is no plan for the nodes that are left, or they cannot get what it needs."""
-        self.phase, self._since = Phase.STARVED, now
-        return [Starve(StarvedError(str(error)))]
+        self._lacking = StarvedError(str(error))
+        if not self._has_starved and now < self._paused_at + WAIT_S:
+            self.phase = Phase.WAITING
+            return []
+        return self._starve(now, self._lacking)
 
     def switch_failed(
         self, now: float, usable: Nodes, nodes: Nodes, error: TbclusterError
@@ -245,7 +254,7 @@ class Recovery:
         if self.phase is not Phase.SERVING or not is_idle:
             return []
         self.phase = Phase.MENDING
-        return [Pause(), Mend(self._next_epoch())]
+        return [self._pause(now), Mend(self._next_epoch())]
 
     def ticked(self, now: float, usable: Nodes, *, is_idle: bool) -> list[Action]:
         """Time has passed.
@@ -255,12 +264,15 @@ class Recovery:
         """
         if self.phase is Phase.STARVED and now - self._since >= LOOK_AGAIN_S:
             return self._bring_back(now, usable)
+        is_over = self.phase is Phase.WAITING and now >= self._paused_at + WAIT_S
+        if is_over and self._lacking is not None:
+            return self._starve(now, self._lacking)
         if self.phase is Phase.SERVING and self._look_at is not None and now >= self._look_at:
             self._look_at = None
             return [Consider()]
         has_waited = is_idle or now - self._better_since >= SWITCH_PATIENCE_S
         if self.phase is Phase.SERVING and self._better is not None and has_waited:
-            return [Pause(), *self.prepared(now, self._better)]
+            return [self._pause(now), *self.prepared(now, self._better)]
         return []
 
     # Facts
@@ -268,7 +280,8 @@ class Recovery:
     @property
     def wants_ticks(self) -> bool:
         """Whether something waits for time to pass."""
-        return self.phase is Phase.STARVED or self._better is not None or self._look_at is not None
+        waits = self.phase in (Phase.WAITING, Phase.STARVED)
+        return waits or self._better is not None or self._look_at is not None
 
     @staticmethod
     def is_worth(gain: float) -> bool:
@@ -290,12 +303,22 @@ class Recovery:
 
     def _serve(self, now: float) -> list[Action]:
         self.phase, self._since = Phase.SERVING, now
+        self._has_starved = False
         # What came back meanwhile was not looked at.
         self._look_at = None if self._nodes is None else now + SETTLE_S
         return [Serve()]
 
     def _restarts_all(self, is_way: bool) -> bool:
         return is_way and self._num_tries > TRIES_BEFORE_RESTART
+
+    def _pause(self, now: float) -> Pause:
+        self._paused_at = now
+        return Pause()
+
+    def _starve(self, now: float, lacking: StarvedError) -> list[Action]:
+        self.phase, self._since = Phase.STARVED, now
+        self._has_starved = True
+        return [Starve(lacking)]
 
     def _exclude(self, node: str, now: float) -> None:
         self._excluded[node] = now + EXCLUDED_S
