@@ -240,3 +240,22 @@ def test_sizes_stay_within_bounds(
     assert 0 <= paced <= max_chunk_tokens
     if num_in_flight < num_stages or not has_decoded:
         assert paced > 0
+
+
+def test_a_prompt_comes_in_again_after_steps_that_were_disturbed() -> None:
+    """A worker that has just been started takes a thousand times as long for its first steps."""
+    fixed_us, token_us, decode_us = 1000.0, 100.0, 2000.0
+    pace = Pace(2)
+    pace.observe_decode(1, decode_us)
+    pace.observe_chunk(1, decode_us)
+    pace.observe_chunk(2, 1e6)
+    left, num_rounds = 800, 0
+    while left and num_rounds < 200:
+        pace.observe_decode(7, decode_us)
+        pace.decode_scheduled(2)
+        size = min(left, pace.paced_chunk(left, 2, 2))
+        if size:
+            pace.chunk_scheduled(size)
+            pace.observe_chunk(size, fixed_us + size * token_us)
+        left, num_rounds = left - size, num_rounds + 1
+    assert left == 0

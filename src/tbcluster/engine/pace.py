@@ -11,6 +11,9 @@ from tbcluster.core import MAX_CHUNK_TOKENS
 MIN_CHUNK_TOKENS = 32
 # Until anything was measured.
 FIRST_CHUNK_TOKENS = 256
+# One step that takes far longer than expected was disturbed: a worker that has just been started
+# reads weights and compiles meanwhile. It counts no more than this many times what was expected.
+MAX_SURPRISE = 3.0
 # How much of a moving average is left after the next observation.
 KEPT = 0.7
 # Stage time that chunks may take for each unit that decode steps take: running streams then go at
@@ -36,6 +39,9 @@ class _Line:
 
     def add_chunk(self, num_tokens: int, us: float) -> None:
         before = self._chunks or (num_tokens, us)
+        if self._chunks is not None:
+            fixed_us, token_us = self.fit()
+            us = min(us, MAX_SURPRISE * (fixed_us + num_tokens * token_us))
         self._chunks = _towards(before[0], num_tokens), _towards(before[1], us)
 
     def add_decode(self, num_rows: int, us: float) -> None:
@@ -49,7 +55,8 @@ class _Line:
         """Microseconds of the fixed part and of each token, both above 0."""
         rows, rows_us = self._few_rows or (0.0, 0.0)
         tokens, us = self._chunks or (1.0, rows_us)
-        if rows and tokens > rows and us > rows_us:
+        # Points that lie close together say nothing about the line's slope.
+        if rows and tokens >= 2 * rows and us > rows_us:
             token_us = (us - rows_us) / (tokens - rows)
         else:
             # One point only: as if half of the time were fixed.
@@ -80,6 +87,8 @@ class Pace:
 
     def observe_decode(self, num_rows: int, stage_us: float) -> None:
         """A decode step took this long on the stage that took longest."""
+        if self._decode_us is not None:
+            stage_us = min(stage_us, MAX_SURPRISE * self._decode_us)
         before = stage_us if self._decode_us is None else self._decode_us
         self._decode_us = _towards(before, stage_us)
         self._line.add_decode(num_rows, stage_us)

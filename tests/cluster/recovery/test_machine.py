@@ -8,6 +8,7 @@ from tbcluster.cluster.recovery.machine import (
     EXCLUDED_S,
     LOOK_AGAIN_S,
     MAX_TRIES,
+    SAME_LOSS_S,
     SETTLE_S,
     STEADY_S,
     SWITCH_PATIENCE_S,
@@ -183,13 +184,19 @@ def test_what_has_served_meanwhile_is_never_given_up(served_s: float, answers: b
 
 def test_a_way_that_is_lost_again_and_again_ends_in_new_workers() -> None:
     recovery = Recovery(None, epoch=1, now=0.0)
-    mends = [recovery.lost(0.1 * n, frozenset(), is_way=True)[-1] for n in range(4)]
+    mends = [recovery.lost(SAME_LOSS_S * n, frozenset(), is_way=True)[-1] for n in range(4)]
     assert [mend.restarts_all for mend in mends if isinstance(mend, Mend)] == [
         False,
         False,
         True,
         True,
     ]
+
+
+def test_ways_that_are_lost_one_after_the_other_are_one_loss() -> None:
+    recovery = on_rack("a", "b")
+    for number in range(4 * MAX_TRIES):
+        assert isinstance(recovery.lost(0.1 * number, ALL, is_way=True)[-1], Mend)
 
 
 def test_a_node_where_a_stage_cannot_live_is_left_out_for_a_while() -> None:

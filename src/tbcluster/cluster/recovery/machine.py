@@ -20,6 +20,8 @@ from tbcluster.errors import StageError, StarvedError, TbclusterError
 MAX_TRIES = 5
 # A way that is lost again and again may be a worker's fault: then all are started again.
 TRIES_BEFORE_RESTART = 2
+# Ways are lost one after the other when a cable is pulled: within so long they are one loss.
+SAME_LOSS_S = 3.0
 # Whoever has served for so long, or has answered anything, has come back for good.
 STEADY_S = 5.0
 # For so long a node on which a stage cannot be kept running is left out; after that it is looked at
@@ -127,6 +129,7 @@ class Recovery:
         self._lacking: StarvedError | None = None
         self._has_starved = False
         self._num_tries = 0
+        self._counted_at = float("-inf")
         self._excluded: dict[str, float] = {}
         self._seen: Nodes = (nodes or frozenset()) if seen is None else seen
         # Nodes of a better plan that is prepared, and since when.
@@ -165,7 +168,9 @@ class Recovery:
             actions.append(self._pause(now))
             if has_answered or now - self._since >= STEADY_S:
                 self._num_tries = 0
-        self._num_tries += 1
+        if not is_way or now >= self._counted_at + SAME_LOSS_S:
+            self._num_tries += 1
+            self._counted_at = now
         if self._num_tries > MAX_TRIES:
             error = StageError(f"{what} again and again: given up")
             if self._nodes is None:
