@@ -11,6 +11,8 @@ from tbcluster.core import MAX_CHUNK_TOKENS
 MIN_CHUNK_TOKENS = 32
 # Until anything was measured.
 FIRST_CHUNK_TOKENS = 256
+# From chunks of fewer tokens nothing is learned about larger ones.
+TELLING_TOKENS = 4.0
 # One step that takes far longer than expected was disturbed: a worker that has just been started
 # reads weights and compiles meanwhile. It counts no more than this many times what was expected.
 MAX_SURPRISE = 3.0
@@ -56,11 +58,12 @@ class _Line:
         rows, rows_us = self._few_rows or (0.0, 0.0)
         tokens, us = self._chunks or (1.0, rows_us)
         # Points that lie close together say nothing about the line's slope.
-        if rows and tokens >= 2 * rows and us > rows_us:
+        if rows and tokens >= rows + 1 and us > rows_us:
             token_us = (us - rows_us) / (tokens - rows)
         else:
-            # One point only: as if half of the time were fixed.
-            token_us = us / (2 * tokens)
+            # One point only: as if half of the time were fixed. Smaller chunks than can teach
+            # anything would be all there ever is.
+            token_us = us / (2 * max(tokens, TELLING_TOKENS))
         return max(us - tokens * token_us, 1.0), max(token_us, 1e-3)
 
 
