@@ -8,6 +8,7 @@ from typing import Any
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.core import Grammar, LogitRules, Output, Request, SamplingParams
 from tbcluster.errors import TbclusterError
+from tests.doubles.faults.clients import ENDLESS_JSON
 from tests.doubles.waiting import wait_until
 
 NUM_TOKENS = 40
@@ -15,17 +16,6 @@ NUM_TOKENS = 40
 LONG_PROMPT = tuple(2 + at % 290 for at in range(2600))
 # Long enough to be kept as a known prefix.
 SHARED = tuple(range(10, 90))
-# It never ends before it is ended.
-ENDLESS_JSON = {
-    "type": "array",
-    "items": {
-        "type": "object",
-        "properties": {"name": {"type": "string", "maxLength": 6}, "n": {"type": "integer"}},
-        "required": ["name", "n"],
-        "additionalProperties": False,
-    },
-    "minItems": 10_000,
-}
 DEADLINE_S = 60.0
 
 Tokens = tuple[int, ...]
