@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tbcluster.core import MicroBatch, Request, TokenId, VisitTiming
-from tbcluster.engine.scheduler import Scheduler
+from tbcluster.engine.scheduler import MAX_IN_VAIN, Scheduler
 from tbcluster.engine.sequence import Sequence
 from tbcluster.wire.messages import Step, decode_result, encode_step
 from tests.doubles.engines import Settings, new_caches, new_scheduler
@@ -346,3 +346,17 @@ def test_no_stream_stalls_for_want_of_an_even_share() -> None:
             has_moved = len(sequence.tokens) > before.get(arrival, 0)
             waited[arrival] = 0 if has_moved else waited[arrival] + 1
             assert waited[arrival] < 60 or not sequence.num_generated, f"{arrival} has stalled"
+
+
+def test_who_has_started_over_in_vain_goes_first_and_at_full_pace() -> None:
+    def first_token_after_us(num_in_vain: int) -> float:
+        pipeline, _ = settled([COMPUTES] * 2, 8)
+        arrived = pipeline.now
+        other = pipeline.add(200, 1)
+        prompt = pipeline.add(1500, 1)
+        prompt.sequence.num_in_vain = num_in_vain
+        pipeline.run_until_done(prompt)
+        assert bool(other.token_times) is (num_in_vain <= MAX_IN_VAIN)
+        return prompt.token_times[0] - arrived
+
+    assert first_token_after_us(2) < 0.7 * first_token_after_us(0)

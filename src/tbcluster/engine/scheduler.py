@@ -4,6 +4,7 @@ Decode steps go first, a lane at a time; what they leave of the stages' time goe
 (`Pace`). Chunks of several prompts fill the pipeline: each prompt is due once as many prompt tokens
 as its own length have been computed since it came, and the one that is due first goes first. So a
 short prompt need not wait for a long one, and the long one for no more others than its own length.
+One that has lost its cache again before it got a token goes first: else it might never get any.
 """
 
 from collections.abc import Sequence as Items
@@ -19,6 +20,8 @@ from tbcluster.engine.sequence import Sequence
 # Prompt tokens that must be new for a copy of a prompt's cache to be worth its memory.
 MIN_NEW_PREFIX = 64
 UNLIMITED = 1 << 30
+# Who starts over more often without a token goes first, and at full pace.
+MAX_IN_VAIN = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,8 +255,8 @@ class Scheduler:
         ]
         if not waiting:
             return None
-        sequence = min(waiting, key=lambda s: (s.due, s.arrival))
-        if self._shape.fixed_chunks or not self._lanes.has_streams:
+        sequence = min(waiting, key=lambda s: (not _is_neglected(s), s.due, s.arrival))
+        if self._shape.fixed_chunks or not self._lanes.has_streams or _is_neglected(sequence):
             return self._chunk(sequence, self._filling_size(sequence))
         size = self._paced_size(sequence)
         if size:
@@ -359,6 +362,12 @@ class Scheduler:
             entry.is_proven = True
         elif entry is not None:
             sequence.published.append(entry)
+
+
+def _is_neglected(sequence: Sequence) -> bool:
+    """Whether it has started over more than once without a token in between: each time it was still
+    being computed at the pace that running streams leave when stages were lost again."""
+    return sequence.num_in_vain > MAX_IN_VAIN
 
 
 def _part(sequence: Sequence, most: int) -> int:

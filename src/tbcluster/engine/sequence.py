@@ -45,6 +45,7 @@ class Sequence:
         published: Copies of its cache that others may start from, not proven until the steps they
             hold have succeeded.
         num_failures: How often a step of it has failed.
+        num_in_vain: How often it has started over since it was last given a token.
         rules_id: Its logit rules on the last stage, while it takes part and has any.
         is_probe: It runs while others are held back, and only in the epoch that it came in.
     """
@@ -69,6 +70,7 @@ class Sequence:
     started_from: PrefixEntry | None = None
     published: list[PrefixEntry] = field(default_factory=list)
     num_failures: int = 0
+    num_in_vain: int = 0
     rules_id: int | None = None
     is_probe: bool = False
 
@@ -98,6 +100,7 @@ class Sequence:
 
     def start_over(self) -> None:
         """Its cache is gone: all its tokens have to be computed again."""
+        self.num_in_vain += 1
         self.cache_id = None
         self.num_scheduled = 0
         self.num_in_flight = 0

@@ -339,6 +339,7 @@ class TokenLoop:
         if sequence.num_generated == 0:
             sequence.first_token_at = self._clock()
         sequence.tokens.append(sampled.token)
+        sequence.num_in_vain = 0
         self.counters.num_generated_tokens += 1
         if self.on_first_token is not None and not sequence.is_probe:
             self.on_first_token()
