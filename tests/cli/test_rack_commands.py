@@ -174,7 +174,7 @@ def test_nodes_are_renamed_and_revoked(tmp_path: Path) -> None:
     assert [one.is_revoked for one in members.nodes()] == [False, False]
     done = invoke(tmp_path, "nodes", "revoke", "big", "--yes").stderr
     assert "big is revoked" in done
-        assert "placed on the other nodes" in done
+    assert "placed on the other nodes" in done
     again = invoke(tmp_path, "nodes", "revoke", "big")
     assert again.exit_code == 0
     assert "big was revoked already" in again.stderr
