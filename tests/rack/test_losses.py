@@ -58,8 +58,7 @@ def test_a_node_is_cut_off_and_comes_back(rack: FaultRack, undisturbed: list[str
     assert THREE not in rack.nodes_in_use()
     rack.mend(THREE)
     # While nobody asks for anything it is taken in again.
-    wait_until(lambda: rack.nodes_in_use() == {HEAD, TWO, THREE}, "all nodes run stages")
-    rack.await_well()
+    rack.await_nodes(HEAD, TWO, THREE)
     assert finished(running(rack)) == undisturbed
 
 
@@ -68,8 +67,7 @@ def test_an_agent_is_killed(rack: FaultRack, undisturbed: list[str]) -> None:
     streams = begun(rack)
     rack.agents[TWO].kill()
     assert finished(streams) == undisturbed
-    wait_until(lambda: rack.nodes_in_use() == {HEAD, TWO, THREE}, "all nodes run stages")
-    rack.await_well()
+    rack.await_nodes(HEAD, TWO, THREE)
 
 
 def test_a_node_is_drained_and_taken_back(rack: FaultRack, undisturbed: list[str]) -> None:
@@ -78,8 +76,7 @@ def test_a_node_is_drained_and_taken_back(rack: FaultRack, undisturbed: list[str
     assert TWO not in rack.nodes_in_use()
     assert finished(streams) == undisturbed
     rack.tbcluster(HEAD, "undrain", TWO)
-    wait_until(lambda: rack.nodes_in_use() == {HEAD, TWO, THREE}, "all nodes run stages")
-    rack.await_well()
+    rack.await_nodes(HEAD, TWO, THREE)
     assert finished(running(rack)) == undisturbed
 
 
@@ -107,8 +104,7 @@ def test_too_few_nodes_are_left(rack: FaultRack, undisturbed: list[str]) -> None
 
 def test_a_node_is_revoked(rack: FaultRack, undisturbed: list[str]) -> None:
     """For good: what follows has to do without it."""
-    wait_until(lambda: rack.nodes_in_use() == {HEAD, TWO, THREE}, "all nodes run stages")
-    rack.await_well()
+    rack.await_nodes(HEAD, TWO, THREE)
     streams = begun(rack)
     rack.tbcluster(HEAD, "nodes", "revoke", THREE, "--yes")
     assert finished(streams) == undisturbed

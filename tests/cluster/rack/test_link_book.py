@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tbcluster.cluster.rack.link_book import (
     MAX_AGE_S,
     MEASURE_TIMEOUT_S,
+    RETRY_S,
     LinkBook,
     MeasureQueue,
     Pair,
@@ -217,6 +218,20 @@ def test_an_answer_that_does_not_come_blocks_nobody_for_ever() -> None:
     assert queue.next(0.0) == [PAIR]
     assert queue.next(MEASURE_TIMEOUT_S) == []
     assert queue.next(MEASURE_TIMEOUT_S + 0.1) == [BACK]
+
+
+def test_a_link_without_a_way_is_measured_again() -> None:
+    queue = MeasureQueue()
+    queue.retry(PAIR)
+    assert queue.next(0.0) == []
+    assert not queue.is_waiting("ab")
+    assert queue.next(RETRY_S) == [PAIR]
+    queue.done(PAIR)
+    assert queue.next(10 * RETRY_S) == []
+    queue.retry(PAIR)
+    queue.next(10 * RETRY_S)
+    queue.drop("b")
+    assert queue.next(20 * RETRY_S) == []
 
 
 def test_a_node_that_is_gone_is_not_waited_for() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from tbcluster.cluster.recovery.machine import (
     EXCLUDED_S,
     LOOK_AGAIN_S,
+    MAX_LOOK_S,
     MAX_TRIES,
     SAME_LOSS_S,
     SETTLE_S,
@@ -139,6 +140,23 @@ def test_nodes_that_are_not_measured_yet_are_looked_at_later() -> None:
     assert recovery.ticked(5.1, ALL, is_idle=True) == []
     assert recovery.ticked(5.0 + SETTLE_S, ALL, is_idle=True) == [Consider()]
     assert not recovery.wants_ticks
+
+
+def test_what_is_no_better_now_is_looked_at_again_ever_more_rarely() -> None:
+    """Not all ways to a node that came may answer yet."""
+    recovery = on_rack("a", "b")
+    recovery.nodes_changed(0.0, ALL)
+    now = SETTLE_S
+    assert recovery.ticked(now, ALL, is_idle=True) == [Consider()]
+    for pause_s in (2 * SETTLE_S, 4 * SETTLE_S, 8 * SETTLE_S):
+        recovery.is_no_better(now)
+        now += pause_s
+        assert recovery.ticked(now - 0.1, ALL, is_idle=True) == []
+        assert recovery.ticked(now, ALL, is_idle=True) == [Consider()]
+    for _ in range(20):
+        recovery.is_no_better(now)
+        now += MAX_LOOK_S
+        assert recovery.ticked(now, ALL, is_idle=True) == [Consider()]
 
 
 def test_a_better_plan_does_not_wait_for_ever() -> None:
@@ -313,6 +331,7 @@ class World:
                 if self.data.draw(st.booleans()) and len(there) >= self.needs:
                     self.prepared = frozenset(sorted(there)[-self.needs :])
                     return self.recovery.is_better(self.now, self.prepared)
+                return self.recovery.is_no_better(self.now)
             case Starve():
                 assert self.serving_epoch is None
             case GiveUp():

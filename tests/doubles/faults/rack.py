@@ -2,6 +2,7 @@
 do not end by themselves."""
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,16 @@ class FaultRack(RackDouble):
 
     def await_well(self, deadline_s: float = RECOVERY_S) -> None:
         """Wait until it is."""
+        self._await(self.is_well, "the rack is well", deadline_s)
+
+    def await_nodes(self, *nodes: str) -> None:
+        """Wait until these run the stages, and it is well."""
+        self._await(lambda: self.nodes_in_use() == set(nodes), f"{nodes} run stages", RECOVERY_S)
+        self.await_well()
+
+    def _await(self, is_so: Callable[[], bool], what: str, deadline_s: float) -> None:
         try:
-            wait_until(self.is_well, "the rack is well", deadline_s)
+            wait_until(is_so, what, deadline_s)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.health()}\n{self.said()}") from None
 

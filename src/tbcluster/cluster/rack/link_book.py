@@ -9,6 +9,8 @@ from tbcluster.errors import NoPathError, WireError
 from tbcluster.machine import Interface, LinkView, PathMeasurement
 
 MEASURE_TIMEOUT_S = 60.0
+# A cable may have been plugged in just when no address answered.
+RETRY_S = 30.0
 # Links are measured again after a while, should a cable have been changed for a better one.
 MAX_AGE_S = 7 * 24 * 3600.0
 
@@ -116,22 +118,34 @@ class MeasureQueue:
     def __init__(self) -> None:
         self._wanted: dict[Pair, None] = {}
         self._running: dict[Pair, float] = {}
+        # Those without a way, and when they are measured again: from the next look on.
+        self._wayless: dict[Pair, float | None] = {}
 
     def add(self, pair: Pair) -> None:
         """Have a link measured; once is enough."""
         if pair not in self._running:
             self._wanted[pair] = None
 
+    def retry(self, pair: Pair) -> None:
+        """No address answered: have it measured again after a while."""
+        self._wayless[pair] = None
+
     def next(self, now: float) -> list[Pair]:
         """Links to measure now."""
         for pair, deadline in list(self._running.items()):
             if now > deadline:
                 del self._running[pair]
+        for pair, due in list(self._wayless.items()):
+            if due is None:
+                self._wayless[pair] = now + RETRY_S
+            elif now >= due:
+                self.add(pair)
         started = []
         for pair in list(self._wanted):
             busy = {node for running in self._running for node in running}
             if busy.isdisjoint(pair):
                 del self._wanted[pair]
+                self._wayless.pop(pair, None)
                 self._running[pair] = now + MEASURE_TIMEOUT_S
                 started.append(pair)
         return started
@@ -151,6 +165,7 @@ class MeasureQueue:
         """A node is gone, and what was to be measured with it."""
         self._wanted = {pair: None for pair in self._wanted if node_id not in pair}
         self._running = {p: until for p, until in self._running.items() if node_id not in p}
+        self._wayless = {p: due for p, due in self._wayless.items() if node_id not in p}
 
     def is_waiting(self, nodes: Iterable[str]) -> bool:
         """Whether a link between two of these nodes is not measured yet."""

@@ -63,6 +63,8 @@ class LinkKeeper:
         self._queue.done(pair)
         ends = self._ends(pair)
         if ends is not None:
+            if not news.paths:
+                self._queue.retry(pair)
             self._book.record(pair, fingerprint(*ends), news.paths)
             self._save(self._book.encode())
 

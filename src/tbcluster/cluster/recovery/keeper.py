@@ -348,20 +348,23 @@ class Keeper:
             return []
         now, watch, stages = _now(), _NodeWatch(replanner), self._replica.stages
         usable = self._recovery.usable(now, watch.seen)
-        if usable <= nodes:
+        if watch.seen <= nodes:
             return []
+        if usable <= nodes:
+            # The others are left out for a while.
+            return self._recovery.is_no_better(now)
         if not replanner.is_settled():
             return self._recovery.is_unsettled(now)
         try:
             if not (replanner.plan(usable) and self._recovery.is_worth(replanner.gain)):
-                return []
+                return self._recovery.is_no_better(now)
             self._prepared = replanner.prepare(lambda: watch.has_changed() or stages.is_broken())
         except ClusterClosedError:
             # What made it give up is told by other news; nodes may be as they were by then.
             return self._recovery.is_unsettled(_now())
         except TbclusterError as error:
             logger.info("no better plan: %s", error)
-            return []
+            return self._recovery.is_no_better(_now())
         return self._recovery.is_better(_now(), frozenset(self._prepared.nodes or ()))
 
     def _leave_unusable(self) -> None:

@@ -24,15 +24,15 @@ TRIES_BEFORE_RESTART = 2
 SAME_LOSS_S = 3.0
 # Whoever has served for so long, or has answered anything, has come back for good.
 STEADY_S = 5.0
-# For so long a node on which a stage cannot be kept running is left out; after that it is looked at
-# when nodes come or go, or too few are left.
+# For so long a node on which a stage cannot be kept running is left out.
 EXCLUDED_S = 600.0
 # What fits nowhere waits so long, from the loss on, for a node that is only started again.
 WAIT_S = 10.0
 # After so long a rack that has too little looks again: disks and the internet tell nobody.
 LOOK_AGAIN_S = 30.0
-# Nodes that came are looked at when links to them have been measured: not before that.
-SETTLE_S = 3.0
+# Nodes that came are looked at when links to them have been measured: not before that. What is no
+# better then may be later, when all ways answer again: it is looked at after ever longer pauses.
+SETTLE_S, MAX_LOOK_S = 3.0, 600.0
 # A better plan waits for a moment without requests; after so long running ones are paused for it.
 SWITCH_PATIENCE_S = 120.0
 # So much more throughput a better plan must give: a switch costs a load and a prefill.
@@ -94,7 +94,7 @@ class Starve:
 @dataclass(frozen=True, slots=True)
 class Consider:
     """Look whether a plan with the nodes that came back is worth a switch, and have them fetch what
-    it needs, while requests go on. Comes to `is_better`, to `is_unsettled`, or to nothing."""
+    it needs, while requests go on. Comes to `is_better`, `is_unsettled` or `is_no_better`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +137,7 @@ class Recovery:
         self._better_since = 0.0
         # When to look whether there is one.
         self._look_at: float | None = None
+        self._look_pause_s = SETTLE_S
 
     # What happened
 
@@ -205,7 +206,7 @@ class Recovery:
             case Phase.SERVING if not has_all:
                 return [self._pause(now), *self._bring_back(now, usable)]
             case Phase.SERVING if new:
-                self._look_at = now + SETTLE_S
+                self._look_soon(now)
             case Phase.MENDING | Phase.SWITCHING if not has_all:
                 return self._bring_back(now, usable)
             case Phase.PLANNING | Phase.WAITING | Phase.STARVED:
@@ -246,6 +247,12 @@ class Recovery:
     def is_unsettled(self, now: float) -> list[Action]:
         """Not all is known yet of the nodes that came."""
         self._look_at = now + SETTLE_S
+        return []
+
+    def is_no_better(self, now: float) -> list[Action]:
+        """No plan with the nodes that came is worth a switch, as things are now."""
+        self._look_pause_s = min(2 * self._look_pause_s, MAX_LOOK_S)
+        self._look_at = now + self._look_pause_s
         return []
 
     def is_better(self, now: float, nodes: Nodes) -> list[Action]:
@@ -310,8 +317,13 @@ class Recovery:
         self.phase, self._since = Phase.SERVING, now
         self._has_starved = False
         # What came back meanwhile was not looked at.
-        self._look_at = None if self._nodes is None else now + SETTLE_S
+        if self._nodes is not None:
+            self._look_soon(now)
         return [Serve()]
+
+    def _look_soon(self, now: float) -> None:
+        self._look_pause_s = SETTLE_S
+        self._look_at = now + SETTLE_S
 
     def _restarts_all(self, is_way: bool) -> bool:
         return is_way and self._num_tries > TRIES_BEFORE_RESTART
