@@ -345,7 +345,7 @@ def _noted(on_note: Callable[[str], None], line: str) -> None:
     """Tell a line; the thread that does goes on though nobody hears it."""
     try:
         on_note(line)
-    except Exception:
+    except Exception:  # whatever the caller's function raises
         logger.exception("%s: this could not be told", line)
 
 
