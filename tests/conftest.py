@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,11 @@ HOME = tempfile.mkdtemp(prefix="tbc-home-")
 IS_OWN = os.environ.setdefault("TBCLUSTER_HOME", HOME) == HOME
 if not IS_OWN:
     os.rmdir(HOME)
+
+# A shell that runs the tests in the background has Ctrl-C ignored, and the commands under test
+# would ignore it, too.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples at every run, so that a change is judged and not luck. Looking for new ones is
 # another job: HYPOTHESIS_PROFILE=explore draws others at each run, and more.

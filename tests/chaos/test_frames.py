@@ -11,8 +11,6 @@ from tests.chaos.streams import await_tokens, submitted
 from tests.doubles.faults.relay import FrameRelay, Message, send_again
 from tests.doubles.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("chaos")
-
 ENOUGH = 5
 BETWEEN, BACK = (0, MIDDLE), (LAST, COORDINATOR)
 

@@ -35,8 +35,6 @@ from tests.chaos.streams import (
 )
 from tests.doubles.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("chaos")
-
 ENOUGH = 5
 
 

@@ -10,8 +10,6 @@ from tests.chaos.streams import await_tokens, submitted
 from tests.doubles.faults.proxy import TcpProxy
 from tests.doubles.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("chaos")
-
 ENOUGH = 5
 HOPS = {"to stage 0": (COORDINATOR, 0), "between": (0, 1), "back": (1, COORDINATOR)}
 

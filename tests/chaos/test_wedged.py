@@ -11,8 +11,6 @@ from tests.doubles.faults.signals import wedge, wedged
 from tests.doubles.processes import is_alive
 from tests.doubles.waiting import wait_until
 
-pytestmark = pytest.mark.xdist_group("chaos")
-
 ENOUGH = 5
 NUM_VALUES = 16
 

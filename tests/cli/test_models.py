@@ -17,9 +17,6 @@ from tests.doubles.checkpoints import write_llama
 from tests.doubles.commands import run_here
 from tests.doubles.server import ServeProcess
 
-# A module-wide server: the tests that use it go to one process.
-pytestmark = pytest.mark.xdist_group("commands on models")
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServeProcess]:

@@ -10,8 +10,7 @@ from tests.doubles.capture import Capture
 from tests.doubles.namespaces import needs_namespaces
 from tests.rack.racks import NUM_HIDDEN_BYTES, Answers, FoundRack, check_answers
 
-# One test process makes the racks, where pytest groups tests.
-pytestmark = [needs_namespaces, pytest.mark.xdist_group("rack")]
+pytestmark = needs_namespaces
 
 
 def test_it_answers_as_mlx_lm_does_and_nobody_on_the_cable_can_read_it(

@@ -10,8 +10,7 @@ from tests.doubles.namespaces import End, needs_namespaces
 from tests.doubles.waiting import wait_until
 from tests.rack.racks import NUM_HIDDEN_BYTES, NUM_TOKENS, Answers, ListedRack, check_answers
 
-# One test process makes the racks, where pytest groups tests.
-pytestmark = [needs_namespaces, pytest.mark.xdist_group("rack")]
+pytestmark = needs_namespaces
 GONE = "two does not answer any more"
 
 

@@ -12,8 +12,7 @@ from tests.doubles.faults.signals import kill
 from tests.doubles.namespaces import Network, needs_namespaces
 from tests.doubles.waiting import wait_until
 
-# One test process makes the racks, where pytest groups tests.
-pytestmark = [needs_namespaces, pytest.mark.xdist_group("rack")]
+pytestmark = needs_namespaces
 
 NUM_LAYERS = 6
 PLACES = ("two=0-1", "three=2-3", "head=4-5")

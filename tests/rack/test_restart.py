@@ -16,7 +16,7 @@ from tests.doubles.rack import RackDouble
 from tests.doubles.waiting import wait_until
 from tests.rack.racks import Answers, check_answers, listing
 
-pytestmark = [needs_namespaces, pytest.mark.xdist_group("rack")]
+pytestmark = needs_namespaces
 
 # On a machine that does nothing else it takes little more than the coordinator computes, most of
 # which is importing; a service manager's own pause is not in it.

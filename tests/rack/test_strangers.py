@@ -15,8 +15,7 @@ from tests.rack.intruders import (
 )
 from tests.rack.racks import Answers, FoundRack, check_answers
 
-# One test process makes the racks, where pytest groups tests.
-pytestmark = [needs_namespaces, pytest.mark.xdist_group("rack")]
+pytestmark = needs_namespaces
 
 
 @pytest.fixture

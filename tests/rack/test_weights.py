@@ -21,8 +21,7 @@ from tests.doubles.rack import COMMAND_S, RackDouble
 from tests.doubles.waiting import wait_until
 from tests.rack.intruders import answers_to_tls
 
-# One test process makes the racks, where pytest groups tests.
-pytestmark = [needs_namespaces, pytest.mark.xdist_group("rack")]
+pytestmark = needs_namespaces
 NUM_LAYERS = 9
 LARGE = LlamaSizes(NUM_LAYERS, hidden_size=256, intermediate_size=896)
 SMALL = LlamaSizes(NUM_LAYERS, hidden_size=128, intermediate_size=512)
