@@ -2,7 +2,6 @@
 after a power cut."""
 
 import msgspec
-import pytest
 
 from tbcluster.core import MicroBatch
 from tbcluster.wire.messages import Step, encode_step

@@ -3,8 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pytest
-
 from tests.doubles.capture import Capture
 from tests.doubles.namespaces import End, needs_namespaces
 from tests.doubles.waiting import wait_until

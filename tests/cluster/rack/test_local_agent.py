@@ -50,6 +50,7 @@ def test_one_is_started_once_no_other_runs_and_ends_with_it(
     folder: TrustFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local_agent, "RESTART_S", 0.02)
+    monkeypatch.setattr(local_agent, "GIVE_WAY_S", 0.1)
     looks: list[bool] = []
 
     def look(path: Path) -> bool:
@@ -69,6 +70,25 @@ def test_one_is_started_once_no_other_runs_and_ends_with_it(
         assert os.getpgid(agent) == agent
     assert not is_alive(agent)
     assert not runs_agent(folder.path)
+
+
+def test_a_service_has_time_to_start_its_own_again(
+    folder: TrustFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_agent, "RESTART_S", 0.02)
+    looks: list[bool] = []
+
+    def look(path: Path) -> bool:
+        looks.append(runs_agent(path))
+        return looks[-1]
+
+    monkeypatch.setattr(local_agent, "runs_agent", look)
+    other = AgentLock(folder.path)
+    with closing(LocalAgent(folder)):
+        wait_until(lambda: True in looks, "it has seen the other one")
+        other.release()
+        wait_until(lambda: looks.count(False) >= 5, "it has looked again and again")
+        assert not agents_of(os.getpid())
 
 
 def test_one_that_cannot_be_started_is_tried_again(

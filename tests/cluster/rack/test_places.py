@@ -3,12 +3,13 @@
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from tbcluster.cluster.discovery.addresses import join_port
-from tbcluster.cluster.places import COORDINATOR
+from tbcluster.cluster.places import COORDINATOR, make_run_dir
 from tbcluster.cluster.rack.places import ANY_PORT, STOP_GRACE_S, RackPlaces
 from tbcluster.errors import NoPathError, StageError
 from tbcluster.machine import PathMeasurement
@@ -45,6 +46,7 @@ class Bench:
         self.rack = rack
         self.agents: dict[str, ScriptedAgent] = {}
         self.made: list[RackPlaces] = []
+        self.run_dir = make_run_dir()
         for name in ("one", "two"):
             rack.admit(name)
         self.names = {rack.id(name): name for name in ADDRESSES}
@@ -58,7 +60,9 @@ class Bench:
     def places(self, *names: str, is_looped: bool = False) -> RackPlaces:
         members = {one.node_id: one for one in self.rack.trusted.members.nodes()}
         ids = [self.rack.id(name) for name in names]
-        made = RackPlaces(self.rack.plane, self.rack.head, ids, members, is_looped=is_looped)
+        made = RackPlaces(
+            self.rack.plane, self.rack.head, ids, members, self.run_dir, is_looped=is_looped
+        )
         self.made.append(made)
         return made
 
@@ -92,6 +96,7 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         yield made
         for places in made.made:
             places.close()
+        made.run_dir.rmdir()
 
 
 # Beside one another
@@ -110,10 +115,11 @@ def test_stages_beside_the_coordinator_use_sockets_of_their_machine(bench: Bench
     assert places.results.startswith("ipc://")
     assert places.route(1, COORDINATOR, 0) == Route(places.results)
     assert places.results_guard is None
-    ZmqReceiver(places.results).close()
-    folder = Path(places.results.removeprefix("ipc://")).parent
-    places.close()
-    assert not folder.exists()
+    socket = Path(places.results.removeprefix("ipc://"))
+    with closing(ZmqReceiver(places.results)):
+        assert socket.exists()
+        places.close()
+        assert not socket.exists()
 
 
 def test_stages_beside_one_another_on_another_node(bench: Bench) -> None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 from tbcluster.cluster.agent.lock import runs_agent
 from tbcluster.cluster.trust.folder import TrustFolder
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 # An agent that ends at once each time is not started faster than this.
 RESTART_S = 1.0
+# Where a service ran an agent, it has so long to start it again: launchd takes ten seconds.
+GIVE_WAY_S = 15.0
 STOP_GRACE_S = 10.0
 ARGUMENTS = ("-P", "-m", "tbcluster", "agent", "--follow-parent")
 
@@ -56,8 +59,13 @@ class LocalAgent:
         self._thread.join()
 
     def _keep(self) -> None:
+        seen_at = float("-inf")
         while not self._is_closed.is_set():
-            process = None if runs_agent(self._folder.path) else self._start()
+            process = None
+            if runs_agent(self._folder.path):
+                seen_at = time.monotonic()
+            elif time.monotonic() >= seen_at + GIVE_WAY_S:
+                process = self._start()
             if process is not None:
                 status = process.wait()
                 if not self._is_closed.is_set():

@@ -2,14 +2,14 @@
 
 import os
 import secrets
-import shutil
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import msgspec
 
 from tbcluster.cluster.discovery.addresses import join_port
-from tbcluster.cluster.places import COORDINATOR, OnExit, OnReport, make_run_dir
+from tbcluster.cluster.places import COORDINATOR, OnExit, OnReport
 from tbcluster.cluster.rack.control_plane import ControlPlane
 from tbcluster.cluster.trust.identity import HeadIdentity
 from tbcluster.cluster.trust.roster import Member
@@ -67,6 +67,7 @@ class RackPlaces:
     Args:
         nodes: The node of each stage.
         members: All nodes, by id.
+        run_dir: Where a socket may be made.
         is_looped: Whether the last stage sends to stage 0.
     """
 
@@ -76,6 +77,7 @@ class RackPlaces:
         head: HeadIdentity,
         nodes: Sequence[str],
         members: dict[str, Member],
+        run_dir: Path,
         *,
         is_looped: bool,
     ) -> None:
@@ -85,13 +87,14 @@ class RackPlaces:
         self._members = members
         self._head_node = next(member.node_id for member in members.values() if member.is_head)
         self._is_looped = is_looped
-        self._run_dir = make_run_dir()
+        # Replicas share the folder, and so does what comes after these places.
+        self._socket = run_dir / f"results-{secrets.token_hex(4)}"
         # Endpoints that do not leave their machine, by stage.
         self._local: dict[int, str] = {}
         self._followers: list[Callable[[], None]] = []
         last_hello = plane.hello(self._nodes[-1])
         if self._is_beside_coordinator(self._nodes[-1], last_hello):
-            self._local[COORDINATOR] = f"ipc://{self._run_dir}/results"
+            self._local[COORDINATOR] = f"ipc://{self._socket}"
 
     @property
     def keys(self) -> CurveKeys:
@@ -156,7 +159,7 @@ class RackPlaces:
         for on_change in self._followers:
             self._plane.unfollow(on_change)
         self._followers.clear()
-        shutil.rmtree(self._run_dir, ignore_errors=True)
+        self._socket.unlink(missing_ok=True)
 
     def _placed(self, spec: StageSpec, hello: Hello, worker_id: str) -> StageSpec:
         """The spec with what depends on its node."""

@@ -17,6 +17,7 @@ from tbcluster.cluster.rack.link_book import LinkBook
 from tbcluster.cluster.rack.link_file import LinkFile
 from tbcluster.cluster.rack.local_agent import LocalAgent
 from tbcluster.cluster.rack.places import RackPlaces
+from tbcluster.cluster.rack.run_folder import RunFolder
 from tbcluster.cluster.speed_book import SpeedBook
 from tbcluster.cluster.trust.desk import JoinDesk
 from tbcluster.cluster.trust.folder import TrustFolder
@@ -81,6 +82,7 @@ class Rack:
         self._cleanup = ExitStack()
         self._plane: ControlPlane | None = None
         self._head: HeadIdentity | None = None
+        self._run_folder: RunFolder | None = None
         self._is_closed = threading.Event()
         self._keeps_workers = False
 
@@ -94,6 +96,8 @@ class Rack:
         with ExitStack() as cleanup:
             self._plane = self._open_control_plane(head, ring, links)
             cleanup.callback(self._plane.close)
+            self._run_folder = RunFolder(self._folder.path)
+            cleanup.callback(self._run_folder.close)
             desk = JoinDesk(head, file)
             desk.start()
             cleanup.callback(desk.close)
@@ -204,13 +208,14 @@ class Rack:
         Raises:
             UnknownNodeError: One of them was renamed or revoked meanwhile.
         """
-        if self._head is None:
+        if self._head is None or self._run_folder is None:
             raise RackError("the rack is not running: use `with` or call `start` first")
         self._check_names(names)
         members = {member.node_id: member for member in self._members()}
         ids = {member.name: member.node_id for member in members.values()}
         nodes = [ids[name] for name in names]
-        return RackPlaces(self.plane, self._head, nodes, members, is_looped=is_looped)
+        run_dir = self._run_folder.path
+        return RackPlaces(self.plane, self._head, nodes, members, run_dir, is_looped=is_looped)
 
     def fetch(
         self,
