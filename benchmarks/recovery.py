@@ -14,8 +14,8 @@ from dataclasses import fields
 from pathlib import Path
 
 from benchmarks.harness import Bar, Report, note
-from benchmarks.recovery_rounds import Parts, RackRounds, Rounds, kill_worker
-from tbcluster import Cluster
+from benchmarks.recovery_faults import FAULTS, rounds_of
+from benchmarks.recovery_rounds import Parts, RackRounds
 from tests.doubles.checkpoints import LlamaSizes, write_llama
 from tests.doubles.faults.clients import new_http, pieces
 from tests.doubles.faults.rack import HEAD, THREE, TWO, FaultRack
@@ -27,41 +27,48 @@ SIZES = LlamaSizes(
 PLACES = ((TWO, 0, 2), (THREE, 2, 4), (HEAD, 4, 6))
 NUM_ROUNDS, QUICK_ROUNDS = 5, 1
 REST_BAR = Bar("<=", 0.5, "s")
-DETECTION_BARS = {"worker": Bar("<=", 2.0, "s"), "host": Bar("<=", 5.0, "s")}
+KILLED_BAR, VANISHED_BAR = Bar("<=", 2.0, "s"), Bar("<=", 5.0, "s")
+DETECTION = {"worker": KILLED_BAR, "all": KILLED_BAR}
 RESTART_BAR = Bar("<=", 5.0, "s")
 
 PARTS = {
     "worker": "kill -9 of a worker on one machine",
+    "all": "kill -9 of all of them at once",
+    "wedged": "SIGSTOP of one",
+    "message": "a message between two of them is lost",
+    "bytes": "bytes between two of them are corrupted",
     "rack": "kill -9 of a worker on a rack",
+    "agent": "kill -9 of a node's agent, which the service manager starts again",
     "host": "a node's cable is pulled, and the others take over",
     "coordinator": "kill -9 of the coordinator, which the service manager starts again",
 }
 
 
 def run(only: Sequence[str] = (), *, quick: bool = False) -> Report:
-    """Measure the parts on this machine alone; all but the first need root on Linux."""
+    """Measure the parts on this machine alone; those on a rack need root on Linux."""
     report = Report("recovery")
     num_rounds = QUICK_ROUNDS if quick else NUM_ROUNDS
     with tempfile.TemporaryDirectory() as folder:
         model = write_llama(Path(folder) / "small", SIZES, with_tokenizer=True)
         for part in only or PARTS:
-            if part != "worker" and not can_make_namespaces():
+            if part in FAULTS:
+                _measure_here(report, part, model, num_rounds)
+                continue
+            if not can_make_namespaces():
                 sys.exit(f"bench: recovery {part} needs network namespaces: root on Linux")
             MEASURES[part](report, model, num_rounds)
     return report
 
 
-def _measure_worker(report: Report, model: Path, num_rounds: int) -> None:
-    with Cluster(model, stages=len(PLACES)) as cluster:
-        rounds = Rounds(cluster)
-        measured = [rounds.run(lambda: kill_worker(cluster, 1)) for _ in range(num_rounds)]
-    _report_parts(report, "worker killed", measured, DETECTION_BARS["worker"])
+def _measure_here(report: Report, part: str, model: Path, num_rounds: int) -> None:
+    what, _ = FAULTS[part]
+    _report_parts(report, what, rounds_of(part, model, num_rounds), DETECTION.get(part))
 
 
 def _measure_rack(report: Report, model: Path, num_rounds: int) -> None:
     with _rack_rounds(model) as (_, rounds):
         measured = [rounds.run(None) for _ in range(num_rounds)]
-    _report_parts(report, "worker killed on a rack", measured, DETECTION_BARS["worker"])
+    _report_parts(report, "worker killed on a rack", measured, KILLED_BAR)
 
 
 def _measure_host(report: Report, model: Path, num_rounds: int) -> None:
@@ -75,7 +82,19 @@ def _measure_host(report: Report, model: Path, num_rounds: int) -> None:
         for _ in range(num_rounds):
             measured.append(rounds.run(cut))
             rack.mend(THREE)
-    _report_parts(report, "node cut off", measured, DETECTION_BARS["host"])
+    _report_parts(report, "node cut off", measured, VANISHED_BAR)
+
+
+def _measure_agent(report: Report, model: Path, num_rounds: int) -> None:
+    with _rack_rounds(model) as (rack, rounds):
+
+        def kill() -> float:
+            killed_at = time.time()
+            rack.agents[THREE].kill()
+            return killed_at
+
+        measured = [rounds.run(kill) for _ in range(num_rounds)]
+    _report_parts(report, "agent killed", measured, None)
 
 
 def _measure_coordinator(report: Report, model: Path, num_rounds: int) -> None:
@@ -103,7 +122,9 @@ def _restart_s(rack: FaultRack) -> float:
     return time.monotonic() - started
 
 
-def _report_parts(report: Report, what: str, measured: Sequence[Parts], detection: Bar) -> None:
+def _report_parts(
+    report: Report, what: str, measured: Sequence[Parts], detection: Bar | None
+) -> None:
     for part in fields(Parts):
         values = [getattr(parts, part.name) for parts in measured]
         _note_rounds(f"{what}: {part.name}", values)
@@ -132,8 +153,8 @@ def _place(node: str, start: int, end: int) -> str:
 
 
 MEASURES: dict[str, Callable[[Report, Path, int], None]] = {
-    "worker": _measure_worker,
     "rack": _measure_rack,
+    "agent": _measure_agent,
     "host": _measure_host,
     "coordinator": _measure_coordinator,
 }

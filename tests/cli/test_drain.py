@@ -55,6 +55,8 @@ def test_a_node_is_drained_once_nothing_runs_there(rack: RackOfScripts, tmp_path
     done = invoke(tmp_path, "undrain", rack.id("one"), "--json")
     assert done.exit_code == 0, done.exception
     assert json.loads(done.stdout)["name"] == "one"
+    assert "one takes part again" in done.stderr
+    assert "one was not drained" in invoke(tmp_path, "undrain", "one", "--json").stderr
     assert not rack.member("one").is_drained
     assert "drained" not in invoke(tmp_path, "nodes").stdout
 

@@ -58,7 +58,8 @@ def undrain(name: Name, as_json: AsJson = False) -> None:
     node = file.drainable(name)
     file.undrain(node.node_id)
     rack = ask_running(folder) if as_json else None
-    _tell(rack, node.node_id, f"{node.name} takes part again, in the next plan.", as_json)
+    again = "takes part again, in the next plan" if node.is_drained else "was not drained"
+    _tell(rack, node.node_id, f"{node.name} {again}.", as_json)
 
 
 def _check_others_suffice(name: str) -> None:

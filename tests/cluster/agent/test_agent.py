@@ -218,7 +218,7 @@ def test_workers_are_started_routed_and_stopped(rack: Rack) -> None:
     named = len(rack.coordinator.all_of(AgentBeat))
     assert rack.coordinator.hear(AgentBeat, named + 2).workers == ("stop-me",)
     rack.coordinator.say(StopWorker("stop-me"))
-    assert rack.end_of("stop-me") == "was ended: was told to end"
+    assert rack.end_of("stop-me") == "was ended: the coordinator said so"
     assert not is_alive(pid)
 
 

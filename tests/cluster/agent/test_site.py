@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from tbcluster.checkpoint import Listing
 from tbcluster.cluster.agent.site import find_locally
@@ -37,6 +38,20 @@ def test_its_files_are_made_again_and_are_its_own(tmp_path: Path) -> None:
         assert {Path(path).stat().st_mode & 0o777 for path in site.tls_files} == {0o600}
         assert (tmp_path / "run").stat().st_mode & 0o777 == 0o700
         Path(site.tls_files[1]).unlink()
+
+
+def test_the_socket_of_one_that_was_killed_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    site = site_at(tmp_path / "run")
+    site.prepare()
+    mine, other, foreign = site.run_dir / "a", site.run_dir / "b", tmp_path / "c"
+    for path in (mine, other, foreign):
+        path.touch()
+    for inbound in (f"ipc://{mine}", f"ipc://{foreign}", "tcp://*:*", f"ipc://{mine}"):
+        site.tidy(replace(stage_spec(), inbound=inbound))
+    assert not mine.exists()
+    assert other.exists()
+    assert foreign.exists()
+    site.tidy(SurveySpec(LISTING))
 
 
 def test_a_folder_of_someone_else_is_not_used(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from tbcluster.checkpoint import Listing
 from tbcluster.cluster.agent import workers as workers_module
@@ -153,7 +154,7 @@ def test_a_worker_gets_this_nodes_keys_and_folders(machine: MakeMachine, tmp_pat
     one.workers.route("a", ROUTES)
     assert one.hear() == WorkerSaid("a", Routed(5))
     one.workers.stop("a")
-    assert one.hear() == WorkerEnded("a", "was ended: was told to end")
+    assert one.hear() == WorkerEnded("a", "was ended: the coordinator said so")
     assert one.workers.ids == ()
     assert not is_alive(pid)
 
@@ -171,7 +172,7 @@ def test_a_fetch_gets_this_nodes_store_and_certificate(
         assert f"{tmp_path / 'run-0' / name}" in given
         assert (tmp_path / "run-0" / name).stat().st_mode & 0o777 == 0o600
     one.workers.stop("a")
-    assert one.hear() == WorkerEnded("a", "was ended: was told to end")
+    assert one.hear() == WorkerEnded("a", "was ended: the coordinator said so")
     assert not is_alive(pid)
 
 
@@ -183,12 +184,15 @@ def test_what_runs_for_a_spec_exists(kind: type) -> None:
     assert not is_package or find_spec(f"{MODULES[kind]}.__main__") is not None
 
 
-def test_a_death_is_told(machine: MakeMachine) -> None:
+def test_a_death_is_told_and_leaves_no_socket(machine: MakeMachine, tmp_path: Path) -> None:
     one = machine()
-    one.workers.start("a", spec())
+    socket = tmp_path / "run-0" / "a"
+    one.workers.start("a", replace(spec(), inbound=f"ipc://{socket}"))
     pid, _ = one.hear_started("a")
+    socket.touch()
     os.kill(pid, signal.SIGKILL)
     assert one.hear() == WorkerEnded("a", "was killed by signal 9")
+    assert not socket.exists()
 
 
 def test_a_worker_that_is_started_twice_runs_once(machine: MakeMachine) -> None:
@@ -306,7 +310,7 @@ def test_errands_are_ended_where_stages_would_be_freed(machine: MakeMachine) -> 
         one.workers.start(name, fetch)
         one.hear_started(name)
     one.workers.free("a", 0.0)
-    assert one.hear() == WorkerEnded("a", "was ended: was told to end")
+    assert one.hear() == WorkerEnded("a", "was ended: the coordinator said so")
     one.workers.release_all("another coordinator is here", 0.0)
     assert one.workers.ids == ()
     one.settle()

@@ -1,6 +1,7 @@
 """What an agent fills into the specs of its workers and errands: what depends on its machine."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from tbcluster.demo import MODEL_PATH
 from tbcluster.errors import StageError
 from tbcluster.wire.control import CurveKeys, StageSpec, WorkerSpec
 from tbcluster.wire.errands import CalibrateSpec, FetchSpec, SurveySpec
+
+IPC = "ipc://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +60,16 @@ class Site:
             self.tls_files, (self.certificate, self.certificate_key), strict=True
         ):
             _keep(Path(path), text)
+
+    def tidy(self, spec: WorkerSpec) -> None:
+        """The worker with this spec is gone: one that was killed has left its socket."""
+        if not isinstance(spec, StageSpec) or not spec.inbound.startswith(IPC):
+            return
+        socket = Path(spec.inbound.removeprefix(IPC))
+        # Nothing else on this machine is to be removed, whatever a coordinator says.
+        if socket.parent == self.run_dir:
+            with suppress(OSError):
+                socket.unlink(missing_ok=True)
 
     def place(self, spec: WorkerSpec) -> WorkerSpec:
         """The spec with this machine's part."""

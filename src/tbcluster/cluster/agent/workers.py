@@ -108,7 +108,7 @@ class Workers:
         if slot is None:
             self._on_news(WorkerEnded(worker_id, "does not run here"))
         else:
-            self._end([slot], "was told to end")
+            self._end([slot], "the coordinator said so")
 
     def free(self, worker_id: str, now: float) -> None:
         """Keep a stage worker for another plan; end an errand."""
@@ -229,6 +229,7 @@ class Workers:
             self._end(self._free.take_all(), "it made room")
 
     def _ended(self, slot: _Slot, what: str) -> None:
+        self._site.tidy(slot.spec)
         if self._slots.get(slot.worker_id) is slot:
             del self._slots[slot.worker_id]
             logger.info("worker %s %s", slot.worker_id, slot.why or what)
