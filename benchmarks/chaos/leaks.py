@@ -42,7 +42,7 @@ class Inventory:
             exit status count by themselves.
         memory_mb: Resident memory of the largest of each role.
         open_files: Of the one of each role that has most.
-        run_files: Sockets and folders that clusters and agents have made.
+        run_files: Names of sockets and folders that clusters and agents have made.
         shared_memory: Names in /dev/shm.
         sockets: That listen or are connected, on all nodes.
     """
@@ -50,7 +50,7 @@ class Inventory:
     processes: dict[str, int]
     memory_mb: dict[str, float]
     open_files: dict[str, int]
-    run_files: int
+    run_files: tuple[str, ...]
     shared_memory: tuple[str, ...]
     sockets: int
 
@@ -76,14 +76,19 @@ def inventory(ground: Ground) -> Inventory:
         counts[role] += 1
         memory[role] = max(taken, memory.get(role, 0.0))
         files[role] = max(opened, files.get(role, 0))
-    run_files = sum(map(_num_files, ground.run_folders))
+    run_files = tuple(sorted(name for top in ground.run_folders for name in _names(top)))
     shared = sorted(os.listdir(SHARED_MEMORY)) if SHARED_MEMORY.is_dir() else ()
     return Inventory(dict(counts), memory, files, run_files, tuple(shared), _sockets(ground))
 
 
-def _num_files(folder: Path) -> int:
-    """In it and below; folders may go while they are looked through."""
-    return sum(len(files) + len(folders) for _, folders, files in os.walk(folder))
+def _names(top: Path) -> list[str]:
+    """In it and below, from its node on; folders may go while they are looked through."""
+    above = top.parents[1]
+    return [
+        str(Path(folder, name).relative_to(above))
+        for folder, folders, files in os.walk(top)
+        for name in (*folders, *files)
+    ]
 
 
 def role_of(command: Sequence[str]) -> str:
@@ -104,8 +109,9 @@ def leaks(before: Inventory, after: Inventory, num_stages: int) -> list[str]:
         had, has = wanted.get(role, 0), after.processes.get(role, 0)
         if has != had:
             problems.append(f"{has} processes ({role}) instead of {had}")
-    if after.run_files > before.run_files + SOME_RUN_FILES:
-        problems.append(f"{after.run_files} sockets and folders instead of {before.run_files}")
+    if len(after.run_files) > len(before.run_files) + SOME_RUN_FILES:
+        counts = f"{len(after.run_files)} sockets and folders instead of {len(before.run_files)}"
+        problems.append(f"{counts}: {', '.join(after.run_files)}")
     new = set(after.shared_memory) - set(before.shared_memory)
     if new:
         problems.append(f"shared memory is left: {', '.join(sorted(new))}")

@@ -28,7 +28,7 @@ BEFORE = Inventory(
     processes={"coordinator": 1, "agent": 3, "stage": 2},
     memory_mb={"coordinator": 100.0, "agent": 50.0, "stage": 200.0},
     open_files={"coordinator": 40, "agent": 30, "stage": 10},
-    run_files=5,
+    run_files=tuple("abcde"),
     shared_memory=("one",),
     sockets=40,
 )
@@ -46,7 +46,7 @@ SILENCE = ": it goes on\n\n"
     [
         ({"processes": {"coordinator": 1, "agent": 3, "stage": 3}}, "3 processes \\(stage\\)"),
         ({"processes": {"coordinator": 1, "agent": 2, "stage": 2}}, "2 processes \\(agent\\)"),
-        ({"run_files": 9}, "9 sockets and folders instead of 5"),
+        ({"run_files": tuple("abcdefghi")}, "9 sockets and folders instead of 5: a, b, c"),
         ({"shared_memory": ("one", "two")}, "left: two"),
         ({"sockets": 60}, "60 sockets"),
         ({"memory_mb": {"coordinator": 106.0, "agent": 50.0}}, "coordinator: 106.0 MB"),
@@ -66,7 +66,9 @@ def test_another_plan_has_another_number_of_stages() -> None:
 
 def test_what_comes_and_goes_is_no_leak() -> None:
     less = {"coordinator": 90.0, "agent": 52.0, "stage": 900.0}
-    after = replace(BEFORE, memory_mb=less, run_files=7, shared_memory=(), sockets=45)
+    after = replace(
+        BEFORE, memory_mb=less, run_files=tuple("abcdefg"), shared_memory=(), sockets=45
+    )
     assert leaks(BEFORE, after, 2) == []
 
 

@@ -1,5 +1,7 @@
 """What an agent knows of its machine, and fills into specs."""
 
+import socket
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -40,18 +42,18 @@ def test_its_files_are_made_again_and_are_its_own(tmp_path: Path) -> None:
         Path(site.tls_files[1]).unlink()
 
 
-def test_the_socket_of_one_that_was_killed_is_removed_and_nothing_else(tmp_path: Path) -> None:
+def test_sockets_that_no_worker_uses_are_removed_and_nothing_else(tmp_path: Path) -> None:
     site = site_at(tmp_path / "run")
+    site.tidy([])  # it is not there yet
     site.prepare()
-    mine, other, foreign = site.run_dir / "a", site.run_dir / "b", tmp_path / "c"
-    for path in (mine, other, foreign):
-        path.touch()
-    for inbound in (f"ipc://{mine}", f"ipc://{foreign}", "tcp://*:*", f"ipc://{mine}"):
-        site.tidy(replace(stage_spec(), inbound=inbound))
-    assert not mine.exists()
-    assert other.exists()
-    assert foreign.exists()
-    site.tidy(SurveySpec(LISTING))
+    used, left = site.run_dir / "a", site.run_dir / "b"
+    with ExitStack() as bound:
+        for path in (used, left):
+            bound.enter_context(socket.socket(socket.AF_UNIX)).bind(str(path))
+    site.tidy([replace(stage_spec(), inbound=f"ipc://{used}"), SurveySpec(LISTING)])
+    assert used.is_socket()
+    assert not left.exists()
+    assert all(Path(path).exists() for path in site.tls_files)
 
 
 def test_a_folder_of_someone_else_is_not_used(

@@ -4,6 +4,7 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -186,13 +187,14 @@ def test_what_runs_for_a_spec_exists(kind: type) -> None:
 
 def test_a_death_is_told_and_leaves_no_socket(machine: MakeMachine, tmp_path: Path) -> None:
     one = machine()
-    socket = tmp_path / "run-0" / "a"
-    one.workers.start("a", replace(spec(), inbound=f"ipc://{socket}"))
+    inbound = tmp_path / "run-0" / "a"
+    one.workers.start("a", replace(spec(), inbound=f"ipc://{inbound}"))
     pid, _ = one.hear_started("a")
-    socket.touch()
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(inbound))
     os.kill(pid, signal.SIGKILL)
     assert one.hear() == WorkerEnded("a", "was killed by signal 9")
-    assert not socket.exists()
+    assert not inbound.exists()
 
 
 def test_a_worker_that_is_started_twice_runs_once(machine: MakeMachine) -> None:

@@ -1,6 +1,7 @@
 """What an agent fills into the specs of its workers and errands: what depends on its machine."""
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,8 +12,6 @@ from tbcluster.demo import MODEL_PATH
 from tbcluster.errors import StageError
 from tbcluster.wire.control import CurveKeys, StageSpec, WorkerSpec
 from tbcluster.wire.errands import CalibrateSpec, FetchSpec, SurveySpec
-
-IPC = "ipc://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +60,14 @@ class Site:
         ):
             _keep(Path(path), text)
 
-    def tidy(self, spec: WorkerSpec) -> None:
-        """The worker with this spec is gone: one that was killed has left its socket."""
-        if not isinstance(spec, StageSpec) or not spec.inbound.startswith(IPC):
-            return
-        socket = Path(spec.inbound.removeprefix(IPC))
-        # Nothing else on this machine is to be removed, whatever a coordinator says.
-        if socket.parent == self.run_dir:
-            with suppress(OSError):
-                socket.unlink(missing_ok=True)
+    def tidy(self, in_use: Iterable[WorkerSpec]) -> None:
+        """A worker is gone: one that was killed has left its socket, and that of the place before
+        if it had just been given another one. All go but those of these specs."""
+        wanted = {spec.inbound for spec in in_use if isinstance(spec, StageSpec)}
+        with suppress(OSError):  # the folder may be gone
+            for path in self.run_dir.iterdir():
+                if path.is_socket() and f"ipc://{path}" not in wanted:
+                    path.unlink(missing_ok=True)
 
     def place(self, spec: WorkerSpec) -> WorkerSpec:
         """The spec with this machine's part."""

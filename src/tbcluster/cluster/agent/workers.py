@@ -229,13 +229,13 @@ class Workers:
             self._end(self._free.take_all(), "it made room")
 
     def _ended(self, slot: _Slot, what: str) -> None:
-        self._site.tidy(slot.spec)
         if self._slots.get(slot.worker_id) is slot:
             del self._slots[slot.worker_id]
             logger.info("worker %s %s", slot.worker_id, slot.why or what)
             self._on_news(WorkerEnded(slot.worker_id, slot.why or what))
         elif self._free.discard(slot):
             logger.info("a free worker %s", what)
+        self._site.tidy(slot.spec for slot in self._slots.values())
         if not self._slots and not self._free:
             self._errands.do(self._rest)
 
