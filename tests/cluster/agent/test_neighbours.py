@@ -56,7 +56,7 @@ def test_paths_are_followed_until_the_peer_goes(node: Node) -> None:
     assert isinstance(measured, Measured)
     addresses = tuple(path.path.address for path in measured.paths)
     assert addresses
-    assert node.neighbours.seen() == ()
+    assert node.hear() == PathsSeen("other", addresses, ())
     echo.close()
     dead = node.hear()
     assert isinstance(dead, PathsSeen)

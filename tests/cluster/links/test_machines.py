@@ -149,6 +149,7 @@ def test_cut_cables_are_noticed_and_their_mending_too(pair: Pair) -> None:
         watcher = PathWatcher(PROBER_KEYS, lambda *change: changes.put(change), context=context)
     peer = Peer("b", "b", ECHO_KEYS.public, pair.echo.port, ())
     watcher.watch(peer, [as_measured(address) for address in (kept, *cut)])
+    await_change(changes, ("b", (kept, *cut), ()))
     with pytest.raises(queue.Empty):
         changes.get(timeout=1.5)
     for end in (here, there):

@@ -52,6 +52,7 @@ def test_what_stops_answering_is_dead_and_comes_back(
 ) -> None:
     start = time.monotonic()
     watcher.watch(peer(server.port), paths(V6, V4, NOWHERE))
+    assert changes.get(timeout=DEADLINE_S) == ("b", (V6, V4, NOWHERE), ())
     assert changes.get(timeout=DEADLINE_S) == ("b", (V6, V4), (NOWHERE,))
     assert time.monotonic() - start > DEAD_AFTER_S
     server.allow([])
@@ -69,8 +70,17 @@ def test_each_peer_has_its_own_paths(
     watcher.watch(peer(silent.port, "d"), paths(V4))
     watcher.forget("d")
     seen = await_change(changes, ("c", (), (V4, V6)))
-    assert {peer_id for peer_id, _, _ in seen} == {"c"}
+    assert {peer_id for peer_id, _, dead in seen if dead} == {"c"}
     silent.close()
+
+
+def test_who_begins_to_watch_is_told_even_if_nothing_has_changed(
+    server: EchoServer, watcher: PathWatcher, changes: "queue.SimpleQueue[Change]"
+) -> None:
+    # Older news may be on its way to whoever takes these for alive from now on.
+    for _ in range(3):
+        watcher.watch(peer(server.port), paths(V4))
+        assert changes.get(timeout=DEADLINE_S) == ("b", (V4,), ())
 
 
 def test_new_measurements_start_from_what_is_known(
@@ -78,13 +88,14 @@ def test_new_measurements_start_from_what_is_known(
 ) -> None:
     silent = EchoServer(SERVER_KEYS, [])
     watcher.watch(peer(silent.port), paths(V4))
-    assert changes.get(timeout=DEADLINE_S) == ("b", (), (V4,))
+    await_change(changes, ("b", (), (V4,)))
     # Whoever was told of new paths took them for alive.
     watcher.watch(peer(silent.port), paths(V4))
     assert changes.get(timeout=1.0) == ("b", (), (V4,))
     # The peer has started again: another port, other answers.
     running = EchoServer(SERVER_KEYS, [NODE_KEYS.public])
     watcher.watch(peer(running.port), paths(V4, NOWHERE))
+    assert changes.get(timeout=DEADLINE_S) == ("b", (V4, NOWHERE), ())
     assert changes.get(timeout=DEADLINE_S) == ("b", (V4,), (NOWHERE,))
     running.close()
     silent.close()

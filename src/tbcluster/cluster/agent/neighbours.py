@@ -63,7 +63,7 @@ class Neighbours:
         self._errands.do(lambda: self._watch(peer_id, paths))
 
     def seen(self) -> tuple[PathsSeen, ...]:
-        """What was said last of the paths that have changed since they were measured."""
+        """What was said last of each peer's paths."""
         return tuple(self._seen.copy().values())
 
     def close(self) -> None:
@@ -88,7 +88,6 @@ class Neighbours:
         peer = self._peers.get(peer_id)
         if peer is not None:
             self._measured[peer_id] = paths
-            self._seen.pop(peer_id, None)
             self._watcher.watch(peer, paths)
 
     def _forget(self, peer_id: str) -> None:
@@ -102,10 +101,7 @@ class Neighbours:
         are seen to be dead."""
         paths = self._measured.get(peer.node_id)
         if paths is not None:
-            self._seen.pop(peer.node_id, None)
             self._watcher.watch(peer, paths)
-            addresses = tuple(measured.path.address for measured in paths)
-            self._say(PathsSeen(peer.node_id, addresses, ()))
 
     def _path_changed(self, peer_id: str, alive: tuple[str, ...], dead: tuple[str, ...]) -> None:
         for address in dead:

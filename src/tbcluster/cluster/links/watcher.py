@@ -33,8 +33,8 @@ class PathWatcher:
     """A thread that pings each path about once a second, until `close`.
 
     A path is dead after 2.5 s without an answer and alive again after three answers. `on_change` is
-    told of a peer whenever one of its paths changes, in the watcher's thread; paths that were just
-    measured count as alive.
+    told of a peer once it is watched and whenever one of its paths changes, in the watcher's thread;
+    paths that were just measured count as alive.
     """
 
     def __init__(
@@ -45,8 +45,8 @@ class PathWatcher:
         self._context = context
         self._lock = threading.Lock()
         self._wanted: dict[str, tuple[Target, ...]] = {}
-        # What was said of a peer last: its dead addresses.
-        self._told: dict[str, tuple[str, ...]] = {}
+        # What was said of a peer last: its dead addresses; None where it has to be said anew.
+        self._told: dict[str, tuple[str, ...] | None] = {}
         self._watched: dict[Target, _Watched] = {}
         self._wake = threading.Event()
         self._is_closing = False
@@ -66,7 +66,8 @@ class PathWatcher:
         )
         with self._lock:
             self._wanted[peer.node_id] = targets
-            self._told[peer.node_id] = ()
+            # Older news may have been heard since these were taken for alive.
+            self._told[peer.node_id] = None
         self._wake.set()
 
     def forget(self, peer_id: str) -> None:
