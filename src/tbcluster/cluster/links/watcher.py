@@ -32,9 +32,9 @@ class Target(NamedTuple):
 class PathWatcher:
     """A thread that pings each path about once a second, until `close`.
 
-    A path is dead after 2.5 s without an answer and alive again after three answers. `on_change` is
-    told of a peer once it is watched and whenever one of its paths changes, in the watcher's thread;
-    paths that were just measured count as alive.
+    A path is dead after 2.5 s without an answer and alive again after three answers; those that
+    were just measured count as alive. `on_change` is told of a peer as soon as it is watched and
+    whenever one of its paths changes, in the watcher's thread.
     """
 
     def __init__(
