@@ -7,7 +7,7 @@ from benchmarks.demo_questions import Question, held_out_questions
 from tbcluster.cluster.cluster import Cluster
 from tbcluster.demo import MODEL_PATH
 
-PER_KIND = 3
+PER_KIND = 2
 MIN_RIGHT = 0.85
 
 

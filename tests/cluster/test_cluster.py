@@ -78,15 +78,15 @@ def expected(prompts: list[list[int]]) -> list[list[int]]:
     ]
 
 
-@pytest.mark.parametrize("stages", [1, 2, 3, 8])
+@pytest.mark.parametrize(("stages", "num_prompts"), [(1, 12), (2, 12), (3, NUM_PROMPTS), (8, 12)])
 def test_tokens_equal_mlx_lm(
-    stages: int, prompts: list[list[int]], expected: list[list[int]]
+    stages: int, num_prompts: int, prompts: list[list[int]], expected: list[list[int]]
 ) -> None:
     model, tokenizer = tbcluster.load(stages=stages)
     with model:
         assert len(model.status().stages) == stages
-        got = [tokens_of(model, tokenizer, prompt) for prompt in prompts]
-    assert got == expected
+        got = [tokens_of(model, tokenizer, prompt) for prompt in prompts[:num_prompts]]
+    assert got == expected[:num_prompts]
 
 
 def test_requests_at_once_do_not_disturb_one_another(
