@@ -93,6 +93,7 @@ class ReplannerDouble:
 
     gain = 2.0
     seen = ALL
+    lacked_ways = False
 
     def __init__(self) -> None:
         self.nodes: list[Nodes] = [ALL]
@@ -179,6 +180,24 @@ def test_nodes_that_flicker_while_it_is_planned_are_planned_for_once_more() -> N
     assert scene.replanner.num_plans == 2
     assert scene.replica.states[-1] is ClusterState.READY
     assert scene.replica.model.nodes == ("a", "c")
+
+
+@pytest.mark.parametrize("lacked_ways", [False, True])
+def test_a_plan_is_made_again_for_the_same_nodes_if_they_lacked_a_way(
+    lacked_ways: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "SETTLE_S", 0.0)
+    scene = Scene(PathLost("step 7 was lost"))
+    scene.replanner.nodes = [frozenset("ab")]
+    scene.replanner.lacked_ways = lacked_ways
+
+    def plan(nodes: Nodes) -> bool:
+        scene.replanner.planned, scene.replanner.lacked_ways = nodes, False
+        return True
+
+    scene.replanner.plan = plan  # type: ignore[method-assign]
+    scene.run()
+    assert scene.replica.num_switches == lacked_ways
 
 
 def test_a_plan_that_does_not_hold_any_more_ends_no_request_at_once(

@@ -342,17 +342,19 @@ class Keeper:
         logger.warning("all stages are ready again")
 
     def _consider(self) -> list[Action]:
-        """Whether the nodes that are not in the plan would make it better."""
+        """Whether nodes that are not in the plan would make it better, or ways that were missing
+        when it was made."""
         replanner, nodes = self._replanner, frozenset(self._replica.model.nodes or ())
         if replanner is None:
             return []
         now, watch, stages = _now(), _NodeWatch(replanner), self._replica.stages
         usable = self._recovery.usable(now, watch.seen)
-        if watch.seen <= nodes:
-            return []
-        if usable <= nodes:
-            # The others are left out for a while.
-            return self._recovery.is_no_better(now)
+        if not replanner.lacked_ways:
+            if watch.seen <= nodes:
+                return []
+            if usable <= nodes:
+                # The others are left out for a while.
+                return self._recovery.is_no_better(now)
         if not replanner.is_settled():
             return self._recovery.is_unsettled(now)
         try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
+from itertools import permutations
 from math import inf
 
 from tbcluster.cluster.preparation import Preparation
@@ -26,6 +27,9 @@ class RackReplanner:
         self._number = number
         self._plan: Plan | None = None
         self._is_by_hand = preparation.plan is not None and preparation.plan.is_by_hand
+        # When a plan was made last, and when the one in force was.
+        self._lacks_ways = False
+        self.lacked_ways = False
 
     @property
     def seen(self) -> Nodes:
@@ -49,6 +53,8 @@ class RackReplanner:
     def plan(self, nodes: Nodes) -> bool:
         """Make a plan for these nodes; whether it is another one than the one in force."""
         there = [node for node in self._rack.usable() if node.name in nodes]
+        ends = permutations([node.node_id for node in there], 2)
+        self._lacks_ways = not all(self._rack.plane.addresses(*pair) for pair in ends)
         self._plan = self._preparation.plan_again(self._number, there)
         return fingerprint(self._plan.replicas[0]) != fingerprint(self._in_force)
 
@@ -67,6 +73,7 @@ class RackReplanner:
     def settle(self) -> None:
         """The stages of what was prepared last are in force."""
         self._preparation.settle(self._number)
+        self.lacked_ways = self._lacks_ways
         self._is_by_hand = self._planned.is_by_hand
 
     @property

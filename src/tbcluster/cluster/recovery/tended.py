@@ -32,6 +32,11 @@ class Replanner(Protocol):
         """Whether the links between all nodes that are there have been measured."""
         ...
 
+    @property
+    def lacked_ways(self) -> bool:
+        """Whether not all nodes could reach each other when the plan in force was made."""
+        ...
+
     def plan(self, nodes: Nodes) -> bool:
         """Make a plan for these nodes; whether it is another one than the one in force.
 
