@@ -24,10 +24,12 @@ IS_OWN = os.environ.setdefault("TBCLUSTER_HOME", HOME) == HOME
 if not IS_OWN:
     os.rmdir(HOME)
 
-# A shell that runs the tests in the background has Ctrl-C ignored, and the commands under test
-# would ignore it, too.
+# A shell that runs the tests in the background has Ctrl-C ignored, nohup the end of its terminal,
+# and the commands under test would ignore them, too.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples at every run, so that a change is judged and not luck. Looking for new ones is
 # another job: HYPOTHESIS_PROFILE=explore draws others at each run, and more.

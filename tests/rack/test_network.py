@@ -83,11 +83,16 @@ def test_a_command_sees_its_own_interfaces_alone(network):
 def test_nothing_is_left():
     with Network() as network:
         network.add("one")
-        process = subprocess.Popen([*network.command("one"), "sleep", "100"])
+        command = [*network.command("one"), "sh", "-c", "echo there; exec sleep 100"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        assert process.stdout is not None
+        # Not before is it one of the namespace's.
+        assert process.stdout.readline()
         namespace = FOLDER / network.namespace("one")
         assert namespace.exists()
     assert not namespace.exists()
     assert process.wait(timeout=10) < 0
+    process.stdout.close()
 
 
 def mbit_to(network: Network, address: str, timeout_s: float = 2.0) -> float:

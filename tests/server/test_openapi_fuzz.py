@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import (
 from tests.doubles.server import ServeProcess
 
 MODEL = "tbcluster-demo"
-MAX_EXAMPLES = 15
+MAX_EXAMPLES = 8
 TIMEOUT_S = 60
 MODES = tuple(schemathesis.GenerationMode)
 CHECKS: list[Any] = [
