@@ -18,7 +18,7 @@ from benchmarks.recovery_faults import FAULTS, rounds_of
 from benchmarks.recovery_rounds import Parts, RackRounds
 from tests.doubles.checkpoints import LlamaSizes, write_llama
 from tests.doubles.faults.clients import new_http, pieces
-from tests.doubles.faults.rack import HEAD, THREE, TWO, FaultRack
+from tests.doubles.faults.rack import HEAD, NODES, THREE, TWO, FaultRack
 from tests.doubles.namespaces import Network, can_make_namespaces
 
 SIZES = LlamaSizes(
@@ -26,6 +26,8 @@ SIZES = LlamaSizes(
 )
 PLACES = ((TWO, 0, 2), (THREE, 2, 4), (HEAD, 4, 6))
 NUM_ROUNDS, QUICK_ROUNDS = 5, 1
+# Of the second cable: the other one is taken as long as it is there.
+SPARE_MBIT = 200
 REST_BAR = Bar("<=", 0.5, "s")
 KILLED_BAR, VANISHED_BAR = Bar("<=", 2.0, "s"), Bar("<=", 5.0, "s")
 DETECTION = {"worker": KILLED_BAR, "all": KILLED_BAR}
@@ -37,9 +39,12 @@ PARTS = {
     "wedged": "SIGSTOP of one",
     "message": "a message between two of them is lost",
     "bytes": "bytes between two of them are corrupted",
+    "bits": "bits flip in the weights of one, and it is examined",
     "rack": "kill -9 of a worker on a rack",
     "agent": "kill -9 of a node's agent, which the service manager starts again",
-    "host": "a node's cable is pulled, and the others take over",
+    "host": "a node's cable is pulled, and the others take over; and it comes back",
+    "drain": "a node is drained, and taken back",
+    "path": "one of two cables between the nodes is pulled",
     "coordinator": "kill -9 of the coordinator, which the service manager starts again",
 }
 
@@ -78,11 +83,43 @@ def _measure_host(report: Report, model: Path, num_rounds: int) -> None:
             rack.cut(THREE)
             return time.time()
 
-        measured = []
+        measured, back = [], []
         for _ in range(num_rounds):
             measured.append(rounds.run(cut))
             rack.mend(THREE)
+            back.append(rounds.moved(is_back=True))
     _report_parts(report, "node cut off", measured, VANISHED_BAR)
+    _report_moved(report, "node that comes back", back)
+
+
+def _measure_drain(report: Report, model: Path, num_rounds: int) -> None:
+    with _rack_rounds(model) as (rack, rounds):
+        drained, back = [], []
+        for _ in range(num_rounds):
+            rounds.moved(is_back=True)
+            rack.tbcluster(HEAD, "drain", THREE)
+            drained.append(rounds.moved(is_back=False))
+            rack.tbcluster(HEAD, "undrain", THREE)
+            back.append(rounds.moved(is_back=True))
+    _report_moved(report, "node drained", drained)
+    _report_moved(report, "node undrained", back)
+
+
+def _measure_path(report: Report, model: Path, num_rounds: int) -> None:
+    measured = []
+    for _ in range(num_rounds):
+        with Network() as network, FaultRack(network, model) as rack:
+            for end in network.switch(*NODES):
+                network.shape(end.node, end.interface, SPARE_MBIT)
+            rack.start_agents()
+            with RackRounds(rack, PLACES) as rounds:
+
+                def cut(rack: FaultRack = rack) -> float:
+                    rack.cut(THREE)
+                    return time.time()
+
+                measured.append(rounds.run(cut))
+    _report_parts(report, "one of two paths cut", measured, VANISHED_BAR)
 
 
 def _measure_agent(report: Report, model: Path, num_rounds: int) -> None:
@@ -136,6 +173,12 @@ def _report_parts(
     report.add(f"{what}: rest", statistics.median(rests), "s", REST_BAR)
 
 
+def _report_moved(report: Report, what: str, seconds: Sequence[float]) -> None:
+    """What a stream would have waited for, but for its prefill."""
+    _note_rounds(f"{what}: pause", seconds)
+    report.add(f"{what}: load and check", statistics.median(seconds), "s")
+
+
 def _note_rounds(what: str, values: Sequence[float]) -> None:
     note(f"{what}: {' '.join(f'{value:.2f}' for value in values)} s")
 
@@ -156,5 +199,7 @@ MEASURES: dict[str, Callable[[Report, Path, int], None]] = {
     "rack": _measure_rack,
     "agent": _measure_agent,
     "host": _measure_host,
+    "drain": _measure_drain,
+    "path": _measure_path,
     "coordinator": _measure_coordinator,
 }

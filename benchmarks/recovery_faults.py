@@ -9,11 +9,15 @@ from pathlib import Path
 
 from benchmarks.recovery_rounds import Parts, Rounds, kill_worker
 from tbcluster import Cluster
+from tests.doubles.faults.memory import flip_bits
 from tests.doubles.faults.places import ProxiedPlaces, WatchedPlaces
+from tests.doubles.waiting import wait_until
 
 NUM_STAGES = 3
 # Between the first two stages.
 HOP = (0, 1)
+# Whose bits flip.
+NUM_VALUES = 16
 
 Harm = Callable[[], float]
 
@@ -65,12 +69,35 @@ def _bytes_corrupted(model: Path) -> Iterator[tuple[Cluster, Harm]]:
         yield cluster, corrupt
 
 
+@contextmanager
+def _bits_flipped(model: Path) -> Iterator[tuple[Cluster, Harm]]:
+    """Found when the stages are examined, which is done at once here."""
+    with Cluster(model, stages=NUM_STAGES) as cluster:
+
+        def is_known() -> bool:
+            # The first two are what later ones are compared with.
+            cluster.examine()
+            return cluster.status().recoveries.num_parity_checks > 0
+
+        wait_until(is_known, "the stages have been examined")
+
+        def flip() -> float:
+            victim = cluster.status().stages[1]
+            tensor = f"model.layers.{victim.layers.start}.mlp.down_proj.weight"
+            flip_bits(victim.pid, model, tensor, NUM_VALUES)
+            cluster.examine()
+            return time.time()
+
+        yield cluster, flip
+
+
 FAULTS = {
     "worker": ("worker killed", _one_killed),
     "all": ("all workers killed", _all_killed),
     "wedged": ("worker stopped", _one_stopped),
     "message": ("message lost between stages", _message_lost),
     "bytes": ("bytes corrupted between stages", _bytes_corrupted),
+    "bits": ("bits flipped in weights", _bits_flipped),
 }
 
 

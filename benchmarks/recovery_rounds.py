@@ -21,6 +21,8 @@ from tests.doubles.waiting import wait_until
 
 PROMPT_TOKENS, NUM_TOKENS, KILLED_AT = 400, 120, 40
 DEADLINE_S = 120.0
+# What is said to the coordinator's process, by whether the stages shall be back.
+MOVED = ("gone", "back")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +87,23 @@ class Rounds:
             one_prefill=one_prefill,
         )
 
-    def _is_well(self) -> bool:
+    def moved(self, *, is_back: bool) -> float:
+        """How long requests were kept waiting, or would have been, when the stages were placed
+        elsewhere the last time; 0 as long as they never were.
+
+        Args:
+            is_back: Whether to wait until they are where they were at first, or have left that.
+        """
+        wait_until(lambda: self._is_placed(is_back=is_back), "stages are moved", DEADLINE_S)
+        records = self._cluster.recovery_records
+        return records[-1].opened_at - records[-1].noticed_at if records else 0.0
+
+    def _is_placed(self, *, is_back: bool) -> bool:
         is_ready = self._cluster.status().state is ClusterState.READY
-        return is_ready and self._nodes_now() == self._nodes
+        return is_ready and (self._nodes_now() == self._nodes) is is_back
+
+    def _is_well(self) -> bool:
+        return self._is_placed(is_back=True)
 
     def _nodes_now(self) -> list[str | None]:
         return [stage.node for stage in self._cluster.status().stages]
@@ -143,6 +159,12 @@ class RackRounds(LineProcess):
             self.write(json.dumps(harm()))
         return Parts(**self.read())
 
+    def moved(self, *, is_back: bool) -> float:
+        """See `Rounds`."""
+        self.write(MOVED[is_back])
+        seconds: float = self.read()
+        return seconds
+
 
 def main() -> None:
     """Serve rounds: a line of input for each."""
@@ -157,6 +179,9 @@ def main() -> None:
             return harmed_at
 
         for line in sys.stdin:
+            if line.strip() in MOVED:
+                _say(rounds.moved(is_back=line.strip() == MOVED[True]))
+                continue
             kills = line.strip() == "kill"
             parts = rounds.run((lambda: kill_worker(cluster, 1)) if kills else be_harmed)
             _say(asdict(parts))
