@@ -44,18 +44,32 @@ class NodeSpeed:
 
 
 @dataclass(frozen=True, slots=True)
+class NodePower:
+    """What a machine draws at the wall, in watts: doing nothing, decoding (its memory is busy, its
+    GPU half so), computing prompts (all of it is busy)."""
+
+    idle_w: float
+    decode_w: float
+    prompt_w: float
+
+
+@dataclass(frozen=True, slots=True)
 class PlanNode:
     """A node that stages may be placed on.
 
     Attributes:
         memory_bytes: What models may take there (the measured working set, less what other models
             hold).
+        power: None where nobody knows.
+        price_usd: What it costs new; None where nobody knows.
     """
 
     name: str
     memory_bytes: int
     speed: NodeSpeed
     is_head: bool = False
+    power: NodePower | None = None
+    price_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,24 @@ from tbcluster.core import CacheCost
 
 
 @dataclass(frozen=True, slots=True)
+class AttentionCost:
+    """Multiplications and additions of a layer's attention, beside those with its weights.
+
+    Attributes:
+        prompt_flops: For each token of a prompt chunk and each token it looks at: scores and values
+            of all heads.
+        decode_flops: The same in a decode step. More where attention is latent: each head then
+            works on the latent KV itself.
+        unpack_flops: For each token that a prompt chunk looks at, once for the chunk: keys and
+            values unpacked from latent KV.
+    """
+
+    prompt_flops: int = 0
+    decode_flops: int = 0
+    unpack_flops: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class PartProfile:
     """A layer, the embedding or the head.
 
@@ -18,6 +36,8 @@ class PartProfile:
         experts_per_token: How many of them one token uses.
         lookup_bytes: How much of `weight_bytes` is looked up row by row (an embedding's).
         caches: The KV caches it keeps for each sequence.
+        attention: What attention over the context takes; a layer whose caches all have a window
+            looks no further.
     """
 
     weight_bytes: int
@@ -27,6 +47,7 @@ class PartProfile:
     experts_per_token: int = 0
     lookup_bytes: int = 0
     caches: tuple[CacheCost, ...] = ()
+    attention: AttentionCost = AttentionCost()
 
 
 @dataclass(frozen=True, slots=True)
