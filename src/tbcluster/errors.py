@@ -88,6 +88,10 @@ class DoesNotFitError(PlanError):
         self.remedies = remedies
 
 
+class SimulationError(TbclusterError):
+    """What was to be simulated cannot be; names the value and what to write instead."""
+
+
 class FetchError(TbclusterError):
     """Weights cannot be fetched, kept or trusted."""
 

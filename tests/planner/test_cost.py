@@ -1,5 +1,7 @@
 """Memory and time of ranges: tables against sums over the parts."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,16 +9,20 @@ from hypothesis import strategies as st
 from tbcluster.core import CacheCost, StageRange
 from tbcluster.planner.cost import (
     COPY_SHARE,
+    Load,
     MemoryCosts,
     Promise,
     TimeCosts,
     activation_bytes,
+    attention_s,
     decode_load,
+    matmul_flop_s,
     prefill_load,
     rate_at,
+    sampling_s,
 )
 from tbcluster.planner.nodes import NodeSpeed
-from tbcluster.planner.profile import ModelProfile, PartProfile
+from tbcluster.planner.profile import AttentionCost, ModelProfile, PartProfile
 from tests.planner.racks import MB, SPEED, model, models
 
 promises = st.builds(
@@ -86,7 +92,7 @@ def test_experts_are_read_as_they_are_used() -> None:
     the rows."""
     part = PartProfile(8 * MB, 0, 8 * MB, num_experts=8, experts_per_token=2)
     none = PartProfile(0, 0)
-    profile = model(1, layers=(part,), embedding=none, head=none)
+    profile = model(1, layers=(part,), embedding=none, head=none, vocab_size=0)
     speed = NodeSpeed(((1, 1e-9), (512, 1e-9), (2048, 4e-9)), 0, 0, 0)
     whole = StageRange(0, 1)
     one = TimeCosts(profile, speed, decode_load(Promise(256, 1), 1)).of(whole)
@@ -98,12 +104,43 @@ def test_experts_are_read_as_they_are_used() -> None:
 def test_caches_are_read_at_half_the_context_for_each_row() -> None:
     none = PartProfile(0, 0)
     layer = PartProfile(0, 0, caches=(CacheCost(0, 1000), CacheCost(500, 10, window=100)))
-    profile = model(1, layers=(layer,), embedding=none, head=none)
+    profile = model(1, layers=(layer,), embedding=none, head=none, vocab_size=0)
     speed = NodeSpeed(((1, 1e-9),), 0, 0, 1e-9)
     load = decode_load(Promise(4000, 6), 2)
     assert load.rows == 3
     expected = 3 * (2000 * 1000 + 500 + 10 * 100) * 1e-9
     assert TimeCosts(profile, speed, load).of(StageRange(0, 1)) == pytest.approx(expected)
+
+
+def test_attention_takes_what_its_multiplications_take_where_that_is_more() -> None:
+    """Latent attention in a decode step: few bytes, much to compute."""
+    costs = AttentionCost(prompt_flops=100, decode_flops=1000, unpack_flops=300)
+    layer = PartProfile(0, 0, caches=(CacheCost(0, 2),), attention=costs)
+    speed = NodeSpeed(((1, 1e-9), (2000, 4e-9)), 0, 0, 1e-12)
+    flop_s = 4e-9 * 2 / 4000  # 16-bit weights: 1 of each 2 bytes, 2 of each row and weight
+    assert matmul_flop_s(speed, "float16") == pytest.approx(flop_s)
+    decode = Load(rows=3, head_rows=3, streams=3, context=500)
+    assert attention_s(layer, speed, flop_s, decode) == pytest.approx(3 * 500 * 1000 * flop_s)
+    chunk = Load(rows=200, head_rows=1, streams=1, context=500)
+    expected = 600 * (200 * 100 + 300) * flop_s
+    assert attention_s(layer, speed, flop_s, chunk) == pytest.approx(expected)
+    slow_memory = replace(speed, cache_s_per_byte=1.0)
+    assert attention_s(layer, slow_memory, flop_s, decode) == pytest.approx(3 * 500 * 2)
+
+
+def test_a_window_bounds_what_attention_looks_at() -> None:
+    costs = AttentionCost(100, 100, 0)
+    near = PartProfile(0, 0, caches=(CacheCost(0, 2, window=64),), attention=costs)
+    state = PartProfile(0, 0, caches=(CacheCost(1000, 0),), attention=costs)
+    far = Load(1, 1, 1, 100_000)
+    assert attention_s(near, SPEED, 1e-6, far) == pytest.approx(64 * 100 * 1e-6)
+    assert attention_s(state, SPEED, 1e-6, far) == pytest.approx(1000 * SPEED.cache_s_per_byte)
+
+
+def test_each_row_of_logits_is_sampled() -> None:
+    two, six = (sampling_s(model(1), SPEED, rows) for rows in (2, 6))
+    assert six == pytest.approx(3 * two)
+    assert two > 0
 
 
 def test_a_looped_model_is_visited_again() -> None:

@@ -1,12 +1,29 @@
 """What an engine drives."""
 
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from tbcluster.core import MicroBatch, StepResult
 from tbcluster.engine.caches import CacheBook
 from tbcluster.engine.limits import Limits
-from tbcluster.engine.pipeline import Pipeline
 from tbcluster.engine.prefix_disk import PrefixDisk
 from tbcluster.engine.scheduler import Scheduler
+from tbcluster.wire.operations import CacheOperation
+
+
+class Steps(Protocol):
+    """Where steps go and come from: `engine.pipeline.Pipeline`, or one that is simulated."""
+
+    def submit(
+        self, micro_batch: MicroBatch | None, operations: tuple[CacheOperation, ...] = ()
+    ) -> int: ...
+
+    def collect(self, timeout_s: float | None) -> StepResult | None: ...
+
+    def wake(self) -> None: ...
+
+    def forget(self) -> None: ...
+
+    def begin_epoch(self, epoch: int) -> None: ...
 
 
 class Works(NamedTuple):
@@ -17,7 +34,7 @@ class Works(NamedTuple):
         disk: Where known prefixes are kept beyond memory, if anywhere.
     """
 
-    pipeline: Pipeline
+    pipeline: Steps
     scheduler: Scheduler
     caches: CacheBook
     limits: Limits

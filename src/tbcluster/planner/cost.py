@@ -10,6 +10,7 @@ import numpy.typing as npt
 from tbcluster.core import MAX_CHUNK_TOKENS, StageRange
 from tbcluster.planner.nodes import NodeSpeed, PlanLink
 from tbcluster.planner.profile import ModelProfile, PartProfile
+from tbcluster.planner.weight_kinds import bits_per_weight
 
 Array = npt.NDArray[np.float64]
 
@@ -19,6 +20,8 @@ COPY_SHARE = 3 / 7
 # Of a node's memory: buffers that MLX keeps for reuse, attention scores, rounding of allocations.
 RESERVE_SHARE = 0.02
 LOGIT_BYTES = 4
+# Sampling passes over a row of logits so often: the largest, the sum, the logarithms, the choice.
+SAMPLE_PASSES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +150,11 @@ class Load:
     streams: float
     context: int
 
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it is a chunk of a prompt: several tokens of one sequence."""
+        return self.rows > self.streams
+
 
 def decode_load(promise: Promise, num_stages: int) -> Load:
     """A lane of the promised streams, half way through the promised context."""
@@ -179,8 +187,10 @@ class TimeCosts:
     def __init__(
         self, profile: ModelProfile, speed: NodeSpeed, load: Load, kinds: LayerKinds | None = None
     ) -> None:
+        flop_s = matmul_flop_s(speed, profile.weight_kind)
+
         def seconds(part: PartProfile, rows: float = load.rows) -> float:
-            return _part_s(part, speed, rows, load)
+            return weights_s(part, speed, rows) + attention_s(part, speed, flop_s, load)
 
         kinds = kinds or LayerKinds(profile.layers)
         of_kind = np.array([seconds(part) + speed.layer_s for part in kinds.distinct])
@@ -191,6 +201,7 @@ class TimeCosts:
         # A lookup reads a row: what is left of an embedding's bytes is computed with.
         self._embedding_s = seconds(profile.embedding)
         self._head_s = seconds(profile.head, load.head_rows)
+        self._head_s += sampling_s(profile, speed, load.head_rows)
 
     def of(self, layers: StageRange) -> float:
         """All visits of a step to a stage of these layers."""
@@ -227,7 +238,15 @@ def transfer_s(link: PlanLink, profile: ModelProfile, rows: float) -> float:
     return rows * profile.hidden_bytes / link.bytes_per_s
 
 
-def _part_s(part: PartProfile, speed: NodeSpeed, rows: float, load: Load) -> float:
+def matmul_flop_s(speed: NodeSpeed, weight_kind: str) -> float:
+    """Seconds of a multiplication or addition where many rows keep the machine busy."""
+    rows, byte_s = speed.rates[-1]
+    return byte_s * bits_per_weight(weight_kind) / 8 / (2 * rows)
+
+
+def weights_s(part: PartProfile, speed: NodeSpeed, rows: float) -> float:
+    """Multiplying so many rows with a part's weights. Of routed experts those are read that one of
+    the rows uses, if each row chooses for itself."""
     dense = part.weight_bytes - part.expert_bytes - part.lookup_bytes
     seconds = dense * rate_at(speed, rows)
     if part.num_experts:
@@ -237,8 +256,31 @@ def _part_s(part: PartProfile, speed: NodeSpeed, rows: float, load: Load) -> flo
         seconds += part.expert_bytes * used * rate_at(speed, max(1.0, rows_of_each))
     else:
         seconds += part.expert_bytes * rate_at(speed, rows)
-    cached = sum(cost.num_bytes(load.context) for cost in part.caches)
-    return seconds + load.streams * cached * speed.cache_s_per_byte
+    return seconds
+
+
+def attention_s(part: PartProfile, speed: NodeSpeed, flop_s: float, load: Load) -> float:
+    """A layer's attention over its caches: reading them or computing with them, whichever takes
+    longer. The tokens of a prompt's chunk see half of it on average, beside what came before."""
+    if not part.caches:
+        return 0.0
+    own = load.rows / max(1.0, load.streams)
+    context = int(load.context + (own / 2 if load.is_prompt else 0))
+    cached = sum(cost.num_bytes(context) for cost in part.caches)
+    windows = [cost.window or context for cost in part.caches if cost.bytes_per_token]
+    visible = min(context, max(windows, default=0))
+    costs = part.attention
+    if load.is_prompt:
+        flops = visible * (load.rows * costs.prompt_flops + load.streams * costs.unpack_flops)
+    else:
+        flops = visible * load.rows * costs.decode_flops
+    return max(load.streams * cached * speed.cache_s_per_byte, flops * flop_s)
+
+
+def sampling_s(profile: ModelProfile, speed: NodeSpeed, rows: float) -> float:
+    """The next token of so many rows, from their logits."""
+    num_bytes = rows * profile.vocab_size * LOGIT_BYTES * SAMPLE_PASSES
+    return num_bytes * speed.cache_s_per_byte
 
 
 def _sums(sizes: Iterable[int]) -> list[int]:

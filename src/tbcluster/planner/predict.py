@@ -104,19 +104,19 @@ def trip(profile: ModelProfile, rack: PlanRack, stages: Sequence[Placed], load: 
     speeds = {stage.node.speed: TimeCosts(profile, stage.node.speed, load) for stage in stages}
     times = [speeds[stage.node.speed].of(stage.layers) for stage in stages]
     names = [stage.node.name for stage in stages]
-    links = [_link(rack, *pair) for pair in pairwise(names)]
+    links = [way(rack, *pair) for pair in pairwise(names)]
     visits = profile.num_visits
     transfers = [transfer_s(link, profile, load.rows) for link in links]
     hops = [link.latency_s + busy for link, busy in zip(links, transfers, strict=True)]
     total, busiest = visits * sum(hops), visits * max(transfers, default=0.0)
     if visits > 1:
-        back = _link(rack, names[-1], names[0])
+        back = way(rack, names[-1], names[0])
         busy = transfer_s(back, profile, load.rows)
         total += (visits - 1) * (back.latency_s + busy)
         busiest = max(busiest, (visits - 1) * busy)
     head = next((node.name for node in rack.nodes if node.is_head), None)
-    enter = _link(rack, head, names[0]).latency_s if head is not None else 0.0
-    leave = _link(rack, names[-1], head).latency_s if head is not None else 0.0
+    enter = way(rack, head, names[0]).latency_s if head is not None else 0.0
+    leave = way(rack, names[-1], head).latency_s if head is not None else 0.0
     of_node: dict[str, float] = {}
     for name, seconds in zip(names, times, strict=True):
         of_node[name] = of_node.get(name, 0.0) + seconds
@@ -126,6 +126,23 @@ def trip(profile: ModelProfile, rack: PlanRack, stages: Sequence[Placed], load: 
         enter + sum(times) + total + leave,
         max(busiest, *of_node.values()),
     )
+
+
+def way(rack: PlanRack, source: str, target: str) -> PlanLink:
+    """How one node reaches another.
+
+    Raises:
+        PlanError: It does not.
+    """
+    if source == target:
+        return AT_ONCE
+    link = rack.links.get((source, target))
+    if link is None:
+        raise PlanError(
+            f"{source} cannot reach {target}: place their stages elsewhere, or see "
+            "`tbcluster links` for what is wrong between them"
+        )
+    return link
 
 
 def longest_context(profile: ModelProfile, laid: Laid) -> int:
@@ -186,18 +203,6 @@ def _stage(
         prefill_s=prefill_s,
         hop_s=hop_s,
     )
-
-
-def _link(rack: PlanRack, source: str, target: str) -> PlanLink:
-    if source == target:
-        return AT_ONCE
-    link = rack.links.get((source, target))
-    if link is None:
-        raise PlanError(
-            f"{source} cannot reach {target}: place their stages elsewhere, or see "
-            "`tbcluster links` for what is wrong between them"
-        )
-    return link
 
 
 def _per_s(count: int, seconds: float) -> float:
