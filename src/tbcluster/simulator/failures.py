@@ -1,11 +1,12 @@
 """Nodes of a simulated rack that are lost and come back."""
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tbcluster.core import StageRange
-from tbcluster.errors import PlanError
+from tbcluster.errors import PlanError, SimulationError
 from tbcluster.planner.nodes import PlanRack
 from tbcluster.planner.plan import PlannedReplica, Wishes
 from tbcluster.planner.planning import make_plan
@@ -21,6 +22,7 @@ DETECTION_S = 2.8
 START_S = 0.5
 # Weights from an SSD of a Mac, bytes a second; nodes keep their layers' files.
 LOAD_BYTES_PER_S = 5e9
+_FAILURE = re.compile(r"(?P<node>.+)@(?P<at>\d+(?:\.\d+)?)(?:-(?P<back>\d+(?:\.\d+)?))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,21 @@ class Failure:
     node: str
     at_s: float
     back_s: float | None = None
+
+
+def parse_failure(text: str) -> Failure:
+    """ "mini2@30" for a node that is lost after 30 seconds, "mini2@30-90" for one that is back.
+
+    Raises:
+        SimulationError: It is neither.
+    """
+    found = _FAILURE.fullmatch(text)
+    if found is None:
+        raise SimulationError(f"--fail {text!r}: write NODE@SECONDS or NODE@SECONDS-SECONDS")
+    at_s, back_s = float(found["at"]), float(found["back"]) if found["back"] else None
+    if back_s is not None and back_s <= at_s:
+        raise SimulationError(f"--fail {text!r}: the node must be back after it was lost")
+    return Failure(found["node"], at_s, back_s)
 
 
 class Failures:
@@ -116,7 +133,7 @@ class Failures:
             return  # another one was lost meanwhile, whose own plan follows
         if replica.planned is not None:
             replica.pause()
-        replica.resume(replace(planned))
+        replica.resume(planned)
         self._say(f"answers again, on {names}")
 
     def _hand_over(self, replica: SimulatedReplica) -> None:
