@@ -9,9 +9,11 @@ import typer
 
 from tbcluster.cli import (
     agent,
+    capacity,
     chat,
     doctor,
     drain,
+    fleet,
     generate,
     init,
     invite,
@@ -41,6 +43,8 @@ app.command("invite")(invite.invite)
 app.command("join")(join.join)
 app.command("agent")(agent.agent)
 app.command("plan")(plan.plan)
+app.command("capacity")(capacity.capacity)
+app.command("fleet")(fleet.fleet)
 app.command("pull")(pull.pull)
 app.command("serve")(serve.serve)
 app.command("models")(models.models)

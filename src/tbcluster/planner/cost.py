@@ -182,6 +182,9 @@ class TimeCosts:
 
     Args:
         kinds: Those of the profile's layers, where they are known.
+
+    Attributes:
+        head_s: How much of the last stage's visit are the head and sampling.
     """
 
     def __init__(
@@ -200,14 +203,14 @@ class TimeCosts:
         self._stage_s = speed.stage_s + seconds(profile.shared)
         # A lookup reads a row: what is left of an embedding's bytes is computed with.
         self._embedding_s = seconds(profile.embedding)
-        self._head_s = seconds(profile.head, load.head_rows)
-        self._head_s += sampling_s(profile, speed, load.head_rows)
+        self.head_s = seconds(profile.head, load.head_rows)
+        self.head_s += sampling_s(profile, speed, load.head_rows)
 
     def of(self, layers: StageRange) -> float:
         """All visits of a step to a stage of these layers."""
         total = float(self._sums[layers.end] - self._sums[layers.start]) + self._stage_s
         total += self._embedding_s if layers.start == 0 else 0.0
-        total += self._head_s if layers.end == self._num_layers else 0.0
+        total += self.head_s if layers.end == self._num_layers else 0.0
         return self._visits * total
 
     def table(self, bounds: Sequence[int]) -> Array:
@@ -215,7 +218,7 @@ class TimeCosts:
         sums = self._sums[list(bounds)]
         times = sums[None, :] - sums[:, None] + self._stage_s
         times[0, :] += self._embedding_s
-        times[:, -1] += self._head_s
+        times[:, -1] += self.head_s
         times[np.tril_indices(len(bounds))] = np.inf
         scaled: Array = times * self._visits
         return scaled

@@ -15,6 +15,7 @@ from tbcluster.engine.scheduler import UNLIMITED, Scheduler, Shape
 from tbcluster.engine.sequence import Listener, Sequence
 from tbcluster.engine.token_loop import TokenLoop
 from tbcluster.engine.works import Works
+from tbcluster.errors import ContextLengthError
 from tbcluster.planner.nodes import PlanRack
 from tbcluster.planner.plan import PlannedReplica
 from tbcluster.planner.predict import AT_ONCE, way
@@ -94,7 +95,12 @@ class SimulatedReplica:
         return longest is None or num_tokens <= longest
 
     def submit(self, request: Request, listener: Listener) -> None:
-        """Let a request wait for its turn."""
+        """Let a request wait for its turn, or refuse it if it never fits."""
+        num_tokens = len(request.prompt) + request.max_tokens
+        if not self.has_room(num_tokens):
+            longest = self.loop.works.limits.longest
+            listener(ContextLengthError(f"{num_tokens:,} tokens do not fit: {longest:,} do"))
+            return
         self._requests.enter(MAX_OPEN, _nothing)
         self.loop.enqueue(request, listener, is_probe=False)
         self._turn_soon()

@@ -11,11 +11,12 @@ PERCENTS = (50, 95, 99)
 
 @dataclass(frozen=True, slots=True)
 class Percentiles:
-    """Of many seconds: the value that so many percent of them do not exceed."""
+    """Of many seconds: the value that so many percent of them do not exceed, and the largest."""
 
     p50_s: float
     p95_s: float
     p99_s: float
+    most_s: float
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Percentiles | None":
@@ -24,7 +25,8 @@ class Percentiles:
         if not ordered:
             return None
         last = len(ordered) - 1
-        return cls(*(ordered[min(last, -(-len(ordered) * p // 100) - 1)] for p in PERCENTS))
+        found = (ordered[min(last, -(-len(ordered) * p // 100) - 1)] for p in PERCENTS)
+        return cls(*found, ordered[last])
 
 
 @dataclass(slots=True)
