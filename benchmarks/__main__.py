@@ -19,6 +19,7 @@ BENCHMARKS = {
     "encryption": "one stream through 2 stages on 2 machines: encrypted against in the clear",
     "neighbour-copy": "weights copied from a neighbour, verified, against plain TCP",
     "planning": "seconds to plan 61 layers on 8 unequal nodes, and 128 layers on 64",
+    "simulation": "simulated against real: 1 to 4 stages of this machine, 1 to 16 streams; its own speed",
     "unequal-rack": "two unequal nodes: the plan's layout against an even one, and its predictions",
     "recovery": "from the loss of a worker, a node or the coordinator to the next token, in parts",
     "demo-accuracy": "score of the bundled model on its held-out questions, through 2 stages",

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from tbcluster.cluster.speed_book import SpeedBook
+from tbcluster.cluster.speed_book import SpeedBook, node_speed
 from tbcluster.cluster.supervisor import Worker
 from tbcluster.errors import ClusterClosedError, StageError
 from tbcluster.hardware.cgroups import cpu_limit
@@ -59,6 +59,16 @@ def speed_here(
     if here.machine is not None:
         book.record(NODE_ID, here.machine, measured.speeds)
     return book.find([here], kind).get(NODE_ID)
+
+
+def measure_here(kind: str) -> NodeSpeed:
+    """The speed of this machine now, whatever is known of it, and not kept.
+
+    Raises:
+        StageError: It cannot be measured.
+    """
+    (speed,) = _measured(kind, lambda: False).speeds
+    return node_speed(speed)
 
 
 def node_here() -> NodeView:

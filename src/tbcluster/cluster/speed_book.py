@@ -52,7 +52,7 @@ class SpeedBook:
             for node in nodes
             if node.machine is not None
         }
-        return {node_id: _node_speed(speed) for node_id, speed in found.items() if speed}
+        return {node_id: node_speed(speed) for node_id, speed in found.items() if speed}
 
     def record(self, node_id: str, machine: Machine, speeds: Sequence[MeasuredSpeed]) -> None:
         """Keep what was measured; of the same kind, in place of what was known."""
@@ -96,5 +96,5 @@ def _key(entry: SavedSpeed) -> tuple[str, str]:
     return entry.node_id, entry.speed.kind
 
 
-def _node_speed(speed: MeasuredSpeed) -> NodeSpeed:
+def node_speed(speed: MeasuredSpeed) -> NodeSpeed:
     return NodeSpeed(speed.rates, speed.layer_s, speed.stage_s, speed.cache_s_per_byte)

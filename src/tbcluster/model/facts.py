@@ -13,6 +13,7 @@ from tbcluster.model.device import Device
 from tbcluster.model.loading import open_lazily
 from tbcluster.model.quantized import check_quantized
 from tbcluster.model.source import ModelFolder
+from tbcluster.model.sources import LazyModel
 from tbcluster.model.trace import ModelTrace
 from tbcluster.model.tracer import trace
 
@@ -40,6 +41,9 @@ class ModelFacts:
 class InspectedModel:
     """A checked model folder, opened and traced once without reading weights.
 
+    Args:
+        opened: What was made of it already, of its config alone say; None to open its files.
+
     Attributes:
         opened: The model and the tensors of its files, all lazy.
         traced: What one step of it does.
@@ -49,9 +53,11 @@ class InspectedModel:
         CorruptModelError: The weights do not fit the config.
     """
 
-    def __init__(self, folder: ModelFolder, device: Device) -> None:
+    def __init__(
+        self, folder: ModelFolder, device: Device, opened: LazyModel | None = None
+    ) -> None:
         self.folder = folder
-        self.opened = open_lazily(folder.path, device)
+        self.opened = opened or open_lazily(folder.path, device)
         self.traced = trace(self.opened.model)
         self.facts = _facts(folder, self.opened.model, self.traced)
 

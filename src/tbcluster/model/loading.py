@@ -4,7 +4,8 @@ Every tensor is opened lazily and goes through mlx-lm's own loading (sanitizing,
 what the stage does not need is replaced by placeholders and what it needs is read layer by layer.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlx.core as mx
@@ -39,8 +40,21 @@ def open_lazily(path: Path, device: Device) -> LazyModel:
         UnsupportedModelError: mlx-lm does not know the architecture.
         CorruptModelError: The weights do not fit the config.
     """
-    try:
+    with model_errors(path):
         opened = load_lazily(path)
+    return for_device(opened, device)
+
+
+@contextmanager
+def model_errors(path: Path) -> Iterator[None]:
+    """Tell what mlx-lm raises while it makes a model.
+
+    Raises:
+        UnsupportedModelError: mlx-lm does not know the architecture.
+        CorruptModelError: The weights, or values in the config, do not fit.
+    """
+    try:
+        yield
     except ValueError as error:
         if "not supported" in str(error):
             raise UnsupportedModelError(f"{path}: {error}") from error
@@ -48,6 +62,10 @@ def open_lazily(path: Path, device: Device) -> LazyModel:
     # Whatever a wrong value in a config makes mlx-lm's model classes stumble over.
     except (LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError) as error:
         raise CorruptModelError(f"{path}: {type(error).__name__}: {error}") from error
+
+
+def for_device(opened: LazyModel, device: Device) -> LazyModel:
+    """The same, with its parameters in the type and packing that the device computes in."""
     model, compute_dtype = opened.model, device.compute_dtype
     if not mx.metal.is_available():
         repack_bitlinear(model, compute_dtype or mx.bfloat16)

@@ -1,7 +1,7 @@
 """What a model asks of the machines it runs on, part by part, before any of it is loaded.
 
-Everything comes from the config, the headers of the weight files and the traced, never computed
-run: sizes of parameters in the type they are computed in, which of them each part of the model
+Everything comes from the config, the headers of the weight files (if there are any) and the
+traced, never computed run: sizes of parameters in the type they are computed in, which of them each part of the model
 reads, how many experts a token uses, what crosses a cut, what KV caches take.
 """
 
@@ -14,6 +14,7 @@ import mlx.core as mx
 from mlx.utils import tree_flatten
 
 from tbcluster.core import CacheCost
+from tbcluster.model.attention_cost import attention_costs
 from tbcluster.model.cache_facts import layer_cache_costs
 from tbcluster.model.experts import experts_by_config, switch_linears
 from tbcluster.model.facts import InspectedModel
@@ -21,14 +22,14 @@ from tbcluster.model.head import AS_LINEAR
 from tbcluster.model.sources import weight_files
 from tbcluster.model.trace import ModelTrace
 from tbcluster.model.weights import Weight, weights_of
-from tbcluster.planner.profile import ModelProfile, PartProfile
+from tbcluster.planner.profile import AttentionCost, ModelProfile, PartProfile
 
 # What configs call the width of the hidden states.
 WIDTHS = ("hidden_size", "d_model", "n_embd")
 
 
 def profile_of(inspected: InspectedModel, name: str, kv_bits: int | None = None) -> ModelProfile:
-    """Profile an opened model, whose weight files may hold nothing but headers.
+    """Profile an opened model, whose weight files may hold nothing but headers, or not be there.
 
     Args:
         name: What it is called.
@@ -43,9 +44,10 @@ def profile_of(inspected: InspectedModel, name: str, kv_bits: int | None = None)
     places = _Places.of(traced, weights)
     experts = _Experts.of(inspected)
     layer_caches, shared_caches = layer_cache_costs(model, traced, kv_bits)
+    attention = attention_costs(folder.config, traced, layer_caches)
     layers = tuple(
-        _part(_in_layer(traced, weights, layer), experts, layer_caches[layer])
-        for layer in range(traced.num_layers)
+        _part(_in_layer(traced, weights, layer), experts, caches, attention=cost)
+        for layer, (caches, cost) in enumerate(zip(layer_caches, attention, strict=True))
     )
     return ModelProfile(
         name=name,
@@ -60,7 +62,7 @@ def profile_of(inspected: InspectedModel, name: str, kv_bits: int | None = None)
         num_visits=inspected.facts.num_visits,
         vocab_size=inspected.facts.vocab_size,
         weight_kind=_main_kind(weights.values()),
-        file_bytes=sum(file.stat().st_size for file in weight_files(folder.path)),
+        file_bytes=_file_bytes(inspected),
         num_parameters=sum(weight.num_values for weight in weights.values()),
         active_parameters=sum(experts.values_used(weight) for weight in weights.values()),
         tied_bytes=sum(weights[path].num_bytes for path in places.embedding & places.head),
@@ -140,6 +142,7 @@ def _part(
     experts: _Experts,
     caches: tuple[CacheCost, ...] = (),
     *,
+    attention: AttentionCost = AttentionCost(),
     are_tables_read: bool = False,
 ) -> PartProfile:
     """Weights together.
@@ -161,7 +164,16 @@ def _part(
         experts_per_token=experts.of_token(largest) if largest else 0,
         lookup_bytes=sum(weight.num_bytes for weight in tables),
         caches=caches,
+        attention=attention,
     )
+
+
+def _file_bytes(inspected: InspectedModel) -> int:
+    """Of its weight files; without any, what its parameters would take in them."""
+    opened = inspected.opened
+    if not opened.tensors:
+        return sum(array.nbytes for array in opened.parameters.values())
+    return sum(file.stat().st_size for file in weight_files(inspected.folder.path))
 
 
 def _hidden_bytes(inspected: InspectedModel) -> int:

@@ -13,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from tbcluster.errors import CorruptModelError, ModelNotFoundError, UnsupportedModelError
 from tbcluster.model.download import download
 
+# What says that a folder holds, or should hold, weights.
+WEIGHTS = ("model*.safetensors", "model.safetensors.index.json")
 _REPOSITORY_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -62,14 +64,7 @@ def local_path(name: str) -> Path | None:
 
 def check_folder(path: Path) -> ModelFolder:
     """Read a model folder's config and the headers of its weight files (see `find_model`)."""
-    config = _read_json(path / "config.json")
-    if not isinstance(config.get("model_type"), str):
-        raise CorruptModelError(f"{path / 'config.json'} names no model_type")
-    if "model_file" in config:
-        raise UnsupportedModelError(
-            f"{path.name} wants to run code of its own ({config['model_file']!r}): tbcluster runs "
-            "no code that comes with a model"
-        )
+    config = read_config(path / "config.json")
     for file in _weight_files(path):
         _check_weight_file(file)
     return ModelFolder(
@@ -79,6 +74,38 @@ def check_folder(path: Path) -> ModelFolder:
         # sentence-transformers': how an embedding model pools.
         pooling_config=_read_if_there(path / "1_Pooling" / "config.json"),
     )
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """A config file, checked as far as that can be done without knowing the architecture.
+
+    Raises:
+        CorruptModelError: It cannot be read, or names no model_type.
+        UnsupportedModelError: The model needs code of its own.
+    """
+    config = _read_json(file)
+    if not isinstance(config.get("model_type"), str):
+        raise CorruptModelError(f"{file} names no model_type")
+    if "model_file" in config:
+        raise UnsupportedModelError(
+            f"{file.parent.name} wants to run code of its own ({config['model_file']!r}): "
+            "tbcluster runs no code that comes with a model"
+        )
+    return config
+
+
+def check_config(path: Path) -> ModelFolder | None:
+    """A config.json that has no weights beside it: the file itself, or a folder that holds it; None
+    for a folder that holds weights, or no config.
+
+    Raises:
+        CorruptModelError, UnsupportedModelError: See `read_config`.
+    """
+    file = path if path.is_file() else path / "config.json"
+    has_weights = any(file.parent.glob(pattern) for pattern in WEIGHTS)
+    if not file.is_file() or (has_weights and file != path):
+        return None
+    return ModelFolder(file.parent, read_config(file), {})
 
 
 def _fetch(name: str) -> Path:
