@@ -70,18 +70,28 @@ class TokenLoop:
 
     def turn(self, begun_at: float, timeout_s: float | None) -> None:
         """One turn. Text is made while the stages compute the next tokens."""
+        self.send()
+        asked = self._clock()
+        answered_at = self.receive(timeout_s)
+        self.counters.own_s += asked - begun_at + self._clock() - answered_at
+
+    def send(self) -> None:
+        """The first half of a turn: whatever can start starts, steps go out, listeners are told."""
         if not self.is_held:
             self._admission.admit(self._start, self.works.limits.max_running - self.num_running)
         self._schedule()
         self._emitter.emit()
+
+    def receive(self, timeout_s: float | None) -> float:
+        """The second half: wait for a result, and take in all that are there. Returns when the
+        waiting ended."""
         pipeline = self.works.pipeline
-        asked = self._clock()
         result = pipeline.collect(timeout_s)
-        answered = self._clock()
+        answered_at = self._clock()
         while result is not None:
             self._update(result)
             result = pipeline.collect(0)
-        self.counters.own_s += asked - begun_at + self._clock() - answered
+        return answered_at
 
     # Requests come and go
 

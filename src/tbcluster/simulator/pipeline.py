@@ -91,7 +91,7 @@ class SimulatedPipeline:
         leave_s: From the last stage back to the coordinator.
         num_visits: How often a step passes through the stages.
         on_result: Called when a result is there to be collected.
-        on_span: Called with what each stage has computed.
+        on_span: Called with what each stage has computed; returns whether there is any more use.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class SimulatedPipeline:
         leave_s: float,
         num_visits: int,
         on_result: Callable[[], None],
-        on_span: Callable[[Span], None],
+        on_span: Callable[[Span], bool],
         replica: int = 0,
     ) -> None:
         self.stages = tuple(stages)
@@ -110,6 +110,7 @@ class SimulatedPipeline:
         self._num_visits = num_visits
         self._on_result = on_result
         self._on_span = on_span
+        self._is_seen = True
         self._replica = replica
         self._positions = Positions()
         self._results: deque[StepResult] = deque()
@@ -193,16 +194,8 @@ class SimulatedPipeline:
         stage.busy_s[travel.is_prompt] += now - travel.began_at
         waited_s = max(0.0, travel.came_at - stage.free_at)
         stage.free_at = now
-        self._on_span(
-            Span(
-                self._replica,
-                stage.number,
-                travel.began_at,
-                now,
-                travel.num_tokens,
-                travel.is_prompt,
-            )
-        )
+        if self._is_seen:
+            self._is_seen = self._on_span(self._span(stage, travel))
         if travel.epoch == self._epoch:
             computed_us = round((now - travel.began_at) * 1e6)
             travel.timings.append(VisitTiming(computed_us, round(waited_s * 1e6)))
@@ -212,6 +205,10 @@ class SimulatedPipeline:
             else:
                 self._events.at(now + self._leave_s, lambda: self._return(travel))
         self._begin(stage)
+
+    def _span(self, stage: SimulatedStage, travel: _Travel) -> Span:
+        began_at, now = travel.began_at, self._events.now
+        return Span(self._replica, stage.number, began_at, now, travel.num_tokens, travel.is_prompt)
 
     def _return(self, travel: _Travel) -> None:
         if travel.epoch != self._epoch:

@@ -54,7 +54,7 @@ class SimulatedRack:
     rack: PlanRack
     machines: Mapping[str, SimulatedMachine]
     kv: KvOptions
-    on_span: Callable[[Span], None]
+    on_span: Callable[[Span], bool]
 
 
 class SimulatedReplica:
@@ -145,10 +145,9 @@ class SimulatedReplica:
     def _turn(self) -> None:
         """Collect what has come back, and send what can go."""
         self._will_turn = False
-        now = self._on.events.now
         if self.pipeline.has_results:
-            self.loop.turn(now, 0)
-        self.loop.turn(now, 0)
+            self.loop.receive(0)
+        self.loop.send()
         used = self.loop.works.caches.memory.used
         self.kv_peak_bytes = [max(pair) for pair in zip(self.kv_peak_bytes, used, strict=True)]
 

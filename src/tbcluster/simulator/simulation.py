@@ -98,9 +98,9 @@ class Simulation:
             pass
         return summary(self)
 
-    def _note_span(self, span: Span) -> None:
-        if len(self.spans) < MAX_SPANS:
-            self.spans.append(span)
+    def _note_span(self, span: Span) -> bool:
+        self.spans.append(span)
+        return len(self.spans) < MAX_SPANS
 
     def _next_of_client(self) -> None:
         if self._waiting_clients:
