@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,17 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from tbcluster.cli.main import app
-from tbcluster.errors import DoesNotFitError, PlanError, RackFileError, UnknownNodeError
+from tbcluster.errors import (
+    DoesNotFitError,
+    PlanError,
+    RackFileError,
+    UnknownNodeError,
+    UnsupportedModelError,
+)
 from tests.doubles.checkpoints import LlamaSizes, write_llama
 from tests.doubles.commands import run
 from tests.doubles.giants import write_quantized
+from tests.doubles.hub import HubServer
 from tests.doubles.own_speed import know_speed
 from tests.doubles.server import ServeProcess
 
@@ -134,6 +142,54 @@ def test_a_saved_plan_is_used_as_it_was_changed(small: Path, home: Path, tmp_pat
     assert [stage["node"] for stage in told["replicas"][0]["stages"]] == ["studio3", "studio1"]
     assert told["replicas"][0]["stages"][0]["layers"] == {"start": 0, "end": 5}
     assert (told["context"], told["is_by_hand"]) == (512, True)
+
+
+def test_a_name_and_bits_are_enough(home: Path) -> None:
+    text = " ".join(shown(home, "DeepSeek-R1", "--bits", 4, "--rack", RING).split())
+    assert "DeepSeek-R1: 61 layers, 671 billion parameters" in text
+    assert "351.7 GiB of weights (4-bit/64)" in text
+    assert not home.exists(), "the hub was not asked"
+    told = json.loads(shown(home, "gpt-oss-20b", "--rack", CONFIGS / "single-mac.toml", "--json"))
+    assert told["model"]["weight_kind"] == "mxfp4"
+    assert told["model"]["layers"][0]["attention"]["prompt_flops"] == 2 * 64 * 2 * 64
+
+
+def test_bits_on_this_machine_are_those_of_the_weights(known: Path) -> None:
+    told = json.loads(shown(known, "--bits", 16, "--json"))
+    assert told["model"]["name"] == "tbcluster-demo"
+    wrong = invoke(known, "--bits", 7).exception
+    assert isinstance(wrong, UnsupportedModelError)
+    assert "7 bits" in str(wrong)
+
+
+def test_what_cannot_be_served_is_not_saved(small: Path, home: Path, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    for arguments in ((small, "--bits", 4), (small / "config.json",), ("Qwen3-8B",)):
+        refused = invoke(home, *arguments, "--rack", RING, "--save", file).exception
+        assert isinstance(refused, PlanError)
+        assert "a saved plan is for `tbcluster serve`" in str(refused)
+    assert not file.exists()
+
+
+@pytest.mark.parametrize("bits", [None, 4])
+def test_of_a_model_on_the_hub_headers_are_fetched(
+    small: Path, tmp_path: Path, bits: int | None
+) -> None:
+    shutil.copytree(small, tmp_path / "repos" / "lab" / "toy")
+    with HubServer(tmp_path / "repos") as hub:
+        asked = ("plan", "lab/toy", "--rack", str(RING), "--json")
+        environment = {
+            "TBCLUSTER_HOME": str(tmp_path / "home"),
+            "HF_HOME": str(tmp_path / "cache"),
+            "HF_ENDPOINT": hub.url,
+            "HF_HUB_OFFLINE": "0",
+        }
+        done = run(*asked, *(("--bits", str(bits)) if bits else ()), env=environment)
+        assert done.returncode == 0, done.stderr
+        file_bytes = (small / "model.safetensors").stat().st_size
+        assert 0 < hub.sent_of("model.safetensors") < file_bytes / 10
+    told = json.loads(done.stdout)["model"]
+    assert (told["name"], told["weight_kind"]) == ("lab/toy", "4-bit/64" if bits else "float32")
 
 
 def test_mistakes_are_named(small: Path, home: Path, tmp_path: Path) -> None:

@@ -23,6 +23,8 @@ def test_without_a_file_the_options_are_the_wishes() -> None:
     assert asked.wishes == Wishes(100, 3, 6, 7, kv_memory_bytes=5, kv_bits=4)
     assert (asked.model, asked.kv_bits, asked.by_hand) == ("owner/name", 4, ())
     assert plan_request("owner/name").wishes.streams == DEFAULT_STREAMS
+    assert [plan_request(None, saved, bits=4).bits for saved in (None, SAVED)] == [4, 4]
+    assert plan_request(None, SAVED).bits is None
 
 
 def test_a_file_says_what_no_option_does() -> None:

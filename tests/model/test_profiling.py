@@ -16,7 +16,7 @@ from tbcluster.model.facts import InspectedModel
 from tbcluster.model.profiling import profile_of
 from tbcluster.model.source import check_folder
 from tbcluster.model.tracer import needed_parameters
-from tbcluster.planner.profile import ModelProfile, PartProfile
+from tbcluster.planner.profile import AttentionCost, ModelProfile, PartProfile
 from tests.doubles import giants, small_checkpoints
 from tests.doubles.checkpoints import LlamaSizes, write_llama
 
@@ -121,7 +121,10 @@ def test_a_tied_llama(tmp_path: Path) -> None:
     matrices, norms = (2 * 64 + 2 * 32) * 64 + 3 * 64 * 128, 2 * 64
     # Keys and values of two heads of 16 in float32.
     cache = CacheCost(0, 2 * 2 * 16 * 4)
-    layer = PartProfile((matrices + norms) * 4, 2 * matrices, caches=(cache,))
+    # Four heads, with keys and values of 16 each.
+    attention = AttentionCost(2 * 4 * 32, 2 * 4 * 32)
+    weight_bytes = (matrices + norms) * 4
+    layer = PartProfile(weight_bytes, 2 * matrices, caches=(cache,), attention=attention)
     assert found.layers == (layer,) * 4
     assert found.embedding == PartProfile(table * 4, 0, lookup_bytes=table * 4)
     assert found.head == PartProfile((table + 64) * 4, 2 * table)

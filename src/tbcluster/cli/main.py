@@ -26,6 +26,7 @@ from tbcluster.cli import (
     pull,
     serve,
     service,
+    simulate,
     status,
 )
 from tbcluster.cli.terminal import harmless, log_to_terminal
@@ -43,6 +44,7 @@ app.command("invite")(invite.invite)
 app.command("join")(join.join)
 app.command("agent")(agent.agent)
 app.command("plan")(plan.plan)
+app.command("simulate")(simulate.simulate)
 app.command("capacity")(capacity.capacity)
 app.command("fleet")(fleet.fleet)
 app.command("pull")(pull.pull)

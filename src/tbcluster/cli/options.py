@@ -132,6 +132,16 @@ KvMemory = Annotated[
         show_default=False,
     ),
 ]
+Bits = Annotated[
+    int | None,
+    typer.Option(
+        "--bits",
+        metavar="BITS",
+        help="Plan as if its weights had so many bits: 2, 3, 4, 5, 6, 8, or 16 for unpacked ones "
+        "(what they have).",
+        show_default=False,
+    ),
+]
 KvBits = Annotated[
     int | None,
     typer.Option(

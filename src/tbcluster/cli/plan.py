@@ -9,6 +9,7 @@ import typer
 
 from tbcluster.cli.loading import console, say
 from tbcluster.cli.options import (
+    Bits,
     Context,
     KvBits,
     KvMemory,
@@ -25,7 +26,7 @@ from tbcluster.cli.state import own_folder
 from tbcluster.cluster.plan_file import read_plan, save_plan
 from tbcluster.cluster.plan_request import PlanRequest, lasting_name, plan_request
 from tbcluster.cluster.rack_file import read_rack_file
-from tbcluster.errors import DoesNotFitError
+from tbcluster.errors import DoesNotFitError, PlanError
 
 if TYPE_CHECKING:
     # MLX takes its time to import, which commands that need it not should not wait for.
@@ -36,6 +37,7 @@ def plan(
     model: Model = None,
     context: Context = None,
     streams: Streams = None,
+    bits: Bits = None,
     kv_bits: KvBits = None,
     kv_memory: KvMemory = None,
     stages: Stages = None,
@@ -64,7 +66,8 @@ def plan(
 ) -> None:
     """Show which node would run which layers of a model, how fast that is, and why.
 
-    Loads nothing: of a Hugging Face id only the headers of its weight files are fetched.
+    Loads nothing: of a Hugging Face id only the headers of its weight files are fetched. A
+    config.json is enough, and so is the name alone of many a known model, such as DeepSeek-R1.
     """
     if rack is not None and (local or memory is not None):
         raise typer.BadParameter(
@@ -80,6 +83,7 @@ def plan(
         kv_memory_bytes=kv_memory,
         stages=stages,
         replicas=replicas,
+        bits=bits,
     )
     try:
         planned = planned_model(request, rack, local=local, memory_bytes=memory)
@@ -89,13 +93,14 @@ def plan(
             raise typer.Exit(1) from error
         raise
     if save is not None:
+        _check_servable(save, planned)
         save_plan(save, planned.plan, lasting_name(request.model), request.kv_bits)
     if as_json:
         typer.echo(json.dumps(facts(planned), indent=2))
         return
     for note in planned.notes:
         say(note)
-    show_plan(output(), planned.plan, planned.opened.profile, planned.rack)
+    show_plan(output(), planned.plan, planned.profile, planned.rack)
     if save is not None:
         say(f"written to {save}: `tbcluster serve --plan {save}` uses it")
 
@@ -121,9 +126,17 @@ def planned_model(
         return plan_on_rack(request, folder, memory_bytes)
 
 
+def _check_servable(save: Path, planned: "PlannedModel") -> None:
+    if planned.opened.unservable_because:
+        raise PlanError(
+            f"--save {save}: a saved plan is for `tbcluster serve`, and "
+            f"{planned.opened.unservable_because}"
+        )
+
+
 def facts(planned: "PlannedModel") -> dict[str, Any]:
     """All of it, as programs read it."""
-    profile, rack = planned.opened.profile, planned.rack
+    profile, rack = planned.profile, planned.rack
     return {
         "plan": asdict(planned.plan),
         "model": {**asdict(profile), "weight_bytes": profile.weight_bytes},

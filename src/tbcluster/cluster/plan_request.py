@@ -18,12 +18,14 @@ class PlanRequest:
         model: A folder, a Hugging Face id, or None for the bundled model.
         kv_bits: 8 or 4 for quantized KV caches; None for the model's own type.
         by_hand: Who runs what, where a person says so.
+        bits: Plan as if its weights had so many; None for what they have.
     """
 
     model: str | None
     wishes: Wishes
     kv_bits: int | None = None
     by_hand: Layout = ()
+    bits: int | None = None
 
 
 def plan_request(
@@ -36,6 +38,7 @@ def plan_request(
     kv_memory_bytes: int | None = None,
     stages: int | None = None,
     replicas: int | None = None,
+    bits: int | None = None,
 ) -> PlanRequest:
     """What these options ask for; of what a file says, too, they decide.
 
@@ -51,22 +54,22 @@ def plan_request(
             kv_memory_bytes=kv_memory_bytes,
             kv_bits=kv_bits,
         )
-        return PlanRequest(model, wishes, kv_bits)
+        return PlanRequest(model, wishes, kv_bits, bits=bits)
     _check_absent({"--stages": stages, "--replicas": replicas})
     if model is not None and lasting_name(model) != saved.model:
         raise PlanError(
             f"the plan is for {saved.model or 'the bundled model'}, and {model} was asked for: "
             "leave MODEL out, or make a plan for it"
         )
-    bits = kv_bits if kv_bits is not None else saved.kv_bits
+    kv_bits = kv_bits if kv_bits is not None else saved.kv_bits
     wishes = Wishes(
         context=context or saved.context,
         streams=streams or saved.streams,
         kv_memory_bytes=kv_memory_bytes,
-        kv_bits=bits,
+        kv_bits=kv_bits,
         plan_file=saved.file,
     )
-    return PlanRequest(saved.model, wishes, bits, saved.placement)
+    return PlanRequest(saved.model, wishes, kv_bits, saved.placement, bits)
 
 
 def lasting_name(model: str | None) -> str | None:

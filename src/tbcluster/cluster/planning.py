@@ -4,7 +4,12 @@ describes, or for this machine."""
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from tbcluster.cluster.opening import OpenedModel, open_model, plan_here, plan_model
+from tbcluster.cluster.opening import (
+    OpenedModel,
+    model_to_plan,
+    plan_here,
+    plan_model,
+)
 from tbcluster.cluster.own_speed import speed_here
 from tbcluster.cluster.plan_rack import plan_rack, rack_of_file
 from tbcluster.cluster.plan_request import PlanRequest
@@ -17,6 +22,7 @@ from tbcluster.machine import NodeState, RackView
 from tbcluster.model.device import Device
 from tbcluster.planner.nodes import NodeSpeed, PlanRack
 from tbcluster.planner.plan import Plan
+from tbcluster.planner.profile import ModelProfile
 
 # What racks that are only described are taken for: Macs compute in the checkpoint's own type.
 METAL = Device("Metal GPU", None)
@@ -28,12 +34,19 @@ class PlannedModel:
 
     Attributes:
         notes: Lines that a user should see.
+        at_once: How many stages of one node compute at full speed at the same time; 1 on a GPU.
     """
 
     opened: OpenedModel
     rack: PlanRack
     plan: Plan
     notes: tuple[str, ...] = ()
+    at_once: float = 1.0
+
+    @property
+    def profile(self) -> ModelProfile:
+        """What the model asks of the nodes."""
+        return self.opened.profile
 
 
 def plan_described(request: PlanRequest, file: RackFile) -> PlannedModel:
@@ -41,9 +54,9 @@ def plan_described(request: PlanRequest, file: RackFile) -> PlannedModel:
 
     Raises:
         RackFileError: The file lacks what a plan needs.
-        TbclusterError: As `opening.open_model` and `opening.plan_model`.
+        TbclusterError: As `opening.model_to_plan` and `opening.plan_model`.
     """
-    opened = open_model(request.model, request.kv_bits, is_on_rack=True, device=METAL)
+    opened = model_to_plan(request.model, request.bits, request.kv_bits, device=METAL)
     rack = rack_of_file(file, opened.profile.weight_kind)
     plan = plan_model(opened, rack, request.wishes, request.by_hand)
     return PlannedModel(opened, rack, plan, opened.notes)
@@ -56,9 +69,9 @@ def plan_alone(request: PlanRequest, memory_bytes: int | None = None) -> Planned
         memory_bytes: The most that models may take here; None for what the system says.
 
     Raises:
-        TbclusterError: As `opening.open_model` and `opening.plan_model`.
+        TbclusterError: As `opening.model_to_plan` and `opening.plan_model`.
     """
-    opened = open_model(request.model, request.kv_bits, is_on_rack=True)
+    opened = model_to_plan(request.model, request.bits, request.kv_bits)
     rack = rack_here(opened, memory_bytes, speed=speed_here(opened.profile.speed_kind))
     plan = plan_here(opened, rack, request.wishes, request.by_hand)
     return PlannedModel(opened, rack, plan, opened.notes)
@@ -76,12 +89,12 @@ def plan_on_rack(
 
     Raises:
         RackError: This machine is no head node, or the coordinator does not answer.
-        TbclusterError: As `opening.open_model` and `opening.plan_model`.
+        TbclusterError: As `opening.model_to_plan` and `opening.plan_model`.
     """
     # A plan for one machine needs none of it, and it takes its time to import.
     from tbcluster.cluster.rack.ask import ask_rack, gathered
 
-    opened = open_model(request.model, request.kv_bits, is_on_rack=True)
+    opened = model_to_plan(request.model, request.bits, request.kv_bits)
     kind = opened.profile.speed_kind
     try:
         with gathered(folder, memory_bytes=memory_bytes) as rack:

@@ -12,8 +12,10 @@ FIRST_CHUNK_TOKENS = 256
 # half their pace while a prompt comes in, and the prompt at half of its own.
 PREFILL_SHARE = 1.0
 # A chunk's tokens may each cost so many times what one more adds to a large chunk: twice where that
-# keeps running streams at their pace, else three times.
-WORTHWHILE, BARELY_WORTHWHILE = 2.0, 3.0
+# keeps running streams at their pace, else three times. Where that takes streams by far out of
+# their pace as well (a chunk reads all experts, a decode step few), it should be worth it.
+WORTHWHILE, BARELY_WORTHWHILE, WELL_WORTHWHILE = 2.0, 3.0, 1.5
+BY_FAR = 3.0
 
 
 class Pace:
@@ -104,6 +106,8 @@ class Pace:
         tokens = self._cost.worthwhile(WORTHWHILE)
         if self._cost_us(tokens) > longest_us:
             tokens = self._cost.worthwhile(BARELY_WORTHWHILE)
+            if self._cost_us(tokens) > BY_FAR * longest_us:
+                tokens = self._cost.worthwhile(WELL_WORTHWHILE)
         return max(1, min(tokens, self._max_chunk_tokens))
 
     def _best_of(self, line: Line, num_waiting_tokens: int) -> int:

@@ -1,8 +1,8 @@
 """What a model asks of the machines it runs on, part by part, before any of it is loaded.
 
 Everything comes from the config, the headers of the weight files (if there are any) and the
-traced, never computed run: sizes of parameters in the type they are computed in, which of them each part of the model
-reads, how many experts a token uses, what crosses a cut, what KV caches take.
+traced, never computed run: sizes of parameters in the type they are computed in, which of them each
+part of the model reads, how many experts a token uses, what crosses a cut, what KV caches take.
 """
 
 from collections import Counter
@@ -26,6 +26,8 @@ from tbcluster.planner.profile import AttentionCost, ModelProfile, PartProfile
 
 # What configs call the width of the hidden states.
 WIDTHS = ("hidden_size", "d_model", "n_embd")
+
+NO_ATTENTION = AttentionCost()
 
 
 def profile_of(inspected: InspectedModel, name: str, kv_bits: int | None = None) -> ModelProfile:
@@ -142,7 +144,7 @@ def _part(
     experts: _Experts,
     caches: tuple[CacheCost, ...] = (),
     *,
-    attention: AttentionCost = AttentionCost(),
+    attention: AttentionCost = NO_ATTENTION,
     are_tables_read: bool = False,
 ) -> PartProfile:
     """Weights together.

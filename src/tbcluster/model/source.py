@@ -95,14 +95,14 @@ def read_config(file: Path) -> dict[str, Any]:
 
 
 def check_config(path: Path) -> ModelFolder | None:
-    """A config.json that has no weights beside it: the file itself, or a folder that holds it; None
-    for a folder that holds weights, or no config.
+    """A config.json by itself, named as a file or by a folder that holds no weights; None for a
+    folder that holds weights, or no config.
 
     Raises:
         CorruptModelError, UnsupportedModelError: See `read_config`.
     """
-    file = path if path.is_file() else path / "config.json"
-    has_weights = any(file.parent.glob(pattern) for pattern in WEIGHTS)
+    file = path if path.suffix == ".json" else path / "config.json"
+    has_weights = any(True for pattern in WEIGHTS for _ in file.parent.glob(pattern))
     if not file.is_file() or (has_weights and file != path):
         return None
     return ModelFolder(file.parent, read_config(file), {})

@@ -24,9 +24,12 @@ class Percentiles:
         ordered = sorted(values)
         if not ordered:
             return None
-        last = len(ordered) - 1
-        found = (ordered[min(last, -(-len(ordered) * p // 100) - 1)] for p in PERCENTS)
-        return cls(*found, ordered[last])
+        p50_s, p95_s, p99_s = (_percentile(ordered, percent) for percent in PERCENTS)
+        return cls(p50_s, p95_s, p99_s, ordered[-1])
+
+
+def _percentile(ordered: Sequence[float], percent: int) -> float:
+    return ordered[-(-len(ordered) * percent // 100) - 1]
 
 
 @dataclass(slots=True)

@@ -1,0 +1,157 @@
+"""What a simulation has found, as people read it."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from tbcluster.cli.plan_view import figure, seconds, size, speed_sources
+from tbcluster.cli.rack import plain, table
+from tbcluster.simulator.results import Percentiles, SimulationResult
+
+if TYPE_CHECKING:
+    from tbcluster.cluster.simulating import Simulated
+
+UNKNOWN = "-"
+
+
+def show_result(screen: Console, one: "Simulated") -> None:
+    """One simulation: speeds, times, stages, energy."""
+    result = one.result
+    for line in _lines(one):
+        screen.print(plain(line), soft_wrap=True)
+    screen.print()
+    screen.print(_stages(result))
+    for line in (*result.happenings, *_doubts(one)):
+        screen.print(plain(line), soft_wrap=True)
+
+
+def comparison(found: Sequence["Simulated"]) -> Table:
+    """A row for each rack."""
+    columns = (
+        "tokens/s",
+        "a stream",
+        "first token",
+        "95 %",
+        "context",
+        "watts",
+        "J/token",
+        "price",
+        "per token/s",
+    )
+    made = table("rack", *columns, right=columns, names=[one.name for one in found])
+    for one in found:
+        result = one.result
+        longest = max(replica.longest_context for replica in one.planned.plan.replicas)
+        first = result.first_token
+        made.add_row(
+            plain(one.name),
+            figure(result.tokens_per_s),
+            _figure(result.stream_tokens_per_s),
+            seconds(first.p50_s) if first else UNKNOWN,
+            seconds(first.p95_s) if first else UNKNOWN,
+            f"{longest:,}",
+            _figure(result.watts, " W"),
+            _figure(result.joules_per_token),
+            _usd(result.price_usd),
+            _usd(result.usd_per_token_per_s),
+        )
+    return made
+
+
+def sweep_table(found: Sequence["Simulated"], clients: Sequence[int]) -> Table:
+    """A row for each number of clients."""
+    columns = ("tokens/s", "a stream", "first token", "95 %", "gap", "95 % ", "idle", "J/token")
+    made = table("clients", *columns, right=("clients", *columns))
+    made.title = found[0].name
+    for one, number in zip(found, clients, strict=True):
+        result = one.result
+        idle = min((stage.idle_share for stage in result.stages), default=0.0)
+        made.add_row(
+            str(number),
+            figure(result.tokens_per_s),
+            _figure(result.stream_tokens_per_s),
+            *_two(result.first_token),
+            *_two(result.gap),
+            f"{100 * idle:.0f} %",
+            _figure(result.joules_per_token),
+        )
+    return made
+
+
+def _lines(one: "Simulated") -> Iterator[str]:
+    result, plan = one.result, one.planned.plan
+    yield (
+        f"{plan.model}: {result.num_requests:,} requests, {result.num_prompt_tokens:,} prompt "
+        f"tokens and {result.num_tokens:,} answer tokens in {seconds(result.seconds)}"
+    )
+    yield (
+        f"throughput: {figure(result.tokens_per_s)} tokens/s of answers, "
+        f"{figure(result.prompt_tokens_per_s)} tokens/s of prompts beside them; one stream: "
+        f"{_figure(result.stream_tokens_per_s)} tokens/s"
+    )
+    yield f"first token: {_all(result.first_token)}; between tokens: {_all(result.gap)}"
+    yield f"whole answers: {_all(result.duration)}"
+    if result.watts is not None:
+        yield (
+            f"energy: {figure(result.watts)} W, {_figure(result.joules_per_token)} J a token of "
+            "answers, prompts included"
+        )
+    if result.usd_per_token_per_s is not None:
+        price = _usd(result.price_usd)
+        yield f"price: {price} new, {_usd(result.usd_per_token_per_s)} for each token a second"
+    if result.num_preemptions:
+        yield f"KV memory ran short: {result.num_preemptions:,} times an answer gave way to others"
+    if result.num_refused:
+        yield f"{result.num_refused:,} requests were refused: {'; '.join(result.refusals)}"
+
+
+def _stages(result: SimulationResult) -> Table:
+    columns = ("decode", "prompts", "idle", "weights", "KV peak", "of")
+    names = [stage.node for stage in result.stages]
+    made = table("node", "layers", *columns, right=columns, names=names)
+    for stage in result.stages:
+        made.add_row(
+            plain(stage.node),
+            str(stage.layers),
+            *(
+                f"{100 * share:.0f} %"
+                for share in (stage.decode_share, stage.prompt_share, stage.idle_share)
+            ),
+            size(stage.weight_bytes),
+            size(stage.kv_peak_bytes),
+            size(stage.kv_budget_bytes),
+        )
+    return made
+
+
+def _doubts(one: "Simulated") -> Iterator[str]:
+    """What the figures rest on, where that was not measured."""
+    yield from speed_sources(one.planned.plan, one.planned.rack)
+    unknown = [node.node for node in one.result.nodes if node.watts is None]
+    if unknown:
+        yield f"what {', '.join(unknown)} draws is not known: no watts, no joules"
+
+
+def _all(values: Percentiles | None) -> str:
+    if values is None:
+        return UNKNOWN
+    return (
+        f"{seconds(values.p50_s)} (median), {seconds(values.p95_s)} (95 %), "
+        f"{seconds(values.p99_s)} (99 %), {seconds(values.most_s)} (longest)"
+    )
+
+
+def _two(values: Percentiles | None) -> tuple[str, str]:
+    if values is None:
+        return UNKNOWN, UNKNOWN
+    return seconds(values.p50_s), seconds(values.p95_s)
+
+
+def _figure(value: float | None, unit: str = "") -> str:
+    return UNKNOWN if value is None else figure(value) + unit
+
+
+def _usd(value: float | None) -> str:
+    return UNKNOWN if value is None else f"${value:,.0f}"

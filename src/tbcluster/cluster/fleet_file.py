@@ -1,0 +1,207 @@
+"""The file that describes a fleet, in TOML: sites in regions, each a rack file or so many machines
+of some kinds. `configs/fleets/` has an example."""
+
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from tbcluster.cluster.plan_rack import GBIT, rack_of_file
+from tbcluster.cluster.rack_file import ADVICE, Chip, LinkKind, Name, Positive, read_rack_file
+from tbcluster.cluster.rack_shapes import NodeKind, RackShapes
+from tbcluster.errors import PlanError, RackFileError
+from tbcluster.planner.fleet import Fleet, FleetSite
+from tbcluster.planner.nodes import PlanLink, PlanRack
+
+MAX_COUNT = 100_000
+# What TCP carries of a line's rate.
+TCP_SHARE = 0.94
+ADVICE_HERE = {
+    "tuple_type": "write a list in brackets; sites and regions are tables, [[sites]], [[regions]]",
+    "model_type": "write a table, [[sites]] or [[regions]]",
+}
+
+Count = Annotated[int, Field(gt=0, le=MAX_COUNT)]
+
+
+class _Table(BaseModel):
+    """Fields that are not declared are refused, and no value is converted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class FleetNodes(_Table):
+    """So many machines of one kind; fields as in a rack file."""
+
+    chip: Chip
+    memory_gb: Positive
+    gpu_cores: Annotated[int, Field(gt=0)] | None = None
+    count: Count = 1
+
+
+class FleetSiteTable(_Table):
+    """A site, or so many equal ones.
+
+    Attributes:
+        count: How many such sites there are; they are then called "name-1" and so on.
+        rack: Its rack file, relative to this file.
+        nodes: Its machines, where no rack file describes them.
+        link: How machines of one kind are linked: cables where their ports allow, beside gigabit
+            Ethernet, or a network that all share.
+    """
+
+    name: Name
+    region: Name
+    count: Count = 1
+    rack: Annotated[str, Field(min_length=1)] | None = None
+    # TOML has lists alone.
+    nodes: Annotated[tuple[FleetNodes, ...], Field(strict=False)] = ()
+    link: LinkKind | None = None
+
+    @model_validator(mode="after")
+    def _is_one_rack(self) -> Self:
+        if (self.rack is None) == (not self.nodes):
+            raise _refusal(f"site {self.name!r}: give it a rack file or nodes, one of them")
+        if self.rack is not None and self.link is not None:
+            raise _refusal(f"site {self.name!r}: its rack file says the links: leave link out")
+        return self
+
+
+class FleetRegionTable(_Table):
+    """How the sites of a region reach each other. Where it is given, sites which hold no copy alone
+    are joined.
+
+    Attributes:
+        latency_ms: One way, for a small message.
+        gbps: Gigabits a second.
+    """
+
+    name: Name
+    latency_ms: Positive
+    gbps: Positive
+
+
+class FleetFile(_Table):
+    """A fleet as its file describes it."""
+
+    name: Name
+    sites: Annotated[tuple[FleetSiteTable, ...], Field(strict=False)]
+    regions: Annotated[tuple[FleetRegionTable, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        if not self.sites:
+            raise _refusal("it has no sites: add a [[sites]] table for each kind of site")
+        _check_once("sites", [site.name for site in self.sites])
+        _check_once("regions", [region.name for region in self.regions])
+        known = dict.fromkeys(site.region for site in self.sites)
+        for region in self.regions:
+            if region.name not in known:
+                raise _refusal(
+                    f"[[regions]]: no site is in {region.name!r}: take one of {', '.join(known)}"
+                )
+        return self
+
+
+def read_fleet_file(path: Path) -> FleetFile:
+    """A fleet file, checked.
+
+    Raises:
+        RackFileError: It cannot be read, is no TOML, or says what no fleet can be; names the line
+            or the field, its value, and what to write instead.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RackFileError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RackFileError(f"{path} is no text in UTF-8: save it as such") from error
+    try:
+        return FleetFile.model_validate(tomllib.loads(text))
+    # RecursionError: some kilobytes of brackets nest deeper than any Python stack.
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RackFileError(f"{path} is no TOML: {error}: see configs/fleets for one") from error
+    except ValidationError as error:
+        faults = "\n  ".join(_fault(details) for details in error.errors(include_url=False))
+        raise RackFileError(f"{path} does not describe a fleet:\n  {faults}") from error
+
+
+def fleet_of_file(file: FleetFile, folder: Path, weight_kind: str) -> Fleet:
+    """The fleet as the planner sees it. Equal sites share one rack.
+
+    Args:
+        folder: Where rack files are looked for.
+        weight_kind: Of the model's weights (`ModelProfile.weight_kind`).
+
+    Raises:
+        RackFileError: A rack file cannot be used.
+        PlanError: A chip is not known, or two sites have one name.
+    """
+    sites = tuple(site for table in file.sites for site in _sites(table, folder, weight_kind))
+    links = {
+        region.name: PlanLink(region.latency_ms / 1e3, region.gbps * GBIT * TCP_SHARE, "region")
+        for region in file.regions
+    }
+    return Fleet(sites, links)
+
+
+def _sites(table: FleetSiteTable, folder: Path, weight_kind: str) -> Iterator[FleetSite]:
+    try:
+        rack = _rack(table, folder, weight_kind)
+    except (RackFileError, PlanError) as error:
+        raise RackFileError(f"site {table.name!r}: {error}") from error
+    for number in range(1, table.count + 1):
+        name = table.name if table.count == 1 else f"{table.name}-{number}"
+        yield FleetSite(name, table.region, rack, table.name)
+
+
+def _rack(table: FleetSiteTable, folder: Path, weight_kind: str) -> PlanRack:
+    if table.rack is not None:
+        return rack_of_file(read_rack_file(folder / Path(table.rack).expanduser()), weight_kind)
+    groups: dict[NodeKind, int] = {}
+    for nodes in table.nodes:
+        kind = NodeKind(nodes.chip, nodes.memory_gb, nodes.gpu_cores)
+        groups[kind] = groups.get(kind, 0) + nodes.count
+    return RackShapes(weight_kind, table.link or "thunderbolt5").rack(list(groups.items()))
+
+
+def _check_once(what: str, names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise _refusal(f"two {what} are called {name!r}: give each a name of its own")
+
+
+def _refusal(message: str) -> PydanticCustomError:
+    return PydanticCustomError("refused", "{message}", {"message": message})
+
+
+def _fault(details: ErrorDetails) -> str:
+    where = _where(details["loc"])
+    match details["type"]:
+        case "missing":
+            return f"{where} is missing: add it"
+        case "extra_forbidden":
+            return f"{where} is no field of a fleet file: remove it, or mend its name"
+        case "refused":
+            return f"{where}: {details['msg']}" if where else details["msg"]
+    facts = details.get("ctx", {})
+    advice = {**ADVICE, **ADVICE_HERE}.get(facts.get("pattern", details["type"]))
+    way_out = details["msg"] if advice is None else advice.format(**facts)
+    return f"{where or 'the file'} is {_shown(details['input'])}: {way_out}"
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    """`[[sites]] 2: nodes, item 1, chip`: as a reader counts."""
+    if len(location) >= 2 and location[0] in ("sites", "regions"):
+        table = f"[[{location[0]}]] {int(location[1]) + 1}"
+        rest = _where(location[2:])
+        return f"{table}: {rest}" if rest else table
+    return ", ".join(f"item {p + 1}" if isinstance(p, int) else p for p in location)

@@ -1,0 +1,60 @@
+"""Simulating a model that was planned, as commands do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tbcluster.cluster.kv_options import KvOptions
+from tbcluster.cluster.planning import PlannedModel
+from tbcluster.errors import SimulationError
+from tbcluster.planner.words import and_list
+from tbcluster.simulator.failures import Failure
+from tbcluster.simulator.results import SimulationResult
+from tbcluster.simulator.simulation import Scenario, simulate
+from tbcluster.simulator.workload import Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Simulated:
+    """A simulation, and what it was made of.
+
+    Attributes:
+        name: Of the rack.
+    """
+
+    name: str
+    planned: PlannedModel
+    result: SimulationResult
+
+
+def simulate_planned(
+    planned: PlannedModel,
+    workload: Workload,
+    *,
+    name: str,
+    failures: tuple[Failure, ...] = (),
+    most_s: float | None = None,
+    kv_bits: int | None = None,
+    kv_memory_bytes: int | None = None,
+    on_progress: Callable[[int], None] | None = None,
+) -> Simulated:
+    """Let clients use a planned model.
+
+    Raises:
+        SimulationError: A node that is to fail is none of the rack's.
+    """
+    known = [node.name for node in planned.rack.nodes]
+    for failure in failures:
+        if failure.node not in known:
+            raise SimulationError(f"--fail {failure.node}: the rack has {and_list(known)}")
+    scenario = Scenario(
+        planned.profile,
+        planned.rack,
+        planned.plan,
+        workload,
+        kv=KvOptions(memory_bytes=kv_memory_bytes, bits=kv_bits),
+        failures=failures,
+        at_once=planned.at_once,
+        most_s=most_s or float("inf"),
+        on_progress=on_progress,
+    )
+    return Simulated(name, planned, simulate(scenario))
