@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tbcluster.errors import SimulationError
 
 if TYPE_CHECKING:
-    from tbcluster.cluster.simulating import Simulated
+    from tbcluster.simulator.planned import Simulated
 
 KINDS = (".png", ".svg", ".pdf")
 DECODE, PROMPT = "#3b78b5", "#e08a2e"

@@ -30,7 +30,7 @@ from tbcluster.simulator.workload import (
 
 if TYPE_CHECKING:
     # MLX takes its time to import, which commands that need it not should not wait for.
-    from tbcluster.cluster.simulating import Simulated
+    from tbcluster.simulator.planned import Simulated
 
 DEFAULT_CLIENTS, MAX_CLIENTS = 4, 4096
 # Unless told otherwise: enough requests that the beginning and the end count for little.
@@ -207,7 +207,7 @@ def _run(
     local: bool,
     most_s: float | None,
 ) -> list["Simulated"]:
-    from tbcluster.cluster.simulating import simulate_planned
+    from tbcluster.simulator.planned import simulate_planned
 
     planned = planned_model(request, rack, local=local)
     name = rack.stem if rack is not None else "this rack"

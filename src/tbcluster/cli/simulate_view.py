@@ -11,7 +11,7 @@ from tbcluster.cli.rack import plain, table
 from tbcluster.simulator.results import Percentiles, SimulationResult
 
 if TYPE_CHECKING:
-    from tbcluster.cluster.simulating import Simulated
+    from tbcluster.simulator.planned import Simulated
 
 UNKNOWN = "-"
 
