@@ -133,7 +133,8 @@ def test_a_window_bounds_what_attention_looks_at() -> None:
     near = PartProfile(0, 0, caches=(CacheCost(0, 2, window=64),), attention=costs)
     state = PartProfile(0, 0, caches=(CacheCost(1000, 0),), attention=costs)
     far = Load(1, 1, 1, 100_000)
-    assert attention_s(near, SPEED, 1e-6, far) == pytest.approx(64 * 100 * 1e-6)
+    slow = replace(SPEED, cache_s_per_byte=0.0, vector_flop_s=1e-6)
+    assert attention_s(near, slow, 0.0, far) == pytest.approx(64 * 100 * 1e-6)
     assert attention_s(state, SPEED, 1e-6, far) == pytest.approx(1000 * SPEED.cache_s_per_byte)
 
 

@@ -155,7 +155,7 @@ def model_to_plan(
             return open_model(source, kv_bits, is_on_rack=True, device=device)
         return _from_config(_with_weights(text), model_name(source), bits, kv_bits, device)
     except (FetchError, ModelNotFoundError) as error:
-        if text is None or local_path(text) is not None:
+        if text is None or text.startswith((".", "/", "~")) or local_path(text) is not None:
             raise
         known = known_config(text) if isinstance(error, FetchError) else None
         if known is None:

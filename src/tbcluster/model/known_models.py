@@ -42,6 +42,18 @@ class KnownModel:
         return content | self.changes
 
 
+_KIMI_K2_0905 = {
+    "max_position_embeddings": 262144,
+    "rope_scaling": {
+        "type": "yarn",
+        "factor": 64.0,
+        "beta_fast": 1.0,
+        "beta_slow": 1.0,
+        "mscale": 1.0,
+        "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 4096,
+    },
+}
 _QWEN3_2507 = {"max_position_embeddings": 262144, "rope_theta": 5000000}
 _QWEN3_2507_30B = _QWEN3_2507 | {"rope_theta": 10000000}
 KNOWN = (
@@ -56,9 +68,7 @@ KNOWN = (
     ),
     KnownModel("deepseek-v3.1", ("deepseek-ai/DeepSeek-V3.1", "deepseek-ai/DeepSeek-V3.1-Base")),
     KnownModel("kimi-k2", ("moonshotai/Kimi-K2-Instruct", "moonshotai/Kimi-K2-Base")),
-    KnownModel(
-        "kimi-k2", ("moonshotai/Kimi-K2-Instruct-0905",), {"max_position_embeddings": 262144}
-    ),
+    KnownModel("kimi-k2", ("moonshotai/Kimi-K2-Instruct-0905",), _KIMI_K2_0905),
     KnownModel("qwen3-235b-a22b", ("Qwen/Qwen3-235B-A22B",)),
     KnownModel(
         "qwen3-235b-a22b",

@@ -22,6 +22,11 @@ RESERVE_SHARE = 0.02
 LOGIT_BYTES = 4
 # Sampling passes over a row of logits so often: the largest, the sum, the logarithms, the choice.
 SAMPLE_PASSES = 4
+# A layer with routed experts starts so many times the small kernels of one without: scores, the
+# choice, gathering, the weighted sum. A 40-layer mixture with 3 billion active parameters decodes
+# at 72 tokens/s on an M2 Ultra (openclawradar.com, MLX in April 2026), 0.23 ms a layer beside its
+# bytes, against 0.11 ms of dense ones.
+ROUTED_LAYER = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +201,7 @@ class TimeCosts:
             return weights_s(part, speed, rows) + attention_s(part, speed, flop_s, load)
 
         kinds = kinds or LayerKinds(profile.layers)
-        of_kind = np.array([seconds(part) + speed.layer_s for part in kinds.distinct])
+        of_kind = np.array([seconds(part) + layer_s(part, speed) for part in kinds.distinct])
         self._num_layers = len(profile.layers)
         self._visits = profile.num_visits
         self._sums = np.concatenate(([0.0], np.cumsum(of_kind[kinds.of_layer])))
@@ -247,6 +252,11 @@ def matmul_flop_s(speed: NodeSpeed, weight_kind: str) -> float:
     return byte_s * bits_per_weight(weight_kind) / 8 / (2 * rows)
 
 
+def layer_s(part: PartProfile, speed: NodeSpeed) -> float:
+    """The small operations of a layer."""
+    return speed.layer_s * (ROUTED_LAYER if part.num_experts else 1.0)
+
+
 def weights_s(part: PartProfile, speed: NodeSpeed, rows: float) -> float:
     """Multiplying so many rows with a part's weights. Of routed experts those are read that one of
     the rows uses, if each row chooses for itself."""
@@ -273,11 +283,15 @@ def attention_s(part: PartProfile, speed: NodeSpeed, flop_s: float, load: Load) 
     windows = [cost.window or context for cost in part.caches if cost.bytes_per_token]
     visible = min(context, max(windows, default=0))
     costs = part.attention
+    read_s = load.streams * cached * speed.cache_s_per_byte
     if load.is_prompt:
         flops = visible * (load.rows * costs.prompt_flops + load.streams * costs.unpack_flops)
-    else:
-        flops = visible * load.rows * costs.decode_flops
-    return max(load.streams * cached * speed.cache_s_per_byte, flops * flop_s)
+        return max(read_s, flops * flop_s)
+    flops = visible * load.rows * costs.decode_flops
+    if costs.unpack_flops:
+        # All heads share the latent KV: matrices, not vectors.
+        return max(read_s, flops * flop_s)
+    return read_s + flops * speed.vector_flop_s
 
 
 def sampling_s(profile: ModelProfile, speed: NodeSpeed, rows: float) -> float:

@@ -24,6 +24,8 @@ class NodeSpeed:
         layer_s: Of each layer and step beside that: kernels started, small operations.
         stage_s: Of each step on a stage, whatever its layers: software of receiving and sending.
         cache_s_per_byte: Of reading KV caches.
+        vector_flop_s: Of a multiplication or addition in the attention of decode steps, beside
+            reading; 0 where `cache_s_per_byte` has it, because it was measured with queries.
     """
 
     rates: tuple[tuple[int, float], ...]
@@ -31,6 +33,7 @@ class NodeSpeed:
     stage_s: float
     cache_s_per_byte: float
     source: SpeedSource = SpeedSource.MEASURED
+    vector_flop_s: float = 0.0
 
     def shared_by(self, number: int) -> "NodeSpeed":
         """What each of so many has of it that compute at the same time."""
@@ -40,6 +43,7 @@ class NodeSpeed:
             self.stage_s * number,
             self.cache_s_per_byte * number,
             self.source,
+            self.vector_flop_s * number,
         )
 
 

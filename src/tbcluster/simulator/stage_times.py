@@ -3,7 +3,7 @@
 from collections import Counter
 
 from tbcluster.core import StageRange
-from tbcluster.planner.cost import Load, attention_s, matmul_flop_s, sampling_s, weights_s
+from tbcluster.planner.cost import Load, attention_s, layer_s, matmul_flop_s, sampling_s, weights_s
 from tbcluster.planner.nodes import NodeSpeed
 from tbcluster.planner.profile import ModelProfile
 
@@ -19,12 +19,13 @@ class StageTimes:
         self._profile = profile
         self._speed = speed
         self._flop_s = matmul_flop_s(speed, profile.weight_kind)
-        self._kinds = Counter(profile.layers[layers.start : layers.end])
+        own = profile.layers[layers.start : layers.end]
+        self._fixed_s = speed.stage_s + sum(layer_s(part, speed) for part in own)
+        self._kinds = Counter(own)
         self._kinds[profile.shared] += 1
         if layers.start == 0:
             self._kinds[profile.embedding] += 1
         self._is_last = layers.end == len(profile.layers)
-        self._fixed_s = speed.stage_s + speed.layer_s * (layers.end - layers.start)
         self._weights: dict[int, float] = {}
         self._attention: dict[tuple[int, int, int], float] = {}
         self._heads: dict[int, float] = {}
