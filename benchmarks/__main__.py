@@ -19,6 +19,7 @@ BENCHMARKS = {
     "encryption": "one stream through 2 stages on 2 machines: encrypted against in the clear",
     "neighbour-copy": "weights copied from a neighbour, verified, against plain TCP",
     "planning": "seconds to plan 61 layers on 8 unequal nodes, and 128 layers on 64",
+    "calibration": "the cost model against published measurements (--input FILE.json)",
     "simulation": "simulated against real, 1 to 4 stages and 1 to 16 streams; its own speed",
     "fleet": "seconds to plan 1,000 and 100,000 nodes at many sites, and to route 100,000 requests",
     "unequal-rack": "two unequal nodes: the plan's layout against an even one, and its predictions",
@@ -34,6 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("\n".join(f"{name:15} {line}" for name, line in BENCHMARKS.items()))
         return 0
     _set_environment()
+    if options.input is not None:
+        os.environ["TBCLUSTER_BENCH_INPUT"] = str(options.input)
     report = run(options.name, options.only, quick=options.quick)
     report.print()
     if options.json is not None:
@@ -63,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only", action="append", default=[], metavar="PART", help="a part of it; may be repeated"
     )
     parser.add_argument("--quick", action="store_true", help="small and few: to see that it runs")
+    parser.add_argument("--input", type=Path, metavar="FILE", help="measurements, for calibration")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as well")
     return parser
 

@@ -107,7 +107,7 @@ def test_what_a_mac_adds(r1: str, env: dict[str, str]) -> None:
         (("--tokens-per-s", "0"), "0 tokens/s: ask for more than 0"),
         (("--tokens-per-s", "nan"), "nan tokens/s: ask for more than 0"),
         (("--tokens-per-s", "1e9"), "at most 1,000,000"),
-        (("--tokens-per-s", "9", "--node", "M4 Por:64"), "'M4 Por' is no chip that is known"),
+        (("--tokens-per-s", "9", "--node", "M4 Por:64"), "'M4 Por' is not known"),
         (("--tokens-per-s", "9", "--node", "64"), "'64' is no kind of machine"),
         (("--tokens-per-s", "9", "--link", "tin"), "'tin' is no kind of link"),
         (("--tokens-per-s", "9", "--context", "999999"), "was made for 163,840 at most"),

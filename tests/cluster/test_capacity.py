@@ -28,7 +28,7 @@ def test_what_is_no_kind_is_refused_with_an_example(text: str) -> None:
 
 
 def test_a_chip_that_nobody_knows_is_refused() -> None:
-    with pytest.raises(PlanError, match="'M4 Por' is no chip that is known"):
+    with pytest.raises(PlanError, match="'M4 Por' is not known"):
         node_kind("M4 Por:64")
 
 

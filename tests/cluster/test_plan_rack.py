@@ -4,7 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from tbcluster.cluster.plan_rack import memory_for_models, one_machine, plan_rack, rack_of_file
+from tbcluster.cluster.own_chips import ChipTable
+from tbcluster.cluster.plan_rack import (
+    DECODE_POWER,
+    memory_for_models,
+    one_machine,
+    plan_rack,
+    rack_of_file,
+)
 from tbcluster.cluster.rack_file import RackFile, RackLink, RackNode, read_rack_file
 from tbcluster.errors import RackFileError
 from tbcluster.machine import (
@@ -18,7 +25,7 @@ from tbcluster.machine import (
     PathMeasurement,
 )
 from tbcluster.machine import Path as Way
-from tbcluster.planner.nodes import NodeSpeed, PlanLink, SpeedSource
+from tbcluster.planner.nodes import NodePower, NodeSpeed, PlanLink, SpeedSource
 
 GIB = 1 << 30
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -168,10 +175,45 @@ def test_more_cables_make_no_hop_slower() -> None:
             assert more[pair].bytes_per_s >= link.bytes_per_s
 
 
-def test_a_chip_that_is_not_known_is_assumed_to_be_slow() -> None:
+def test_a_chip_that_is_not_known_is_refused_with_near_names() -> None:
+    with pytest.raises(RackFileError, match="b: the chip 'M4 Prot' is not known: is it M4 Pro"):
+        rack_of_file(a_file(chip="M4 Prot"), "float16")
+
+
+def test_a_chip_of_the_files_own() -> None:
+    mine = ChipTable(name="M9 Giga", bandwidth_gbs=5000, tflops=100, idle_w=10, max_w=110)
+    file = a_file(chip="M9 Giga").model_copy(update={"chips": (mine,)})
+    head, known = rack_of_file(file, "float16").nodes
+    assert head.speed.rates[0][1] < known.speed.rates[0][1]
+    assert head.power == NodePower(10, pytest.approx(10 + DECODE_POWER * 100), 110)
+
+
+def test_a_chip_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TBCLUSTER_HOME", str(tmp_path))
+    (tmp_path / "chips.toml").write_text(
+        '[[chips]]\nname = "M9 Giga"\nbandwidth_gbs = 5000\ntflops = 100.0\n'
+    )
     head, known = rack_of_file(a_file(chip="M9 Giga"), "float16").nodes
-    assert head.speed.source is SpeedSource.ASSUMED
-    assert head.speed.rates[0][1] > known.speed.rates[0][1]
+    assert head.speed.rates[0][1] < known.speed.rates[0][1]
+
+
+def test_a_file_of_chips_that_is_wrong_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TBCLUSTER_HOME", str(tmp_path))
+    (tmp_path / "chips.toml").write_text('[[chips]]\nname = "M9"\nbandwidth_gbs = -1\n')
+    with pytest.raises(RackFileError, match="1: bandwidth_gbs is -1: write more than 0") as told:
+        rack_of_file(a_file(chip="M9"), "float16")
+    assert "[[chips]] 1: tflops is missing" in str(told.value)
+
+
+def test_a_gpu_has_its_memory_for_itself_and_macs_have_prices_and_watts() -> None:
+    gpu, _ = rack_of_file(a_file(chip="H200", memory_gb=141.0), "float16").nodes
+    assert gpu.memory_bytes == 141 << 30
+    ultra, _ = rack_of_file(a_file(chip="M3 Ultra", memory_gb=512.0), "float16").nodes
+    assert ultra.price_usd == 11_699
+    assert ultra.power is not None
+    assert ultra.power.decode_w == pytest.approx(155, rel=0.02)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tbcluster.cluster.own_chips import ChipTable
 from tbcluster.cluster.rack_file import RackFile, RackLink, RackNode, read_rack_file
 from tbcluster.errors import RackFileError
 
@@ -154,7 +155,7 @@ def test_the_examples_are_cabled_as_their_names_say() -> None:
 
 def test_every_field_is_explained() -> None:
     text = (CONFIGS / "README.md").read_text()
-    for table in (RackFile, RackNode, RackLink):
+    for table in (RackFile, RackNode, RackLink, ChipTable):
         for field in table.model_fields:
             assert f"`{field}`" in text or f"`[[{field}]]`" in text
 

@@ -15,6 +15,7 @@ class Coefficients:
 
     Attributes:
         bandwidth_share: Of the memory's bandwidth, in reading weights and KV caches.
+        two_dies_share: Of that, on chips that are two dies (Ultra): each has half of the memory.
         layer_s: Seconds of each dense layer and step beside that: kernels started.
         tflops_share: Of TFLOPS, in prompts.
         packed_share: Of that, with weights whose bits divide no byte: 3, 5 or 6.
@@ -24,6 +25,7 @@ class Coefficients:
     """
 
     bandwidth_share: float
+    two_dies_share: float
     layer_s: float
     tflops_share: float
     packed_share: float
@@ -31,14 +33,16 @@ class Coefficients:
     stage_s: float
 
 
-# Fitted to published runs of MLX on an M3 Ultra (`./scripts/bench calibration`).
+# Fitted to published runs of MLX on an M3 Ultra, and of llama.cpp on chips of one die, which tell
+# what those reach of their bandwidth (`./scripts/bench calibration`).
 MLX = Coefficients(
-    bandwidth_share=0.91,
-    layer_s=110e-6,
-    tflops_share=0.76,
-    packed_share=0.93,
-    vector_share=0.25,
-    stage_s=1.0e-3,
+    bandwidth_share=0.93,
+    two_dies_share=0.87,
+    layer_s=60e-6,
+    tflops_share=0.78,
+    packed_share=0.96,
+    vector_share=0.55,
+    stage_s=1.15e-3,
 )
 # Nobody knows the chip: the slowest Mac; a CPU core's worth of MLX; a small NVIDIA GPU.
 ASSUMED_CHIPS = {
@@ -46,6 +50,7 @@ ASSUMED_CHIPS = {
     "CUDA GPU": Chip("?", 0, 300, 20),
     "CPU": Chip("?", 0, 3.0, 0.005),
 }
+TWO_DIES = "Ultra"
 # Bits of affine weights that no word holds a whole number of.
 ODD_BITS = ("3-bit", "5-bit", "6-bit")
 
@@ -63,7 +68,8 @@ def assumed_speed(kind: str, backend: str = "CPU") -> NodeSpeed:
 
 def _speed(chip: Chip, kind: str, by: Coefficients, source: SpeedSource) -> NodeSpeed:
     """A step is bounded by its memory traffic or by its multiplications."""
-    byte_s = 1 / (chip.bandwidth_gbs * 1e9 * by.bandwidth_share)
+    dies = by.two_dies_share if chip.name.endswith(TWO_DIES) else 1.0
+    byte_s = 1 / (chip.bandwidth_gbs * 1e9 * by.bandwidth_share * dies)
     is_half = kind != "float32"
     tflops = (chip.tensor_tflops if is_half else None) or chip.tflops
     share = by.tflops_share * (by.packed_share if kind.startswith(ODD_BITS) else 1.0)

@@ -4,14 +4,15 @@ of some kinds. `configs/fleets/` has an example."""
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from tbcluster.cluster.plan_rack import GBIT, rack_of_file
-from tbcluster.cluster.rack_file import ADVICE, Chip, LinkKind, Name, Positive, read_rack_file
+from tbcluster.cluster.rack_file import Chip, LinkKind, Name, Positive, read_rack_file
 from tbcluster.cluster.rack_shapes import NodeKind, RackShapes
+from tbcluster.cluster.toml_faults import faults_of
 from tbcluster.errors import PlanError, RackFileError
 from tbcluster.planner.fleet import Fleet, FleetSite
 from tbcluster.planner.nodes import PlanLink, PlanRack
@@ -19,10 +20,7 @@ from tbcluster.planner.nodes import PlanLink, PlanRack
 MAX_COUNT = 100_000
 # What TCP carries of a line's rate.
 TCP_SHARE = 0.94
-ADVICE_HERE = {
-    "tuple_type": "write a list in brackets; sites and regions are tables, [[sites]], [[regions]]",
-    "model_type": "write a table, [[sites]] or [[regions]]",
-}
+TABLES = ("sites", "regions")
 
 Count = Annotated[int, Field(gt=0, le=MAX_COUNT)]
 
@@ -125,7 +123,7 @@ def read_fleet_file(path: Path) -> FleetFile:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RackFileError(f"{path} is no TOML: {error}: see configs/fleets for one") from error
     except ValidationError as error:
-        faults = "\n  ".join(_fault(details) for details in error.errors(include_url=False))
+        faults = faults_of(error, "a fleet file", TABLES)
         raise RackFileError(f"{path} does not describe a fleet:\n  {faults}") from error
 
 
@@ -176,32 +174,3 @@ def _check_once(what: str, names: list[str]) -> None:
 
 def _refusal(message: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{message}", {"message": message})
-
-
-def _fault(details: ErrorDetails) -> str:
-    where = _where(details["loc"])
-    match details["type"]:
-        case "missing":
-            return f"{where} is missing: add it"
-        case "extra_forbidden":
-            return f"{where} is no field of a fleet file: remove it, or mend its name"
-        case "refused":
-            return f"{where}: {details['msg']}" if where else details["msg"]
-    facts = details.get("ctx", {})
-    advice = {**ADVICE, **ADVICE_HERE}.get(facts.get("pattern", details["type"]))
-    way_out = details["msg"] if advice is None else advice.format(**facts)
-    return f"{where or 'the file'} is {_shown(details['input'])}: {way_out}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _where(location: tuple[int | str, ...]) -> str:
-    """`[[sites]] 2: nodes, item 1, chip`: as a reader counts."""
-    if len(location) >= 2 and location[0] in ("sites", "regions"):
-        table = f"[[{location[0]}]] {int(location[1]) + 1}"
-        rest = _where(location[2:])
-        return f"{table}: {rest}" if rest else table
-    return ", ".join(f"item {p + 1}" if isinstance(p, int) else p for p in location)

@@ -5,11 +5,13 @@ from itertools import permutations
 
 from tbcluster.cluster.chip_speeds import assumed_speed, catalogue_speed
 from tbcluster.cluster.links.ranking import BITS
+from tbcluster.cluster.own_chips import own_chips
 from tbcluster.cluster.rack_file import LinkKind, RackFile, RackLink, RackNode
 from tbcluster.errors import RackFileError
-from tbcluster.hardware.chips import find_chip
+from tbcluster.hardware.chips import Chip, find_chip, near_chips
+from tbcluster.hardware.folders import config_folder
 from tbcluster.machine import LinkView, Machine, NodeView, PathMeasurement
-from tbcluster.planner.nodes import NodeSpeed, PlanLink, PlanNode, PlanRack
+from tbcluster.planner.nodes import NodePower, NodeSpeed, PlanLink, PlanNode, PlanRack
 
 GIB = 1 << 30
 GBIT = 1e9 / BITS
@@ -18,6 +20,10 @@ GBIT = 1e9 / BITS
 # a node measures replaces it.
 SMALL_MAC_GIB = 36
 SMALL_MAC_SHARE, MAC_SHARE = 2 / 3, 0.75
+# A machine that decodes draws this share of what lies between idle and its maximum: an M3 Ultra of
+# 512 GB that runs DeepSeek R1 in 4 bits was measured at about 155 W (ktransformers issue #1207);
+# Apple gives 9 and 270 W. Its peak in prompts was 290 W.
+DECODE_POWER = 0.56
 # Links that nobody has measured: (seconds one way for a small message, bytes a second), with IP.
 # 300 us between programs over Thunderbolt: guruswami-ai/mlx-benchmarks and others. They are the IP
 # stack's and its wake-ups', through which Ethernet goes, too, and of Ethernet nobody has published
@@ -71,6 +77,7 @@ def plan_rack(
             max(0, memory_for_models(node.machine) - taken.get(node.name, 0)),
             speeds.get(node.node_id) or speed_by_name(node.machine, kind),
             node.is_head,
+            _power(chip_by_name(node.machine)),
         )
         for node in known
         if node.machine is not None
@@ -96,7 +103,8 @@ def rack_of_file(file: RackFile, kind: str) -> PlanRack:
         RackFileError: It lacks what a plan needs.
     """
     ordered = sorted(file.nodes, key=lambda node: node.name != file.head)
-    nodes = tuple(_listed_node(node, kind, is_head=node.name == file.head) for node in ordered)
+    own = [table.chip() for table in file.chips]
+    nodes = tuple(_listed_node(node, kind, own, is_head=node.name == file.head) for node in ordered)
     ways = {
         (one.name, other.name): _listed_link(file.links, {one.name, other.name})
         for one, other in permutations(ordered, 2)
@@ -113,10 +121,24 @@ def memory_for_models(machine: Machine | None) -> int:
 def speed_by_name(machine: Machine | None, kind: str) -> NodeSpeed:
     """The speed of a machine that has not been measured."""
     compute = machine.compute if machine is not None else None
-    chip = find_chip(machine.chip) if machine is not None and machine.chip is not None else None
+    chip = chip_by_name(machine)
     if chip is not None and (compute is None or compute.backend == "Metal GPU"):
         return catalogue_speed(chip, kind)
     return assumed_speed(kind, compute.backend if compute is not None else "CPU")
+
+
+def chip_by_name(machine: Machine | None) -> Chip | None:
+    """The chip of a machine that says what it is; None for one that is not known."""
+    if machine is None or machine.chip is None:
+        return None
+    return find_chip(machine.chip, own=own_chips(config_folder()))
+
+
+def _power(chip: Chip | None) -> NodePower | None:
+    if chip is None or chip.idle_w is None or chip.max_w is None:
+        return None
+    decode_w = chip.idle_w + DECODE_POWER * (chip.max_w - chip.idle_w)
+    return NodePower(chip.idle_w, decode_w, chip.max_w)
 
 
 def _best(link: LinkView) -> PathMeasurement | None:
@@ -132,15 +154,56 @@ def _measured_link(path: PathMeasurement, source: Machine | None) -> PlanLink:
     return PlanLink(path.round_trip_us / 2e6, max(1.0, gbps * GBIT), next(kinds, ""))
 
 
-def _listed_node(node: RackNode, kind: str, *, is_head: bool) -> PlanNode:
+def listed_chip(
+    name: str,
+    gpu_cores: int | None = None,
+    memory_gb: float | None = None,
+    own: Sequence[Chip] = (),
+) -> Chip:
+    """A chip that a person names.
+
+    Args:
+        own: Those of a rack file; before them come none, after them the user's and the catalogue's.
+
+    Raises:
+        RackFileError: Nobody knows it; says what looks like it, and how to describe it.
+    """
+    known = (*own, *own_chips(config_folder()))
+    chip = find_chip(name, gpu_cores, memory_gb, known)
+    if chip is None:
+        near = near_chips(name, known)
+        meant = f"is it {' or '.join(near)}? If not, " if near else ""
+        raise RackFileError(
+            f"the chip {name!r} is not known: {meant}describe it in a [[chips]] table, with "
+            "name, bandwidth_gbs and tflops (configs/README.md)"
+        )
+    return chip
+
+
+def _listed_node(node: RackNode, kind: str, own: Sequence[Chip], *, is_head: bool) -> PlanNode:
     if node.memory_gb is None:
         raise RackFileError(f"{node.name} has no memory_gb: a plan needs it, such as 64")
     if node.chip is None:
         raise RackFileError(f'{node.name} has no chip: a plan needs it, such as "M4 Pro"')
-    chip = find_chip(node.chip, node.gpu_cores)
-    speed = catalogue_speed(chip, kind) if chip is not None else assumed_speed(kind, "Metal GPU")
-    share = SMALL_MAC_SHARE if node.memory_gb <= SMALL_MAC_GIB else MAC_SHARE
-    return PlanNode(node.name, int(node.memory_gb * GIB * share), speed, is_head)
+    try:
+        chip = listed_chip(node.chip, node.gpu_cores, node.memory_gb, own)
+    except RackFileError as error:
+        raise RackFileError(f"{node.name}: {error}") from error
+    return PlanNode(
+        node.name,
+        int(node.memory_gb * GIB * _model_share(chip, node.memory_gb)),
+        catalogue_speed(chip, kind),
+        is_head,
+        _power(chip),
+        chip.price_usd(node.memory_gb),
+    )
+
+
+def _model_share(chip: Chip, memory_gb: float) -> float:
+    """Of its memory, how much models may take: a GPU's own is theirs."""
+    if chip.backend == "CUDA GPU":
+        return 1.0
+    return SMALL_MAC_SHARE if memory_gb <= SMALL_MAC_GIB else MAC_SHARE
 
 
 def _listed_link(links: Sequence[RackLink], ends: set[str]) -> PlanLink:

@@ -3,7 +3,7 @@ cabled. `configs/` has examples and the list of fields."""
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -14,30 +14,17 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_core import PydanticCustomError
 
 from tbcluster.cluster.discovery.addresses import join_port
+from tbcluster.cluster.own_chips import ChipTable
 from tbcluster.cluster.rack_address import parse_address
+from tbcluster.cluster.toml_faults import CHIP_PATTERN, faults_of
 from tbcluster.cluster.trust.identity import CONTROL_PORT, MAX_CONTROL_PORT
 from tbcluster.cluster.trust.names import MAX_LENGTH, is_name
 from tbcluster.errors import RackFileError
 
-CHIP_PATTERN = r"^\S(.{0,62}\S)?\z"
-# What to write instead, by pydantic's name of the fault.
-ADVICE = {
-    "string_type": "write a text in quotes",
-    "int_type": "write a whole number",
-    "int_from_float": "write a whole number",
-    "float_type": "write a number",
-    "finite_number": "write a number",
-    "greater_than": "write more than {gt:g}",
-    "less_than_equal": "write {le} or less",
-    "literal_error": "write {expected}",
-    "tuple_type": "write a list in brackets; nodes and links are tables, [[nodes]] and [[links]]",
-    "model_type": "write a table, [[nodes]] or [[links]]",
-    "too_long": "write no more than {max_length}",
-    CHIP_PATTERN: 'write a name such as "M4 Pro", in up to 64 characters',
-}
+TABLES = ("nodes", "links", "chips")
 LinkKind = Literal[
     "thunderbolt5",
     "thunderbolt4",
@@ -119,6 +106,7 @@ class RackFile(_Table):
 
     Attributes:
         head: Name of the node that runs the coordinator.
+        chips: What the catalogue does not know, or has otherwise.
     """
 
     name: Name
@@ -126,6 +114,7 @@ class RackFile(_Table):
     head: Name
     nodes: Annotated[tuple[RackNode, ...], Field(strict=False)]
     links: Annotated[tuple[RackLink, ...], Field(strict=False)] = ()
+    chips: Annotated[tuple[ChipTable, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
@@ -182,34 +171,6 @@ def read_rack_file(path: Path) -> RackFile:
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RackFileError(f"{path} is no TOML: {error}: see configs/ for examples") from error
     except ValidationError as error:
-        faults = "\n  ".join(_fault(details) for details in error.errors(include_url=False))
-        raise RackFileError(f"{path} does not describe a rack:\n  {faults}") from error
-
-
-def _fault(details: ErrorDetails) -> str:
-    where = _where(details["loc"])
-    match details["type"]:
-        case "missing":
-            return f"{where} is missing: add it"
-        case "extra_forbidden":
-            return f"{where} is no field of a rack file: remove it, or mend its name"
-        case "refused":
-            return f"{where}: {details['msg']}" if where else details["msg"]
-    facts = details.get("ctx", {})
-    advice = ADVICE.get(facts.get("pattern", details["type"]))
-    way_out = details["msg"] if advice is None else advice.format(**facts)
-    return f"{where or 'the file'} is {_shown(details['input'])}: {way_out}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _where(location: tuple[int | str, ...]) -> str:
-    """`[[nodes]] 2: addresses, item 1`: as a reader counts."""
-    if len(location) >= 2 and location[0] in ("nodes", "links"):
-        table = f"[[{location[0]}]] {int(location[1]) + 1}"
-        rest = _where(location[2:])
-        return f"{table}: {rest}" if rest else table
-    return ", ".join(f"item {p + 1}" if isinstance(p, int) else p for p in location)
+        raise RackFileError(
+            f"{path} does not describe a rack:\n  {faults_of(error, 'a rack file', TABLES)}"
+        ) from error

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-from tbcluster.cluster.plan_rack import NETWORKS, rack_of_file
+from tbcluster.cluster.plan_rack import NETWORKS, listed_chip, rack_of_file
 from tbcluster.cluster.rack_file import LinkKind, RackFile, RackLink, RackNode
-from tbcluster.errors import PlanError
-from tbcluster.hardware.chips import find_chip
+from tbcluster.errors import PlanError, RackFileError
 from tbcluster.planner.network_links import NetworkLinks
 from tbcluster.planner.nodes import PlanLink, PlanNode, PlanRack
 
@@ -112,12 +111,15 @@ def cabling(names: Sequence[str], ports: int) -> list[tuple[str, str]]:
 
 
 def check_chip(chip: str) -> None:
-    """Raise PlanError for a chip that is not in the table."""
-    if find_chip(chip) is None:
-        raise PlanError(
-            f'{chip!r} is no chip that is known: write one as "About This Mac" has it, such as '
-            '"M4 Pro" or "M3 Ultra"'
-        )
+    """Make sure that it is known.
+
+    Raises:
+        PlanError: It is not.
+    """
+    try:
+        listed_chip(chip)
+    except RackFileError as error:
+        raise PlanError(str(error)) from error
 
 
 def _pair(kind: NodeKind, link: LinkKind | None = None) -> RackFile:

@@ -1,0 +1,72 @@
+"""Chips that a user describes, in a rack file or in chips.toml in the settings folder."""
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tbcluster.cluster.toml_faults import faults_of
+from tbcluster.errors import RackFileError
+from tbcluster.hardware.chips import Backend, Chip, chip_of
+
+NAME = "chips.toml"
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+ChipName = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class ChipTable(BaseModel):
+    """A [[chips]] table; see `hardware.chips.Chip`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    name: ChipName
+    bandwidth_gbs: Positive
+    tflops: Positive
+    tensor_tflops: Positive | None = None
+    gpu_cores: Annotated[int, Field(gt=0)] | None = None
+    memory_gb: Positive | None = None
+    backend: Backend = "Metal GPU"
+    idle_w: Positive | None = None
+    max_w: Positive | None = None
+    price_usd: Positive | None = None
+
+    def chip(self) -> Chip:
+        """As the catalogue has others."""
+        fields = self.model_dump()
+        price = fields.pop("price_usd")
+        prices = {} if price is None or self.memory_gb is None else {str(self.memory_gb): price}
+        return chip_of({**fields, "prices": prices}, {})
+
+
+class ChipFile(BaseModel):
+    """The file of a user's own."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    chips: Annotated[tuple[ChipTable, ...], Field(strict=False)] = ()
+
+
+@cache
+def own_chips(folder: Path) -> tuple[Chip, ...]:
+    """Those of the file in this folder; none where there is no file.
+
+    Raises:
+        RackFileError: It cannot be read, or a table of it; names the field, its value and what to
+            write instead.
+    """
+    path = folder / NAME
+    if not path.exists():
+        return ()
+    try:
+        tables = ChipFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RackFileError(f"{path} cannot be read: {error}") from error
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RackFileError(f"{path} is no TOML: {error}") from error
+    except ValidationError as error:
+        raise RackFileError(
+            f"{path} does not describe chips:\n  {faults_of(error, 'a file of chips', ('chips',))}"
+        ) from error
+    return tuple(table.chip() for table in tables.chips)
