@@ -32,8 +32,7 @@ def predicted(row: Measured, by: Coefficients, collective_s: float, what: str) -
         )
     profile, stages = row.profile, _stages(row)
     if what == "decode":
-        context = row.prompt_tokens + row.gen_tokens // 2
-        costs = TimeCosts(profile, speed, Load(1, 1, 1, context))
+        costs = TimeCosts(profile, speed, Load(1, 1, 1, row.decode_context))
         seconds = sum(costs.of(layers) for layers in stages)
         return 1 / (seconds + (len(stages) - 1) * hop_s)
     placed = [(speed, layers) for layers in stages]

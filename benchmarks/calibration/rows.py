@@ -65,6 +65,12 @@ class Measured:
         """What the model asks of a machine."""
         return dense_profile(self.model, self.kind, self.bits)
 
+    @property
+    def decode_context(self) -> int:
+        """Tokens in the caches halfway through decoding: llama-bench measures pp512 and tg128 apart
+        and begins each with empty caches, mlx-lm goes on behind the prompt."""
+        return (self.prompt_tokens if self.is_mlx else 0) + self.gen_tokens // 2
+
     def value(self, what: str) -> float | None:
         """ "decode" or "prefill"."""
         return self.decode_tps if what == "decode" else self.prefill_tps

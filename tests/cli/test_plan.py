@@ -28,7 +28,7 @@ CONFIGS = Path(__file__).parent.parent.parent / "configs"
 RACKS = sorted(CONFIGS.glob("*.toml"))
 RING = CONFIGS / "4x-m3-ultra-ring.toml"
 # Racks that hold 352 GiB of weights.
-LARGE = {"4x-m3-ultra-ring", "4x-m3-ultra-mesh"}
+LARGE = {"4x-m3-ultra-ring", "4x-m3-ultra-mesh", "mac-and-gpu"}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ def test_r1_on_each_rack_of_the_examples(r1: Path, home: Path, rack: Path) -> No
         assert "taken from a table of chips" in text
     else:
         assert isinstance(done.exception, DoesNotFitError)
-        assert done.exception.missing_bytes > 30 * 2**30
+        assert done.exception.missing_bytes > 5 * 2**30
         assert done.exception.remedies
     assert not home.exists(), "it looks, and makes nothing"
 

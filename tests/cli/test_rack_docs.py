@@ -23,6 +23,7 @@ def commands() -> Iterator[str]:
         "README.md",
         "docs/rack.md",
         "docs/planning.md",
+        "docs/simulating.md",
         "docs/models.md",
         "configs/README.md",
     ):

@@ -1,9 +1,11 @@
 """The rack as the planner sees it, from what nodes say and from rack files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from tbcluster.cluster.chip_speeds import catalogue_speed
 from tbcluster.cluster.own_chips import ChipTable
 from tbcluster.cluster.plan_rack import (
     DECODE_POWER,
@@ -14,6 +16,7 @@ from tbcluster.cluster.plan_rack import (
 )
 from tbcluster.cluster.rack_file import RackFile, RackLink, RackNode, read_rack_file
 from tbcluster.errors import RackFileError
+from tbcluster.hardware.chips import find_chip
 from tbcluster.machine import (
     Compute,
     Interface,
@@ -63,6 +66,18 @@ def test_nodes_come_head_first_with_what_is_known_of_each() -> None:
     sources = [one.speed.source for one in rack.nodes]
     assert sources == [SpeedSource.MEASURED, SpeedSource.CATALOGUE, SpeedSource.ASSUMED]
     assert rack.nodes[0].speed == MEASURED
+
+
+def test_a_live_mac_has_watts_and_a_price_by_its_memory() -> None:
+    small = machine("Apple M4 Pro")
+    large = replace(machine("Apple M3 Ultra"), memory_bytes=512 * GIB)
+    one, other = plan_rack([node("a", small), node("b", large)], (), {}, "float16").nodes
+    assert (one.price_usd, other.price_usd) == (1999, 11_699)
+    assert one.power == NodePower(5, 5 + DECODE_POWER * 135, 140)
+    # Only the chip of 80 cores is sold with 512 GB.
+    many = find_chip("M3 Ultra", 80)
+    assert many is not None
+    assert other.speed == catalogue_speed(many, "float16")
 
 
 def test_a_mac_without_metal_is_no_mac_to_a_model() -> None:

@@ -20,13 +20,14 @@ from tbcluster.cli.options import (
     Stages,
     Streams,
 )
-from tbcluster.cli.plan_view import show_plan
-from tbcluster.cli.rack import only_errors, output
+from tbcluster.cli.plan_view import show_plan, tensor_parallel_lines
+from tbcluster.cli.rack import only_errors, output, plain
 from tbcluster.cli.state import own_folder
 from tbcluster.cluster.plan_file import read_plan, save_plan
 from tbcluster.cluster.plan_request import PlanRequest, lasting_name, plan_request
 from tbcluster.cluster.rack_file import read_rack_file
 from tbcluster.errors import DoesNotFitError, PlanError
+from tbcluster.planner.tensor_parallel import tensor_parallel_groups
 
 if TYPE_CHECKING:
     # MLX takes its time to import, which commands that need it not should not wait for.
@@ -62,6 +63,13 @@ def plan(
             show_default=False,
         ),
     ] = None,
+    tensor_parallel: Annotated[
+        bool,
+        typer.Option(
+            "--tensor-parallel",
+            help="Say also what equal nodes would do that share each layer, as other runtimes can.",
+        ),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show which node would run which layers of a model, how fast that is, and why.
@@ -101,6 +109,9 @@ def plan(
     for note in planned.notes:
         say(note)
     show_plan(output(), planned.plan, planned.profile, planned.rack)
+    if tensor_parallel:
+        for line in tensor_parallel_lines(planned.profile, planned.rack, planned.plan.context):
+            output().print(plain(line), soft_wrap=True)
     if save is not None:
         say(f"written to {save}: `tbcluster serve --plan {save}` uses it")
 
@@ -140,6 +151,13 @@ def facts(planned: "PlannedModel") -> dict[str, Any]:
     return {
         "plan": asdict(planned.plan),
         "model": {**asdict(profile), "weight_bytes": profile.weight_bytes},
+        "tensor_parallel": {
+            preset: {
+                "tokens_per_s": group.tokens_per_s(planned.plan.context // 2),
+                "prompt_tokens_per_s": group.prompt_tokens_per_s(planned.plan.context),
+            }
+            for preset, group in tensor_parallel_groups(profile, rack).items()
+        },
         "rack": {
             "nodes": [asdict(node) for node in rack.nodes],
             "links": [

@@ -17,6 +17,7 @@ from tbcluster.planner.cost import Promise
 from tbcluster.planner.nodes import PlanRack, SpeedSource
 from tbcluster.planner.plan import LeftOut, Plan, PlannedReplica, PlannedStage
 from tbcluster.planner.profile import ModelProfile
+from tbcluster.planner.tensor_parallel import tensor_parallel_groups
 
 MEMORY_COLUMNS = ("weights", "KV", "of memory")
 TIME_COLUMNS = ("decode", "prefill", "hop")
@@ -176,6 +177,20 @@ def speed_lines(plan: Plan) -> Iterator[str]:
         f"promised: {plan.context:,} tokens of context for {each}{streams}; one stream alone may "
         f"have {longest:,}"
     )
+
+
+def tensor_parallel_lines(profile: ModelProfile, rack: PlanRack, context: int) -> Iterator[str]:
+    """What sharing each layer would give, by how long collectives take."""
+    groups = tensor_parallel_groups(profile, rack)
+    if not groups:
+        yield "tensor parallel: needs two or more equal nodes that hold the model together"
+    for group in groups.values():
+        yield (
+            f"tensor parallel, which tbcluster does not do, with all-reduces of "
+            f"{seconds(group.collective.latency_s)} (RDMA): "
+            f"{figure(group.tokens_per_s(context // 2))} tokens/s for one stream; prompts at "
+            f"{figure(group.prompt_tokens_per_s(context))} tokens/s"
+        )
 
 
 def times_line(plan: Plan, replica: PlannedReplica) -> str:

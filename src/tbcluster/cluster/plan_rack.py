@@ -77,7 +77,8 @@ def plan_rack(
             max(0, memory_for_models(node.machine) - taken.get(node.name, 0)),
             speeds.get(node.node_id) or speed_by_name(node.machine, kind),
             node.is_head,
-            _power(chip_by_name(node.machine)),
+            _power(chip := chip_by_name(node.machine)),
+            chip.price_usd(node.machine.memory_bytes / GIB) if chip is not None else None,
         )
         for node in known
         if node.machine is not None
@@ -128,10 +129,12 @@ def speed_by_name(machine: Machine | None, kind: str) -> NodeSpeed:
 
 
 def chip_by_name(machine: Machine | None) -> Chip | None:
-    """The chip of a machine that says what it is; None for one that is not known."""
+    """The chip of a machine that says what it is; None for one that is not known. Macs do not say
+    how many GPU cores they have: their memory tells some apart."""
     if machine is None or machine.chip is None:
         return None
-    return find_chip(machine.chip, own=own_chips(config_folder()))
+    memory_gb = machine.memory_bytes / GIB
+    return find_chip(machine.chip, memory_gb=memory_gb, own=own_chips(config_folder()))
 
 
 def _power(chip: Chip | None) -> NodePower | None:

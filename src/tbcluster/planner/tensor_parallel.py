@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from tbcluster.core import MAX_CHUNK_TOKENS, StageRange
 from tbcluster.planner.cost import Load, TimeCosts, layer_s, transfer_s
-from tbcluster.planner.nodes import NodeSpeed, PlanLink
+from tbcluster.planner.nodes import NodeSpeed, PlanLink, PlanRack
 from tbcluster.planner.profile import ModelProfile
 
 COLLECTIVES_PER_LAYER = 2
@@ -52,3 +52,19 @@ class TensorParallel:
         together = self.collective.latency_s + transfer_s(self.collective, self.profile, load.rows)
         collectives = COLLECTIVES_PER_LAYER * len(layers) * self.profile.num_visits
         return fixed + (whole - fixed) / self.num_nodes + collectives * together
+
+
+def tensor_parallel_groups(profile: ModelProfile, rack: PlanRack) -> dict[str, TensorParallel]:
+    """All nodes of a rack as one group, by the name of the preset; none where they are not equal,
+    are too few, or have too little memory together."""
+    speeds = {node.speed for node in rack.nodes}
+    number = len(rack.nodes)
+    share = profile.weight_bytes / max(1, number)
+    has_room = all(node.memory_bytes > share for node in rack.nodes)
+    if number < 2 or len(speeds) > 1 or not has_room:
+        return {}
+    (speed,) = speeds
+    return {
+        name: TensorParallel(profile, speed, number, collective)
+        for name, collective in PRESETS.items()
+    }
