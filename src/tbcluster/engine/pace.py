@@ -33,6 +33,7 @@ class Pace:
         self._cost = ChunkCost()
         self._decode_us: float | None = None
         self._credit_us = 0.0
+        self._longest_us = 0.0
 
     def observe_decode(self, num_rows: int, stage_us: float) -> None:
         """A decode step took this long on the stage that took longest."""
@@ -49,9 +50,8 @@ class Pace:
     def decode_scheduled(self, num_lanes: int) -> None:
         """A lane's step goes out: it earns stage time for prompt chunks."""
         earned_us = self._credit_us + PREFILL_SHARE * (self._decode_us or 0.0)
-        longest_us = self._longest_chunk_us(num_lanes)
-        worthwhile_us = self._cost_us(self._worthwhile_tokens(longest_us))
-        self._credit_us = min(earned_us, max(longest_us, worthwhile_us))
+        self._longest_us = self._longest_chunk_us(num_lanes)
+        self._credit_us = min(earned_us, self._longest_us)
 
     def filling_chunk(self, num_waiting_tokens: int) -> int:
         """Size of a chunk while no stream is running.
@@ -79,17 +79,18 @@ class Pace:
         longest_us = self._longest_chunk_us(num_lanes)
         smallest = min(num_waiting_tokens, self._worthwhile_tokens(longest_us))
         has_gap = num_in_flight < self._num_stages
-        if not has_gap and self._credit_us < self._cost_us(smallest):
+        if not has_gap and self._credit_us < min(self._cost_us(smallest), longest_us):
             return 0
         spent_us = PREFILL_SHARE * self._decode_us if has_gap else self._credit_us
         affordable = self._cost.affordable(spent_us)
         return max(smallest, min(affordable, self._max_chunk_tokens))
 
     def chunk_scheduled(self, num_tokens: int) -> None:
-        """A chunk goes out between decode steps: it uses up what they earned."""
-        self._credit_us = max(
-            self._credit_us - self._cost_us(num_tokens), -(self._decode_us or 0.0)
-        )
+        """A chunk goes out between decode steps: it uses up what they earned, and what the next
+        ones will. One that turns out far larger than any is paid back no longer than one is."""
+        worthwhile_us = self._cost_us(self._worthwhile_tokens(self._longest_us))
+        most_owed_us = max(self._decode_us or 0.0, worthwhile_us)
+        self._credit_us = max(self._credit_us - self._cost_us(num_tokens), -most_owed_us)
 
     def _longest_chunk_us(self, num_lanes: int) -> float:
         """Stage time of the longest chunk that keeps running streams at their pace.
