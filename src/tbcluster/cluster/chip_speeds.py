@@ -36,8 +36,8 @@ class Coefficients:
 # Fitted to published runs of MLX on an M3 Ultra, and of llama.cpp on chips of one die, which tell
 # what those reach of their bandwidth (`./scripts/bench calibration`).
 MLX = Coefficients(
-    bandwidth_share=0.93,
-    two_dies_share=0.87,
+    bandwidth_share=0.90,
+    two_dies_share=0.90,
     layer_s=60e-6,
     tflops_share=0.78,
     packed_share=0.96,

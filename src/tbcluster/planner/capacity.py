@@ -5,13 +5,14 @@ larger and larger steps, then by halving: one node less was planned, too, and do
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from tbcluster.errors import DoesNotFitError, PlanError
 from tbcluster.planner.cost import Promise
 from tbcluster.planner.layout import Layouts
-from tbcluster.planner.nodes import PlanRack
+from tbcluster.planner.nodes import NodePower, PlanRack
 from tbcluster.planner.plan import DEFAULT_CONTEXT, Plan, Wishes
 from tbcluster.planner.planning import make_plan
 from tbcluster.planner.pod_plans import check_wishes
@@ -231,16 +232,11 @@ def _why_not(best: RackFigures, least: int, goal: Goal) -> str:
 
 
 def _figures(plan: Plan, rack: PlanRack) -> RackFigures:
-    used = {stage.node for replica in plan.replicas for stage in replica.stages}
-    watts = [
-        None
-        if node.power is None
-        else _watts(node.power.decode_w, node.power.idle_w, node.name in used)
-        for node in rack.nodes
-    ]
+    busy = _busy_shares(plan)
+    watts = [_watts(node.power, busy.get(node.name, 0.0)) for node in rack.nodes]
     return RackFigures(
         num_nodes=len(rack.nodes),
-        num_used=len(used),
+        num_used=len(busy),
         stream_tokens_per_s=max(replica.stream_tokens_per_s for replica in plan.replicas),
         tokens_per_s=sum(replica.tokens_per_s for replica in plan.replicas),
         longest_context=max(replica.longest_context for replica in plan.replicas),
@@ -249,8 +245,20 @@ def _figures(plan: Plan, rack: PlanRack) -> RackFigures:
     )
 
 
-def _watts(busy: float, idle: float, is_used: bool) -> float:
-    return busy if is_used else idle
+def _busy_shares(plan: Plan) -> dict[str, float]:
+    """Of each node that runs something, how much of the time it decodes while all promised streams
+    do: one stream alone is on one node at a time."""
+    shares: defaultdict[str, float] = defaultdict(float)
+    for replica in plan.replicas:
+        round_s = replica.streams / replica.tokens_per_s
+        lanes = Promise(plan.context, replica.streams).num_lanes(len(replica.stages))
+        for stage in replica.stages:
+            shares[stage.node] += lanes * stage.decode_s / round_s
+    return {node: min(1.0, share) for node, share in shares.items()}
+
+
+def _watts(power: NodePower | None, busy: float) -> float | None:
+    return None if power is None else power.idle_w + busy * (power.decode_w - power.idle_w)
 
 
 def _sum(figures: list[float | None]) -> float | None:
