@@ -95,6 +95,12 @@ def test_a_trace_and_a_failure(tmp_path: Path) -> None:
     assert any("mini2 is lost" in line for line in lost["happenings"])
 
 
+def test_a_trace_that_is_not_there(tmp_path: Path) -> None:
+    done = invoke(MODEL, "--rack", MINIS, "--trace", tmp_path / "none.jsonl", home=tmp_path)
+    assert isinstance(done.exception, SimulationError)
+    assert "cannot be read" in str(done.exception)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "named"),
     [
@@ -105,7 +111,7 @@ def test_a_trace_and_a_failure(tmp_path: Path) -> None:
         (("--chart", "run.gif"), SimulationError, ".png, .svg, .pdf"),
         (("--chart", "no/such/run.svg"), SimulationError, "there is no folder"),
         (("--clients", "2", "--rate", "3"), None, "give one of"),
-        (("--trace", "none.jsonl"), SimulationError, "cannot be read"),
+        (("--trace", "none.jsonl"), None, "leave out --requests"),
         (("--compare", "none.toml"), RackFileError, "none.toml"),
     ],
 )

@@ -40,6 +40,11 @@ def test_two_large_sizes_that_seem_alike_do_not_make_tokens_free() -> None:
     assert cost.of(1024) == pytest.approx(1000 + 512 * LEAST_SLOPE * 1000 / 512)
 
 
+def test_nor_do_two_alone_whose_times_are_noise() -> None:
+    cost = learned((32, 45_000.0), (70, 44_000.0), few_rows=(1, 50_000.0))
+    assert cost.worthwhile(2.0) < 10_000
+
+
 def test_more_tokens_take_no_less_time_whatever_was_seen() -> None:
     cost = learned((16, 100.0), (256, 80.0))
     assert cost.of(16) <= cost.of(256) == pytest.approx(100)

@@ -64,15 +64,3 @@ def test_no_work_is_lost_or_made_up(jobs: list[tuple[float, float]], at_once: fl
         assert end_s >= begin_s + seconds - 1e-6
         # However crowded it is, it always does what it can.
         assert end_s <= max(begin for begin, _ in jobs) + total + 1e-6
-
-
-def test_what_was_stopped_never_ends() -> None:
-    events = Events()
-    machine = SimulatedMachine(events)
-    ended: list[int] = []
-    machine.compute(1.0, lambda: ended.append(1))
-    machine.stop()
-    machine.compute(2.0, lambda: ended.append(2))
-    while events.run_next():
-        pass
-    assert ended == [2]

@@ -1,17 +1,19 @@
 """Plans under a workload on a virtual clock."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tbcluster.errors import PlanError
+from tbcluster.errors import PlanError, SimulationError
 from tbcluster.planner.nodes import NodePower, PlanRack
 from tbcluster.planner.plan import Plan, Wishes
 from tbcluster.planner.planning import make_plan
 from tbcluster.planner.profile import ModelProfile
 from tbcluster.simulator.failures import DETECTION_S, Failure
+from tbcluster.simulator.planned import simulate_planned
 from tbcluster.simulator.results import SimulationResult
 from tbcluster.simulator.simulation import Scenario, simulate
 from tbcluster.simulator.workload import Lengths, Workload, closed_loop, open_loop
@@ -36,6 +38,21 @@ def run(
     profile: ModelProfile, on: PlanRack, plan: Plan, workload: Workload, **options: object
 ) -> SimulationResult:
     return simulate(Scenario(profile, on, plan, workload, **options))  # type: ignore[arg-type]
+
+
+class PlannedDouble(NamedTuple):
+    """What `simulate_planned` looks at of a `PlannedModel`."""
+
+    profile: ModelProfile
+    rack: PlanRack
+    plan: Plan
+    at_once: float = 1.0
+
+
+def at_the_end(result: SimulationResult) -> set[str]:
+    """Nodes that ran stages when the last request ended."""
+    last = max(stage.ended_s for stage in result.stages)
+    return {stage.node for stage in result.stages if stage.ended_s == last}
 
 
 @pytest.mark.parametrize("num_stages", [1, 2, 4])
@@ -79,15 +96,100 @@ def test_a_stage_is_lost_and_the_rest_goes_on() -> None:
     lost = run(profile, on, plan, drawn, failures=(Failure("n1", whole.seconds / 2),))
     assert lost.num_tokens == whole.num_tokens
     assert lost.num_refused == 0
-    assert {stage.node for stage in lost.stages} == {"n0", "n2"}
+    assert at_the_end(lost) == {"n0", "n2"}
+    assert {stage.node for stage in lost.stages} == {"n0", "n1", "n2"}
     assert lost.seconds > whole.seconds + DETECTION_S
     assert lost.gap is not None
     assert lost.gap.most_s > DETECTION_S
     assert any("n1 is lost" in line for line in lost.happenings)
     back = (Failure("n1", whole.seconds / 4, whole.seconds / 2),)
     again = run(profile, on, plan, drawn, failures=back)
-    assert {stage.node for stage in again.stages} == {"n0", "n1", "n2"}
+    assert at_the_end(again) == {"n0", "n1", "n2"}
     assert again.num_tokens == whole.num_tokens
+
+
+def test_a_second_loss_while_stages_load_is_mended_as_well() -> None:
+    profile, on, plan = planned(model(6), chain(4), streams=4, stages=4)
+    drawn = closed_loop(4, 24, *FIXED)
+    losses = (Failure("n1", 5.0), Failure("n2", 5.0 + DETECTION_S + 0.2))
+    result = run(profile, on, plan, drawn, failures=losses)
+    assert result.num_tokens == 2400
+    assert at_the_end(result) <= {"n0", "n3"}
+
+
+def test_no_node_is_given_to_two_replicas() -> None:
+    profile, on, plan = planned(model(6), chain(8), streams=8, replicas=2, stages=3)
+    first, second = ({stage.node for stage in replica.stages} for replica in plan.replicas)
+    losses = (Failure(min(first - {"n0"}), 5.0), Failure(min(second - {"n0"}), 5.0))
+    drawn = closed_loop(8, 48, *FIXED)
+    result = run(profile, on, plan, drawn, failures=losses)
+    assert result.num_unanswered == 0
+    last = max(stage.ended_s for stage in result.stages)
+    at_last = [(stage.replica, stage.node) for stage in result.stages if stage.ended_s == last]
+    nodes = [node for _, node in set(at_last)]
+    assert len(nodes) == len(set(nodes))
+
+
+def test_a_node_that_is_back_before_it_counts_as_lost() -> None:
+    profile, on, plan = planned(model(6), chain(3), streams=4, stages=3)
+    drawn = closed_loop(4, 12, *FIXED)
+    result = run(profile, on, plan, drawn, failures=(Failure("n1", 5.0, 6.0),))
+    assert result.num_tokens == 1200
+    assert at_the_end(result) == {"n0", "n1", "n2"}
+    assert len([line for line in result.happenings if "answers again" in line]) == 1
+
+
+def test_plans_after_a_loss_are_as_wished() -> None:
+    profile, on, plan = planned(model(8), chain(5), streams=2, stages=2)
+    lost = plan.replicas[0].stages[1].node
+    scenario = Scenario(
+        profile,
+        on,
+        plan,
+        closed_loop(2, 8, *FIXED),
+        wishes=Wishes(context=1024, streams=2, stages=2),
+        failures=(Failure(lost, 5.0),),
+    )
+    result = simulate(scenario)
+    assert len(at_the_end(result)) == 2
+    assert lost not in at_the_end(result)
+
+
+def test_waiting_requests_go_to_the_replica_that_is_up() -> None:
+    profile, on, plan = planned(model(6), chain(2), streams=8, replicas=2)
+    drawn = closed_loop(8, 32, *FIXED)
+    result = run(profile, on, plan, drawn, failures=(Failure("n1", 5.0),))
+    assert result.num_unanswered == 0
+    assert result.num_tokens == 3200
+
+
+def test_a_looped_model_pays_its_way_back() -> None:
+    """From the last stage to the first one, as the plan says."""
+    near = planned(model(6, num_visits=2), chain(3), stages=3)
+    profile, on, plan = near
+    result = run(*near, closed_loop(1, 2, *FIXED))
+    assert result.stream_tokens_per_s == pytest.approx(
+        plan.replicas[0].stream_tokens_per_s, rel=0.06
+    )
+    slow = rack(*on.nodes, latency_s=0.05)
+    far = run(profile, slow, plan, closed_loop(1, 2, *FIXED))
+    assert far.gap is not None
+    assert result.gap is not None
+    # Two hops twice, and one back; to the coordinator it is none, and one from the last stage.
+    assert far.gap.p50_s - result.gap.p50_s == pytest.approx(6 * (0.05 - 1e-4), rel=0.05)
+
+
+def test_what_nobody_can_lose_is_refused() -> None:
+    profile, on, plan = planned(model(6), chain(2))
+    given = PlannedDouble(profile, on, plan)
+    for node_name, words in (("n0", "head node"), ("n9", "the rack has n0 and n1")):
+        with pytest.raises(SimulationError, match=words):
+            simulate_planned(
+                given,  # type: ignore[arg-type]
+                closed_loop(1, 1, *FIXED),
+                name="rack",
+                failures=(Failure(node_name, 1.0),),
+            )
 
 
 def test_what_no_node_is_left_for_waits_until_one_is_back() -> None:
@@ -95,6 +197,8 @@ def test_what_no_node_is_left_for_waits_until_one_is_back() -> None:
     drawn = closed_loop(1, 2, *FIXED)
     forever = run(profile, on, plan, drawn, failures=(Failure("n0", 1.0),), most_s=1000.0)
     assert forever.num_tokens < 200
+    assert forever.num_unanswered == 2
+    assert forever.tokens_per_s < 0.2, "the outage counts"
     back = run(profile, on, plan, drawn, failures=(Failure("n0", 1.0, 50.0),))
     assert back.num_tokens == 200
 

@@ -195,8 +195,9 @@ def _show_addition(
 ) -> None:
     from tbcluster.cluster.capacity import added, describe, node_kind
 
-    kinds = [node_kind(text) for text in add]
     rack = read_rack_file(file)
+    own = [table.chip() for table in rack.chips]
+    kinds = [node_kind(text, own) for text in add]
     with console.status("planning ..."), only_errors():
         described = describe(model, bits, wishes.kv_bits)
         found = added(described.profile, rack, kinds, wishes, link)

@@ -72,17 +72,20 @@ def draw_sweep(path: Path, found: Sequence[Sequence["Simulated"]], clients: Sequ
 def _timeline(axis: Any, one: "Simulated") -> None:
     spans = one.result.spans
     stages = one.result.stages
-    rows = {(stage.replica, stage.stage): row for row, stage in enumerate(stages)}
+    labels = {
+        (stage.replica, stage.stage, stage.node): f"{stage.node} {stage.layers}" for stage in stages
+    }
+    rows = {key: row for row, key in enumerate(labels)}
     if spans:
         begin_s, end_s = window([(span.start_s, span.end_s) for span in spans], len(rows))
         for span in spans:
-            row = rows.get((span.replica, span.stage))
+            row = rows.get((span.replica, span.stage, span.node))
             if row is None or span.end_s < begin_s or span.start_s > end_s:
                 continue
             colour = PROMPT if span.is_prompt else DECODE
             axis.barh(row, span.end_s - span.start_s, left=span.start_s, color=colour, height=0.8)
         axis.set_xlim(begin_s, end_s)
-    axis.set_yticks(list(rows.values()), [f"{stage.node} {stage.layers}" for stage in stages])
+    axis.set_yticks(list(rows.values()), list(labels.values()))
     axis.invert_yaxis()
     axis.set(xlabel="seconds", title=f"{one.name}: decode steps and prompts (orange) of each stage")
 

@@ -154,6 +154,10 @@ def simulate(
     numbers = _sweep(sweep) if sweep is not None else None
     if sum(given is not None for given in (clients, rate, trace, sweep)) > 1:
         raise typer.BadParameter("give one of --clients, --rate, --trace and --sweep")
+    if trace is not None and (requests is not None or shared):
+        raise typer.BadParameter(
+            "the trace says what is asked: leave out --requests and --shared", param_hint="--trace"
+        )
     at_most = max(numbers) if numbers else clients
     request = plan_request(
         model,
@@ -223,8 +227,7 @@ def _run(
                     name=name,
                     failures=tuple(failures),
                     most_s=most_s,
-                    kv_bits=request.kv_bits,
-                    kv_memory_bytes=request.wishes.kv_memory_bytes,
+                    wishes=request.wishes,
                     on_progress=partial(_show_progress, bar, task),
                 )
             )

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tbcluster.cli.plan_view import figure, seconds, size, speed_sources
 from tbcluster.cli.rack import plain, table
-from tbcluster.simulator.results import Percentiles, SimulationResult
+from tbcluster.simulator.results import Percentiles, SimulationResult, StageUse
 
 if TYPE_CHECKING:
     from tbcluster.simulator.planned import Simulated
@@ -103,17 +103,19 @@ def _lines(one: "Simulated") -> Iterator[str]:
         yield f"price: {price} new, {_usd(result.usd_per_token_per_s)} for each token a second"
     if result.num_preemptions:
         yield f"KV memory ran short: {result.num_preemptions:,} times an answer gave way to others"
+    if result.num_unanswered:
+        yield f"{result.num_unanswered:,} requests were not answered by then"
     if result.num_refused:
         yield f"{result.num_refused:,} requests were refused: {'; '.join(result.refusals)}"
 
 
 def _stages(result: SimulationResult) -> Table:
     columns = ("decode", "prompts", "idle", "weights", "KV peak", "of")
-    names = [stage.node for stage in result.stages]
+    names = [_when(stage, result) for stage in result.stages]
     made = table("node", "layers", *columns, right=columns, names=names)
     for stage in result.stages:
         made.add_row(
-            plain(stage.node),
+            plain(_when(stage, result)),
             str(stage.layers),
             *(
                 f"{100 * share:.0f} %"
@@ -124,6 +126,13 @@ def _stages(result: SimulationResult) -> Table:
             size(stage.kv_budget_bytes),
         )
     return made
+
+
+def _when(stage: StageUse, result: SimulationResult) -> str:
+    """Its node, and from when to when where others came before or after it."""
+    if not result.happenings:
+        return stage.node
+    return f"{stage.node} {stage.began_s:.0f}-{stage.ended_s:.0f} s"
 
 
 def _doubts(one: "Simulated") -> Iterator[str]:

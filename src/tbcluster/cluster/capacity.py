@@ -12,7 +12,7 @@ from tbcluster.cluster.planning import METAL
 from tbcluster.cluster.rack_file import LinkKind, RackFile, RackLink, RackNode
 from tbcluster.cluster.rack_shapes import NodeKind, RackShapes, check_chip, ports_of
 from tbcluster.errors import PlanError
-from tbcluster.hardware.chips import find_chip
+from tbcluster.hardware.chips import Chip, find_chip
 from tbcluster.planner.capacity import Addition, Goal, Sized, addition, check_goal, smallest_rack
 from tbcluster.planner.plan import Wishes
 from tbcluster.planner.profile import ModelProfile
@@ -62,8 +62,11 @@ def describe(model: str | None, bits: int | None, kv_bits: int | None) -> Descri
     return Described(opened.profile, opened.notes)
 
 
-def node_kind(text: str) -> NodeKind:
+def node_kind(text: str, own: Sequence[Chip] = ()) -> NodeKind:
     """ "M4 Pro:64" as a kind of machine.
+
+    Args:
+        own: Chips of a rack file.
 
     Raises:
         PlanError: It is none, or the chip is not known.
@@ -76,7 +79,7 @@ def node_kind(text: str) -> NodeKind:
             '"M4 Pro:64"'
         )
     chip = found[1].removeprefix("Apple ")
-    check_chip(chip)
+    check_chip(chip, own)
     return NodeKind(chip, memory_gb)
 
 

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from tbcluster.cluster.plan_rack import GBIT, rack_of_file
 from tbcluster.cluster.rack_file import Chip, LinkKind, Name, Positive, read_rack_file
 from tbcluster.cluster.rack_shapes import NodeKind, RackShapes
-from tbcluster.cluster.toml_faults import faults_of
+from tbcluster.cluster.toml_faults import faults_of, refusal
 from tbcluster.errors import PlanError, RackFileError
 from tbcluster.planner.fleet import Fleet, FleetSite
 from tbcluster.planner.nodes import PlanLink, PlanRack
@@ -62,9 +61,9 @@ class FleetSiteTable(_Table):
     @model_validator(mode="after")
     def _is_one_rack(self) -> Self:
         if (self.rack is None) == (not self.nodes):
-            raise _refusal(f"site {self.name!r}: give it a rack file or nodes, one of them")
+            raise refusal(f"site {self.name!r}: give it a rack file or nodes, one of them")
         if self.rack is not None and self.link is not None:
-            raise _refusal(f"site {self.name!r}: its rack file says the links: leave link out")
+            raise refusal(f"site {self.name!r}: its rack file says the links: leave link out")
         return self
 
 
@@ -92,13 +91,13 @@ class FleetFile(_Table):
     @model_validator(mode="after")
     def _names_agree(self) -> Self:
         if not self.sites:
-            raise _refusal("it has no sites: add a [[sites]] table for each kind of site")
+            raise refusal("it has no sites: add a [[sites]] table for each kind of site")
         _check_once("sites", [site.name for site in self.sites])
         _check_once("regions", [region.name for region in self.regions])
         known = dict.fromkeys(site.region for site in self.sites)
         for region in self.regions:
             if region.name not in known:
-                raise _refusal(
+                raise refusal(
                     f"[[regions]]: no site is in {region.name!r}: take one of {', '.join(known)}"
                 )
         return self
@@ -169,8 +168,4 @@ def _rack(table: FleetSiteTable, folder: Path, weight_kind: str) -> PlanRack:
 def _check_once(what: str, names: list[str]) -> None:
     for name in names:
         if names.count(name) > 1:
-            raise _refusal(f"two {what} are called {name!r}: give each a name of its own")
-
-
-def _refusal(message: str) -> PydanticCustomError:
-    return PydanticCustomError("refused", "{message}", {"message": message})
+            raise refusal(f"two {what} are called {name!r}: give each a name of its own")

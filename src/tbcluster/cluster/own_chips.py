@@ -3,11 +3,11 @@
 import tomllib
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from tbcluster.cluster.toml_faults import faults_of
+from tbcluster.cluster.toml_faults import faults_of, refusal
 from tbcluster.errors import RackFileError
 from tbcluster.hardware.chips import Backend, Chip, chip_of
 
@@ -31,6 +31,19 @@ class ChipTable(BaseModel):
     idle_w: Positive | None = None
     max_w: Positive | None = None
     price_usd: Positive | None = None
+
+    @model_validator(mode="after")
+    def _figures_agree(self) -> Self:
+        if (self.idle_w is None) != (self.max_w is None):
+            raise refusal(f"{self.name} has one of idle_w and max_w: give both, or neither")
+        if self.idle_w is not None and self.max_w is not None and self.idle_w > self.max_w:
+            raise refusal(
+                f"{self.name}: idle_w is {self.idle_w:g}, more than max_w, {self.max_w:g}: "
+                "exchange them"
+            )
+        if self.price_usd is not None and self.memory_gb is None:
+            raise refusal(f"{self.name} has a price_usd: say of how much memory_gb")
+        return self
 
     def chip(self) -> Chip:
         """As the catalogue has others."""

@@ -14,12 +14,11 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from tbcluster.cluster.discovery.addresses import join_port
 from tbcluster.cluster.own_chips import ChipTable
 from tbcluster.cluster.rack_address import parse_address
-from tbcluster.cluster.toml_faults import CHIP_PATTERN, faults_of
+from tbcluster.cluster.toml_faults import CHIP_PATTERN, faults_of, refusal
 from tbcluster.cluster.trust.identity import CONTROL_PORT, MAX_CONTROL_PORT
 from tbcluster.cluster.trust.names import MAX_LENGTH, is_name
 from tbcluster.errors import RackFileError
@@ -41,18 +40,14 @@ def _checked_address(text: str) -> str:
     try:
         parse_address(text)
     except ValueError as error:
-        raise _refusal(str(error)) from error
+        raise refusal(str(error)) from error
     return text
 
 
 def _checked_name(text: str) -> str:
     if not is_name(text):
-        raise _refusal(f"{text[:80]!r} is no name: use up to {MAX_LENGTH} of A-Z a-z 0-9 . _ -")
+        raise refusal(f"{text[:80]!r} is no name: use up to {MAX_LENGTH} of A-Z a-z 0-9 . _ -")
     return text
-
-
-def _refusal(message: str) -> PydanticCustomError:
-    return PydanticCustomError("refused", "{message}", {"message": message})
 
 
 Name = Annotated[str, AfterValidator(_checked_name)]
@@ -121,23 +116,21 @@ class RackFile(_Table):
         names = [node.name for node in self.nodes]
         known = ", ".join(dict.fromkeys(names))
         if not names:
-            raise _refusal("it has no nodes: add a [[nodes]] table for each machine")
+            raise refusal("it has no nodes: add a [[nodes]] table for each machine")
         for name in names:
             if names.count(name) > 1:
-                raise _refusal(f"two nodes are called {name!r}: give each a name of its own")
+                raise refusal(f"two nodes are called {name!r}: give each a name of its own")
         if self.head not in names:
-            raise _refusal(
-                f"head is {self.head!r}, which is none of the nodes: take one of {known}"
-            )
+            raise refusal(f"head is {self.head!r}, which is none of the nodes: take one of {known}")
         for number, link in enumerate(self.links, 1):
             for end in link.between:
                 if end not in names:
-                    raise _refusal(
+                    raise refusal(
                         f"[[links]] {number}: between names {end!r}, which is none of the nodes: "
                         f"take two of {known}"
                     )
             if link.between[0] == link.between[1]:
-                raise _refusal(
+                raise refusal(
                     f"[[links]] {number}: between names {link.between[0]!r} twice: name both ends"
                 )
         return self

@@ -1,7 +1,7 @@
 """Racks by what they are made of: so many Macs of a kind, cabled as their ports allow. Pure, but
 for the table of chips."""
 
-import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -9,14 +9,13 @@ from itertools import combinations
 from tbcluster.cluster.plan_rack import NETWORKS, listed_chip, rack_of_file
 from tbcluster.cluster.rack_file import LinkKind, RackFile, RackLink, RackNode
 from tbcluster.errors import PlanError, RackFileError
+from tbcluster.hardware.chips import Chip, find_chip
 from tbcluster.planner.network_links import NetworkLinks
 from tbcluster.planner.nodes import PlanLink, PlanNode, PlanRack
 
-# Thunderbolt ports of the machine that a chip is sold in for a rack, by the end of its name: Mac
-# Studio with Ultra and Max, Mac mini (Apple's specifications, M4 generation).
-PORTS = {"Ultra": 6, "Max": 4, "Pro": 3}
+# Of a Mac whose ports nobody has listed.
 FEWEST_PORTS = 2
-APPLE = re.compile(r"(Apple )?M\d")
+MAKER = "Apple "
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +31,10 @@ class NodeKind:
 
     @property
     def stem(self) -> str:
-        """What its nodes' names begin with: "m4-pro-64"."""
-        return f"{self.chip.lower().replace(' ', '-')}-{self.memory_gb:g}"
+        """What its nodes' names begin with: "m4-pro-64", or "m4-pro-20c-64"."""
+        chip = self.chip.removeprefix(MAKER).lower().replace(" ", "-")
+        cores = f"{self.gpu_cores}c-" if self.gpu_cores else ""
+        return f"{chip}-{cores}{self.memory_gb:g}"
 
 
 class RackShapes:
@@ -59,11 +60,13 @@ class RackShapes:
         """
         nodes: list[PlanNode] = []
         cables: dict[tuple[str, str], PlanLink] = {}
+        numbers: Counter[str] = Counter()
         for kind, number in groups:
             model = self.node(kind)
             first = len(nodes)
-            for at in range(number):
-                name = f"{kind.stem}-{at + 1}"
+            for _ in range(number):
+                numbers[kind.stem] += 1
+                name = f"{kind.stem}-{numbers[kind.stem]}"
                 nodes.append(replace(model, name=name, is_head=not nodes))
             names = [node.name for node in nodes[first:]]
             if self._link not in NETWORKS:
@@ -94,10 +97,11 @@ class RackShapes:
 
 
 def ports_of(chip: str) -> int:
-    """Thunderbolt ports of the machine a chip is in; none where it is not Apple's."""
-    if APPLE.match(chip) is None:
+    """Thunderbolt ports of the machine a chip is in; none where it has none."""
+    known = find_chip(chip)
+    if known is None or known.thunderbolt is None:
         return 0
-    return PORTS.get(chip.split()[-1], FEWEST_PORTS)
+    return known.ports or FEWEST_PORTS
 
 
 def cabling(names: Sequence[str], ports: int) -> list[tuple[str, str]]:
@@ -110,14 +114,17 @@ def cabling(names: Sequence[str], ports: int) -> list[tuple[str, str]]:
     return [(name, names[(at + 1) % len(names)]) for at, name in enumerate(names)]
 
 
-def check_chip(chip: str) -> None:
+def check_chip(chip: str, own: Sequence[Chip] = ()) -> None:
     """Make sure that it is known.
+
+    Args:
+        own: Those of a rack file.
 
     Raises:
         PlanError: It is not.
     """
     try:
-        listed_chip(chip)
+        listed_chip(chip, own=own)
     except RackFileError as error:
         raise PlanError(str(error)) from error
 

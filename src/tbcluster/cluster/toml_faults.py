@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 CHIP_PATTERN = r"^\S(.{0,62}\S)?\z"
 # What to write instead, by pydantic's name of the fault.
@@ -22,6 +22,11 @@ ADVICE = {
     "too_long": "write no more than {max_length}",
     CHIP_PATTERN: 'write a name such as "M4 Pro", in up to 64 characters',
 }
+
+
+def refusal(message: str) -> PydanticCustomError:
+    """What a validator raises whose message says it all."""
+    return PydanticCustomError("refused", "{message}", {"message": message})
 
 
 def faults_of(error: ValidationError, what: str, tables: tuple[str, ...]) -> str:

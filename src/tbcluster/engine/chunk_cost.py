@@ -111,16 +111,21 @@ class ChunkCost:
     def lines(self) -> tuple[Line, ...]:
         """From no tokens to any number of them, without gaps."""
         if self._lines is None:
-            self._lines = _through(self._points())
+            points = self._points()
+            self._lines = _through(points, few_rows=len(points) > len(self._averages()))
         return self._lines
 
-    def _points(self) -> list[tuple[float, float]]:
-        """(tokens, microseconds), both ascending."""
+    def _averages(self) -> list[tuple[float, float]]:
         points: list[tuple[float, float]] = []
         for one in sorted(self._chunks.values(), key=lambda one: one.tokens):
             if not points or one.tokens >= points[-1][0] + 1:
                 # More tokens take no less time: where they seem to, both are noise.
                 points.append((one.tokens, max(one.us, points[-1][1] if points else LEAST_US)))
+        return points
+
+    def _points(self) -> list[tuple[float, float]]:
+        """(tokens, microseconds), both ascending."""
+        points = self._averages()
         rows, rows_us = self._few_rows or (0.0, 0.0)
         rows_us = max(rows_us, LEAST_US)
         if not points:
@@ -131,7 +136,12 @@ class ChunkCost:
         return points
 
 
-def _through(points: list[tuple[float, float]]) -> tuple[Line, ...]:
+def _through(points: list[tuple[float, float]], *, few_rows: bool) -> tuple[Line, ...]:
+    """A line between every two, and one beyond the last.
+
+    Args:
+        few_rows: Whether the first point is a decode step's.
+    """
     if len(points) == 1:
         ((tokens, us),) = points
         # As if half of the time were fixed. Smaller chunks than can teach anything would be all
@@ -144,7 +154,8 @@ def _through(points: list[tuple[float, float]]) -> tuple[Line, ...]:
     ]
     tokens, us = points[-1]
     slope = lines[-1].token_us
-    if len(points) > 2:
+    # From next to no tokens to a chunk is far enough.
+    if not few_rows or len(points) > 2:
         slope = max(slope, LEAST_SLOPE * us / tokens)
     return (*_down_to_none(lines[0]), *lines[1:], _line(tokens, math.inf, points[-1], slope))
 

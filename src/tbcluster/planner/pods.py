@@ -55,6 +55,7 @@ def _groups(
     """Neighbours that hold a copy together, as few as do; and those left at the end."""
     groups: list[list[PlanNode]] = []
     group: list[PlanNode] = []
+    passed: list[PlanNode] = []
     held = 0
     for node in nodes:
         group.append(node)
@@ -64,8 +65,9 @@ def _groups(
             group, held = [], 0
         elif len(group) == MAX_PIPELINE_NODES:
             # The first one stands in the way of those behind it: small memory, or no links.
-            held -= room([group.pop(0)])
-    return groups, group
+            passed.append(group.pop(0))
+            held -= room([passed[-1]])
+    return groups, passed + group
 
 
 def _merged(groups: Sequence[list[PlanNode]]) -> list[list[PlanNode]]:

@@ -48,7 +48,8 @@ class TensorParallel:
         layers = self.profile.layers
         whole = TimeCosts(self.profile, self.speed, load).of(StageRange(0, len(layers)))
         # Started on each machine alike, however small its part is.
-        fixed = self.speed.stage_s + sum(layer_s(part, self.speed) for part in layers)
+        once = self.speed.stage_s + sum(layer_s(part, self.speed) for part in layers)
+        fixed = self.profile.num_visits * once
         together = self.collective.latency_s + transfer_s(self.collective, self.profile, load.rows)
         collectives = COLLECTIVES_PER_LAYER * len(layers) * self.profile.num_visits
         return fixed + (whole - fixed) / self.num_nodes + collectives * together

@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from tbcluster.core import StageRange
 from tbcluster.errors import PlanError, SimulationError
 from tbcluster.planner.nodes import PlanRack
-from tbcluster.planner.plan import PlannedReplica, Wishes
+from tbcluster.planner.plan import PlannedReplica, fingerprint
 from tbcluster.planner.planning import make_plan
 from tbcluster.simulator.events import Events
 from tbcluster.simulator.replica import SimulatedReplica
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from tbcluster.simulator.simulation import Scenario
 
 # As measured on real processes (docs/failures.md): until a host that has vanished counts as lost;
-# starting workers and checking that they agree; taking stages over that others have loaded.
+# starting workers and checking that they agree.
 DETECTION_S = 2.8
 START_S = 0.5
 # Weights from an SSD of a Mac, bytes a second; nodes keep their layers' files.
@@ -49,6 +50,35 @@ def parse_failure(text: str) -> Failure:
     return Failure(found["node"], at_s, back_s)
 
 
+@dataclass(eq=False, slots=True)
+class _Course:
+    """A replica, and what is under way with it.
+
+    Attributes:
+        first: What it was planned to run at the beginning.
+        latest: What it runs, or ran last.
+        pending: What is being loaded for it.
+        number: Of the newest decision about it: what was decided before is void.
+    """
+
+    replica: SimulatedReplica
+    first: PlannedReplica
+    latest: PlannedReplica
+    pending: PlannedReplica | None = None
+    number: int = 0
+
+    @property
+    def is_up(self) -> bool:
+        return self.replica.planned is not None
+
+    @property
+    def nodes(self) -> set[str]:
+        """Those that others may not have: what it runs on or loads on, or ran on last."""
+        claimed = nodes_of(self.pending) if self.pending is not None else set()
+        return claimed | nodes_of(self.latest)
+
+
+@dataclass(eq=False, slots=True)
 class Failures:
     """Lets nodes go and come back, and plans anew for those that are there, as a rack does.
 
@@ -56,90 +86,116 @@ class Failures:
         happenings: Lines for a person.
     """
 
-    def __init__(
-        self, scenario: "Scenario", events: Events, replicas: Sequence[SimulatedReplica]
-    ) -> None:
-        self._scenario = scenario
-        self._events = events
-        self._replicas = replicas
-        self._away: set[str] = set()
-        self.happenings: list[str] = []
+    scenario: "Scenario"
+    events: Events
+    replicas: Sequence[SimulatedReplica]
+    happenings: list[str] = field(default_factory=list)
+    _away: set[str] = field(default_factory=set)
+    _courses: list[_Course] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        planned = self.scenario.plan.replicas
+        self._courses = [
+            _Course(replica, first, first)
+            for replica, first in zip(self.replicas, planned, strict=True)
+        ]
 
     def plan(self) -> None:
         """Put all of them on the clock."""
-        for failure in self._scenario.failures:
-            self._events.at(failure.at_s, lambda node=failure.node: self._lose(node))  # type: ignore[misc]
+        for failure in self.scenario.failures:
+            self.events.at(failure.at_s, partial(self._lose, failure.node))
             if failure.back_s is not None:
-                self._events.at(failure.back_s, lambda node=failure.node: self._take_back(node))  # type: ignore[misc]
+                self.events.at(failure.back_s, partial(self._take_back, failure.node))
 
     def _lose(self, node: str) -> None:
         self._away.add(node)
         self._say(f"{node} is lost")
-        for replica in self._replicas:
-            if node in replica.nodes:
-                before = replica.planned
-                replica.pause()
-                self._events.at(
-                    self._events.now + DETECTION_S,
-                    lambda replica=replica, before=before: self._replan(replica, before),  # type: ignore[misc]
-                )
+        for course in self._courses:
+            if node in nodes_of(course.pending or course.replica.planned):
+                course.number += 1
+                course.pending = None
+                if course.is_up:
+                    course.replica.pause()
+                decide = partial(self._replan, course, course.number)
+                self.events.at(self.events.now + DETECTION_S, decide)
 
     def _take_back(self, node: str) -> None:
         """What has stages goes on with them until others are loaded."""
         self._away.discard(node)
         self._say(f"{node} is back")
-        for replica in self._replicas:
-            first = self._scenario.plan.replicas[self._replicas.index(replica)]
-            if node in {stage.node for stage in first.stages}:
-                self._replan(replica, replica.planned)
+        for course in self._courses:
+            if node in nodes_of(course.first):
+                course.number += 1
+                self._replan(course, course.number)
 
-    def _replan(self, replica: SimulatedReplica, before: PlannedReplica | None) -> None:
-        taken = {name for other in self._replicas if other is not replica for name in other.nodes}
-        present = (node.name for node in self._scenario.rack.nodes)
-        free = {name for name in present if name not in taken | self._away}
-        try:
-            planned = self._planned(free)
-        except PlanError as error:
-            self._say(f"no plan for the {len(free)} nodes that are left: {error}")
-            self._hand_over(replica)
+    def _replan(self, course: _Course, number: int) -> None:
+        if number != course.number:
             return
+        others = (other.nodes for other in self._courses if other is not course)
+        taken = self._away.union(*others)
+        free = {node.name for node in self.scenario.rack.nodes} - taken
+        try:
+            planned = self._planned(course, free)
+        except PlanError as error:
+            course.pending = None
+            self._say(f"no plan for the {len(free)} nodes that are left: {error}")
+            self._hand_over()
+            return
+        if course.is_up and fingerprint(planned) == fingerprint(course.latest):
+            return
+        course.pending = planned
         seconds = START_S + max(
-            self._load_s(stage.node, stage.layers, before) for stage in planned.stages
+            self._load_s(stage.node, stage.layers, course.latest) for stage in planned.stages
         )
-        names = ", ".join(f"{stage.node} {stage.layers}" for stage in planned.stages)
-        self._events.at(self._events.now + seconds, lambda: self._resume(replica, planned, names))
+        self.events.at(self.events.now + seconds, partial(self._resume, course, number))
 
-    def _planned(self, names: set[str]) -> PlannedReplica:
-        scenario = self._scenario
+    def _planned(self, course: _Course, names: set[str]) -> PlannedReplica:
+        """As the user wished, if that is possible still."""
         if not names:
             raise PlanError("no node is left")
+        scenario = self.scenario
         rack = PlanRack(
             tuple(node for node in scenario.rack.nodes if node.name in names),
             {pair: link for pair, link in scenario.rack.links.items() if set(pair) <= names},
         )
-        wishes = Wishes(scenario.plan.context, scenario.plan.replicas[0].streams, replicas=1)
-        return make_plan(scenario.profile, rack, wishes).replicas[0]
+        context, streams = scenario.plan.context, course.first.streams
+        wishes = replace(scenario.wishes, context=context, streams=streams, replicas=1)
+        try:
+            return make_plan(scenario.profile, rack, wishes).replicas[0]
+        except PlanError:
+            wishes = replace(wishes, stages=None)
+            return make_plan(scenario.profile, rack, wishes).replicas[0]
 
-    def _load_s(self, node: str, layers: StageRange, before: PlannedReplica | None) -> float:
+    def _load_s(self, node: str, layers: StageRange, before: PlannedReplica) -> float:
         """A worker that ran the same layers keeps its weights."""
-        stages = before.stages if before is not None else ()
-        if any(stage.node == node and stage.layers == layers for stage in stages):
+        if any(stage.node == node and stage.layers == layers for stage in before.stages):
             return 0.0
-        parts = self._scenario.profile.layers[layers.start : layers.end]
+        parts = self.scenario.profile.layers[layers.start : layers.end]
         return sum(part.weight_bytes for part in parts) / LOAD_BYTES_PER_S
 
-    def _resume(self, replica: SimulatedReplica, planned: PlannedReplica, names: str) -> None:
-        if {stage.node for stage in planned.stages} & self._away:
-            return  # another one was lost meanwhile, whose own plan follows
-        if replica.planned is not None:
-            replica.pause()
-        replica.resume(planned)
+    def _resume(self, course: _Course, number: int) -> None:
+        planned = course.pending
+        if number != course.number or planned is None:
+            return
+        if course.is_up:
+            course.replica.pause()
+        course.replica.resume(planned)
+        course.latest, course.pending = planned, None
+        names = ", ".join(f"{stage.node} {stage.layers}" for stage in planned.stages)
         self._say(f"answers again, on {names}")
+        self._hand_over()
 
-    def _hand_over(self, replica: SimulatedReplica) -> None:
-        others = [other for other in self._replicas if other.planned is not None]
-        if others:
-            replica.surrender(min(others, key=lambda other: other.num_open).adopt)
+    def _hand_over(self) -> None:
+        """What waits where no stages will be goes to where some are."""
+        up = [course.replica for course in self._courses if course.is_up]
+        for course in self._courses:
+            if up and not course.is_up and course.pending is None:
+                course.replica.surrender(min(up, key=lambda one: one.num_open).adopt)
 
     def _say(self, line: str) -> None:
-        self.happenings.append(f"{self._events.now:.1f} s: {line}")
+        self.happenings.append(f"{self.events.now:.1f} s: {line}")
+
+
+def nodes_of(planned: PlannedReplica | None) -> set[str]:
+    """Where its stages are."""
+    return {stage.node for stage in planned.stages} if planned is not None else set()

@@ -36,11 +36,6 @@ class SimulatedMachine:
         self._jobs.append(_Job(seconds, done))
         self._plan()
 
-    def stop(self) -> None:
-        """All jobs are gone; nobody is told."""
-        self._jobs.clear()
-        self._version += 1
-
     @property
     def _pace(self) -> float:
         return min(1.0, self._at_once / len(self._jobs))

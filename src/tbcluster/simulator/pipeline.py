@@ -17,11 +17,24 @@ TOKEN = SampledToken(1)
 
 @dataclass(frozen=True, slots=True)
 class Hop:
-    """The way from one stage to the next one: small messages take `latency_s`, and each token
-    occupies it for `token_s`."""
+    """How long messages are on their way: `latency_s` however small they are, and each token
+    occupies the way for `token_s`."""
 
     latency_s: float = 0.0
     token_s: float = 0.0
+
+
+@dataclass(eq=False, slots=True)
+class Way:
+    """A way to a stage, which one message after the other occupies."""
+
+    hop: Hop
+    free_at: float = 0.0
+
+    def arrival(self, now: float, num_tokens: int) -> float:
+        """When a message that is sent now arrives."""
+        self.free_at = max(now, self.free_at) + self.hop.token_s * num_tokens
+        return self.free_at + self.hop.latency_s
 
 
 @dataclass(eq=False, slots=True)
@@ -32,20 +45,19 @@ class SimulatedStage:
         at_once: See `SimulatedMachine`.
         busy_s: Seconds that it had something to compute, of decode steps and of prompts.
         work_s: The same, less what others on its machine took of it.
-        hop: The way that steps come here.
+        way: How steps come here, from the stage before or from the coordinator.
     """
 
     number: int
     node: str
     times: StageTimes
     machine: SimulatedMachine
-    hop: Hop
+    way: Way
     busy_s: list[float] = field(default_factory=lambda: [0.0, 0.0])
     work_s: list[float] = field(default_factory=lambda: [0.0, 0.0])
     queue: deque["_Travel"] = field(default_factory=deque)
     computing: "_Travel | None" = None
     free_at: float = 0.0
-    way_free_at: float = 0.0
 
 
 @dataclass(eq=False, slots=True)
@@ -78,6 +90,7 @@ class Span:
 
     replica: int
     stage: int
+    node: str
     start_s: float
     end_s: float
     num_tokens: int
@@ -89,6 +102,7 @@ class SimulatedPipeline:
 
     Args:
         leave_s: From the last stage back to the coordinator.
+        back: From the last stage to the first one, for models that pass more than once.
         num_visits: How often a step passes through the stages.
         on_result: Called when a result is there to be collected.
         on_span: Called with what each stage has computed; returns whether there is any more use.
@@ -99,6 +113,7 @@ class SimulatedPipeline:
         events: Events,
         stages: Sequence[SimulatedStage],
         leave_s: float,
+        back: Hop,
         num_visits: int,
         on_result: Callable[[], None],
         on_span: Callable[[Span], bool],
@@ -107,6 +122,7 @@ class SimulatedPipeline:
         self.stages = tuple(stages)
         self._events = events
         self._leave_s = leave_s
+        self._back = Way(back)
         self._num_visits = num_visits
         self._on_result = on_result
         self._on_span = on_span
@@ -159,9 +175,9 @@ class SimulatedPipeline:
     def _send(self, travel: _Travel) -> None:
         """To the next stage: the way is occupied while tokens travel."""
         stage = self.stages[travel.num_visits % len(self.stages)]
-        begins = max(self._events.now, stage.way_free_at)
-        stage.way_free_at = begins + stage.hop.token_s * travel.num_tokens
-        arrives = stage.way_free_at + stage.hop.latency_s
+        goes_back = stage.number == 0 and travel.num_visits > 0
+        way = self._back if goes_back else stage.way
+        arrives = way.arrival(self._events.now, travel.num_tokens)
         if arrives <= self._events.now:
             self._arrive(stage, travel)
         else:
@@ -208,7 +224,15 @@ class SimulatedPipeline:
 
     def _span(self, stage: SimulatedStage, travel: _Travel) -> Span:
         began_at, now = travel.began_at, self._events.now
-        return Span(self._replica, stage.number, began_at, now, travel.num_tokens, travel.is_prompt)
+        return Span(
+            self._replica,
+            stage.number,
+            stage.node,
+            began_at,
+            now,
+            travel.num_tokens,
+            travel.is_prompt,
+        )
 
     def _return(self, travel: _Travel) -> None:
         if travel.epoch != self._epoch:

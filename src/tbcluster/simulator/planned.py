@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.planning import PlannedModel
 from tbcluster.errors import SimulationError
+from tbcluster.planner.plan import Wishes
 from tbcluster.planner.words import and_list
 from tbcluster.simulator.failures import Failure
 from tbcluster.simulator.results import SimulationResult
@@ -33,25 +34,31 @@ def simulate_planned(
     name: str,
     failures: tuple[Failure, ...] = (),
     most_s: float | None = None,
-    kv_bits: int | None = None,
-    kv_memory_bytes: int | None = None,
+    wishes: Wishes | None = None,
     on_progress: Callable[[int], None] | None = None,
 ) -> Simulated:
     """Let clients use a planned model.
 
     Raises:
-        SimulationError: A node that is to fail is none of the rack's.
+        SimulationError: A node that is to fail is none of the rack's, or its head.
     """
+    wishes = wishes or Wishes()
     known = [node.name for node in planned.rack.nodes]
     for failure in failures:
         if failure.node not in known:
             raise SimulationError(f"--fail {failure.node}: the rack has {and_list(known)}")
+        if any(node.is_head and node.name == failure.node for node in planned.rack.nodes):
+            raise SimulationError(
+                f"--fail {failure.node}: it is the head node, without which nothing is answered: "
+                "name another one"
+            )
     scenario = Scenario(
         planned.profile,
         planned.rack,
         planned.plan,
         workload,
-        kv=KvOptions(memory_bytes=kv_memory_bytes, bits=kv_bits),
+        kv=KvOptions(memory_bytes=wishes.kv_memory_bytes, bits=wishes.kv_bits),
+        wishes=wishes,
         failures=failures,
         at_once=planned.at_once,
         most_s=most_s or float("inf"),

@@ -1,6 +1,6 @@
 """One copy of the model on a virtual clock: the real engine over simulated stages."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tbcluster.cluster.kv_options import KvOptions, StageMemory, kv_budgets
@@ -16,13 +16,13 @@ from tbcluster.engine.sequence import Listener, Sequence
 from tbcluster.engine.token_loop import TokenLoop
 from tbcluster.engine.works import Works
 from tbcluster.errors import ContextLengthError
-from tbcluster.planner.nodes import PlanRack
+from tbcluster.planner.nodes import PlanLink, PlanRack
 from tbcluster.planner.plan import PlannedReplica
 from tbcluster.planner.predict import AT_ONCE, way
 from tbcluster.planner.profile import ModelProfile
 from tbcluster.simulator.events import Events
 from tbcluster.simulator.machine import SimulatedMachine
-from tbcluster.simulator.pipeline import Hop, SimulatedPipeline, SimulatedStage, Span
+from tbcluster.simulator.pipeline import Hop, SimulatedPipeline, SimulatedStage, Span, Way
 from tbcluster.simulator.stage_times import StageTimes
 
 MAX_LANE_ROWS = 256
@@ -57,12 +57,29 @@ class SimulatedRack:
     on_span: Callable[[Span], bool]
 
 
+@dataclass(eq=False, slots=True)
+class Life:
+    """From when stages were ready to when they were lost, or the end.
+
+    Attributes:
+        kv_peak_bytes: Per stage, the most that its KV caches have held; `kv_budgets` they may.
+        ended_at: None while it goes on.
+    """
+
+    planned: PlannedReplica
+    pipeline: SimulatedPipeline
+    kv_budgets: tuple[int, ...]
+    kv_peak_bytes: list[int]
+    began_at: float
+    ended_at: float | None = None
+
+
 class SimulatedReplica:
     """Takes requests, and answers them as a replica of this plan would.
 
     Attributes:
         planned: What it runs; None while it has no nodes.
-        kv_peak_bytes: Per stage, the most that its KV caches have held.
+        lives: What it has run, one plan after the other.
     """
 
     def __init__(self, on: SimulatedRack, planned: PlannedReplica, index: int) -> None:
@@ -70,24 +87,22 @@ class SimulatedReplica:
         self._index = index
         self.planned: PlannedReplica | None = planned
         self._requests = OpenRequests()
-        self._pipelines: list[SimulatedPipeline] = []
-        self.pipeline, works = self._works(planned)
+        self.lives: list[Life] = []
+        works = self._begin(planned)
         self.loop = TokenLoop(works, self._requests, Wordless, on.events.clock)
         self.loop.is_held = False
-        self.kv_peak_bytes = [0] * len(planned.stages)
         self._epoch = 1
         self._will_turn = False
+
+    @property
+    def pipeline(self) -> SimulatedPipeline:
+        """The newest."""
+        return self.lives[-1].pipeline
 
     @property
     def num_open(self) -> int:
         """Requests that have not ended."""
         return self._requests.num_open
-
-    @property
-    def nodes(self) -> set[str]:
-        """Those that it runs on."""
-        stages = self.planned.stages if self.planned is not None else ()
-        return {stage.node for stage in stages}
 
     def has_room(self, num_tokens: int) -> bool:
         """Whether a sequence of this length fits at all."""
@@ -108,14 +123,14 @@ class SimulatedReplica:
     def pause(self) -> None:
         """A node is lost: what runs starts over when there are stages again."""
         self.planned = None
+        self.lives[-1].ended_at = self._on.events.now
         self.loop.pause()
         self.loop.works.forget()
 
     def resume(self, planned: PlannedReplica) -> None:
         """Other stages: what waits goes on there."""
         self.planned = planned
-        self.pipeline, works = self._works(planned)
-        self.kv_peak_bytes = [0] * len(planned.stages)
+        works = self._begin(planned)
         self._epoch += 1
         self.loop.begin_epoch(self._epoch, works)
         self.loop.is_held = False
@@ -131,11 +146,6 @@ class SimulatedReplica:
         self.loop.adopt(sequences)
         self._turn_soon()
 
-    def past_stages(self) -> Iterator[SimulatedStage]:
-        """All that it has run, those of earlier plans included."""
-        for pipeline in self._pipelines:
-            yield from pipeline.stages
-
     def _turn_soon(self) -> None:
         """At this time still, after all else that happens at it."""
         if not self._will_turn:
@@ -148,8 +158,17 @@ class SimulatedReplica:
         if self.pipeline.has_results:
             self.loop.receive(0)
         self.loop.send()
+        life = self.lives[-1]
         used = self.loop.works.caches.memory.used
-        self.kv_peak_bytes = [max(pair) for pair in zip(self.kv_peak_bytes, used, strict=True)]
+        life.kv_peak_bytes = [max(pair) for pair in zip(life.kv_peak_bytes, used, strict=True)]
+
+    def _begin(self, planned: PlannedReplica) -> Works:
+        """Stages are ready."""
+        pipeline, works = self._works(planned)
+        budgets = works.caches.memory.budgets
+        peaks = [0] * len(planned.stages)
+        self.lives.append(Life(planned, pipeline, budgets, peaks, self._on.events.now))
+        return works
 
     def _works(self, planned: PlannedReplica) -> tuple[SimulatedPipeline, Works]:
         profile, kv = self._on.profile, self._on.kv
@@ -177,7 +196,6 @@ class SimulatedReplica:
             max_per_sequence=1 if is_looped else UNLIMITED,
         )
         pipeline = self._pipeline(planned)
-        self._pipelines.append(pipeline)
         limits = Limits(
             profile.vocab_size, profile.context_length, kv_tokens=memory.capacity_tokens()
         )
@@ -188,32 +206,31 @@ class SimulatedReplica:
         on, rack = self._on, self._on.rack
         speeds = {node.name: node.speed for node in rack.nodes}
         head = next((node.name for node in rack.nodes if node.is_head), None)
+        nodes = [stage.node for stage in planned.stages]
         stages = []
-        before = head
-        for number, stage in enumerate(planned.stages):
+        for number, (stage, before) in enumerate(
+            zip(planned.stages, (head, *nodes[:-1]), strict=True)
+        ):
             link = way(rack, before, stage.node) if before is not None else AT_ONCE
-            # Coordinator to stage 0: tokens, of which a message holds thousands.
-            token_s = on.profile.hidden_bytes / link.bytes_per_s if number else 0.0
-            stages.append(
-                SimulatedStage(
-                    number,
-                    stage.node,
-                    StageTimes(on.profile, speeds[stage.node], stage.layers),
-                    on.machines[stage.node],
-                    Hop(link.latency_s, token_s),
-                )
-            )
-            before = stage.node
-        back = way(rack, before, head) if before is not None and head is not None else AT_ONCE
+            # From the coordinator come tokens, of which a message holds thousands.
+            hop = self._hop(link) if number else Hop(link.latency_s)
+            times = StageTimes(on.profile, speeds[stage.node], stage.layers)
+            machine = on.machines[stage.node]
+            stages.append(SimulatedStage(number, stage.node, times, machine, Way(hop)))
+        is_looped = on.profile.num_visits > 1
         return SimulatedPipeline(
             on.events,
             stages,
-            back.latency_s,
+            way(rack, nodes[-1], head).latency_s if head is not None else 0.0,
+            self._hop(way(rack, nodes[-1], nodes[0])) if is_looped else Hop(),
             on.profile.num_visits,
             self._turn_soon,
             on.on_span,
             self._index,
         )
+
+    def _hop(self, link: PlanLink) -> Hop:
+        return Hop(link.latency_s, self._on.profile.hidden_bytes / link.bytes_per_s)
 
 
 def _nothing() -> None:

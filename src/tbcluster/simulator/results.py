@@ -47,10 +47,10 @@ class RequestRecord:
 
 @dataclass(frozen=True, slots=True)
 class StageUse:
-    """What a stage did.
+    """What a stage did, from when it was ready until it was lost or all was answered.
 
     Attributes:
-        decode_share, prompt_share: Of the whole time, how much it computed decode steps and prompt
+        decode_share, prompt_share: Of that time, how much it computed decode steps and prompt
             chunks; the rest it was idle.
         kv_peak_bytes: The most that its KV caches held; it may hold `kv_budget_bytes`.
     """
@@ -64,10 +64,12 @@ class StageUse:
     weight_bytes: int
     kv_peak_bytes: int
     kv_budget_bytes: int
+    began_s: float
+    ended_s: float
 
     @property
     def idle_share(self) -> float:
-        """Of the whole time."""
+        """Of its time."""
         return max(0.0, 1 - self.decode_share - self.prompt_share)
 
 
@@ -84,13 +86,15 @@ class SimulationResult:
     """What a rack did with a workload.
 
     Attributes:
-        seconds: From the first arrival to the last token, on the virtual clock.
+        seconds: From the first arrival to the last token, on the virtual clock, or to the end where
+            requests were not answered by then.
         tokens_per_s: Generated, of all streams together, over that whole time.
         prompt_tokens_per_s: Of the prompts, over the same time.
         stream_tokens_per_s: Of one stream, from its first token to its last; the median.
         first_token: From a request's arrival to its first token.
         gap: Between tokens of one stream.
         duration: From arrival to the last token.
+        num_unanswered: Requests that had not ended, or not come, at the end.
         num_refused: Requests that ended with an error; `refusals` has the first of each kind.
         watts: Of all nodes together, on average; None where one is not known.
         joules_per_token: Of a generated token, prompts included.
@@ -100,6 +104,7 @@ class SimulationResult:
 
     seconds: float
     num_requests: int
+    num_unanswered: int
     num_refused: int
     refusals: tuple[str, ...]
     num_prompt_tokens: int

@@ -10,7 +10,7 @@ from tbcluster.cluster.routing import Candidate, choose
 from tbcluster.core import Output, Request
 from tbcluster.errors import TbclusterError
 from tbcluster.planner.nodes import PlanRack
-from tbcluster.planner.plan import Plan
+from tbcluster.planner.plan import Plan, Wishes
 from tbcluster.planner.profile import ModelProfile
 from tbcluster.simulator.events import Events
 from tbcluster.simulator.failures import Failure, Failures
@@ -33,6 +33,7 @@ class Scenario:
     """What is to be simulated.
 
     Attributes:
+        wishes: What the plan was made for; plans after failures are as well.
         failures: Nodes that are lost, and when.
         at_once: How many stages of one node compute at full speed at the same time; 1 on a GPU.
         most_s: Seconds on the virtual clock after which it ends, whatever is still open.
@@ -44,6 +45,7 @@ class Scenario:
     plan: Plan
     workload: Workload
     kv: KvOptions = field(default_factory=KvOptions)
+    wishes: Wishes = field(default_factory=Wishes)
     failures: tuple[Failure, ...] = ()
     at_once: float = 1.0
     most_s: float = float("inf")
@@ -85,6 +87,11 @@ class Simulation:
         ]
         self.failures = Failures(scenario, self.events, self.replicas)
 
+    @property
+    def num_unanswered(self) -> int:
+        """Requests that have not ended, those that have not come included."""
+        return len(self.scenario.workload.requests) - self._num_ended
+
     def run(self) -> SimulationResult:
         """From the first arrival to the end of the last request."""
         for request in self.scenario.workload.requests:
@@ -92,9 +99,8 @@ class Simulation:
                 self.events.at(request.arrival_s, lambda request=request: self._arrive(request))  # type: ignore[misc]
         for _ in range(self.scenario.workload.clients):
             self._next_of_client()
-        num_requests = len(self.scenario.workload.requests)
         self.failures.plan()
-        while self._num_ended < num_requests and self.events.run_next(self.scenario.most_s):
+        while self.num_unanswered and self.events.run_next(self.scenario.most_s):
             pass
         return summary(self)
 

@@ -12,8 +12,9 @@ CONTEXT_STEP = 32
 
 
 class StageTimes:
-    """Seconds of one visit to a stage; equals `planner.cost.TimeCosts`, which is made for one load
-    and all ranges."""
+    """Seconds of one visit to a stage. As `planner.cost.TimeCosts`, which is made for one load and
+    all ranges, but for a prompt's chunks, after which nothing is sampled, and for contexts that
+    differ by little."""
 
     def __init__(self, profile: ModelProfile, speed: NodeSpeed, layers: StageRange) -> None:
         self._profile = profile

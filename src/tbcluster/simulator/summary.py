@@ -1,7 +1,9 @@
 """From what was recorded to figures."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from tbcluster.simulator.replica import Life
 from tbcluster.simulator.results import (
     NodeUse,
     Percentiles,
@@ -21,6 +23,8 @@ def summary(simulation: "Simulation") -> SimulationResult:
     records = simulation.records
     begin_s = min((record.arrival_s for record in records), default=0.0)
     end_s = max((record.last_s for record in records if record.last_s is not None), default=begin_s)
+    if simulation.num_unanswered:
+        end_s = max(end_s, min(simulation.events.now, simulation.scenario.most_s))
     seconds = end_s - begin_s
     num_tokens = sum(record.num_tokens for record in records)
     num_prompt = sum(record.num_prompt for record in records if record.first_s is not None)
@@ -32,6 +36,7 @@ def summary(simulation: "Simulation") -> SimulationResult:
     return SimulationResult(
         seconds=seconds,
         num_requests=len(records),
+        num_unanswered=simulation.num_unanswered,
         num_refused=len(refusals),
         refusals=tuple(dict.fromkeys(refusals))[:MAX_REFUSALS],
         num_prompt_tokens=num_prompt,
@@ -51,7 +56,7 @@ def summary(simulation: "Simulation") -> SimulationResult:
                 if one.last_s is not None and one.has_ended
             ]
         ),
-        stages=_stages(simulation, seconds),
+        stages=_stages(simulation, end_s),
         nodes=nodes,
         watts=total_w,
         joules_per_token=total_w * seconds / num_tokens if total_w and num_tokens else None,
@@ -70,39 +75,49 @@ def _stream_speed(records: list[RequestRecord]) -> float | None:
     return speeds[len(speeds) // 2] if speeds else None
 
 
-def _stages(simulation: "Simulation", seconds: float) -> tuple[StageUse, ...]:
+def _stages(simulation: "Simulation", end_s: float) -> tuple[StageUse, ...]:
     return tuple(
-        StageUse(
+        use
+        for index, replica in enumerate(simulation.replicas)
+        for life in replica.lives
+        for use in _of_life(index, life, end_s)
+    )
+
+
+def _of_life(index: int, life: Life, end_s: float) -> Iterator[StageUse]:
+    ended_s = min(end_s, life.ended_at if life.ended_at is not None else end_s)
+    seconds = max(ended_s - life.began_at, 1e-9)
+    parts = zip(
+        life.pipeline.stages,
+        life.planned.stages,
+        life.kv_peak_bytes,
+        life.kv_budgets,
+        strict=True,
+    )
+    for stage, planned, peak, budget in parts:
+        yield StageUse(
             replica=index,
             stage=stage.number,
             node=stage.node,
             layers=planned.layers,
-            decode_share=stage.busy_s[False] / seconds if seconds else 0.0,
-            prompt_share=stage.busy_s[True] / seconds if seconds else 0.0,
+            decode_share=min(1.0, stage.busy_s[False] / seconds),
+            prompt_share=min(1.0, stage.busy_s[True] / seconds),
             weight_bytes=planned.weight_bytes,
             kv_peak_bytes=peak,
             kv_budget_bytes=budget,
+            began_s=life.began_at,
+            ended_s=ended_s,
         )
-        for index, replica in enumerate(simulation.replicas)
-        if replica.planned is not None
-        for stage, planned, peak, budget in zip(
-            replica.pipeline.stages,
-            replica.planned.stages,
-            replica.kv_peak_bytes,
-            replica.loop.works.caches.memory.budgets,
-            strict=True,
-        )
-    )
 
 
 def _nodes(simulation: "Simulation", seconds: float) -> tuple[NodeUse, ...]:
     at_once = simulation.scenario.at_once
     work: dict[str, list[float]] = {}
-    for replica in simulation.replicas:
-        for stage in replica.past_stages():
-            mine = work.setdefault(stage.node, [0.0, 0.0])
-            for kind in (False, True):
-                mine[kind] += stage.work_s[kind] / at_once
+    lives = (life for replica in simulation.replicas for life in replica.lives)
+    for stage in (stage for life in lives for stage in life.pipeline.stages):
+        mine = work.setdefault(stage.node, [0.0, 0.0])
+        for kind in (False, True):
+            mine[kind] += stage.work_s[kind] / at_once
     used = []
     for node in simulation.scenario.rack.nodes:
         power = node.power

@@ -4,7 +4,6 @@ import json
 import math
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,8 +148,3 @@ def _count(where: str, fields: dict[str, object], name: str) -> int:
     if type(value) is not int or not 1 <= value <= MAX_TOKENS:
         raise SimulationError(f"{where}: {name} is {value!r}: write 1 to {MAX_TOKENS:,}")
     return value
-
-
-def total_tokens(requests: Sequence[SimulatedRequest]) -> int:
-    """Prompt and output tokens of them all."""
-    return sum(request.num_prompt + request.num_output for request in requests)
