@@ -211,9 +211,12 @@ def _run(
     local: bool,
     most_s: float | None,
 ) -> list["Simulated"]:
-    from tbcluster.simulator.planned import simulate_planned
+    from tbcluster.simulator.planned import simulate_planned, with_stages_at_once
 
     planned = planned_model(request, rack, local=local)
+    if rack is None:
+        with console.status("measuring how many stages compute at once ..."):
+            planned = with_stages_at_once(planned)
     name = rack.stem if rack is not None else "this rack"
     done = []
     for workload in workloads:

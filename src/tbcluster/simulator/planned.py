@@ -1,11 +1,13 @@
 """Simulating a model that was planned, as commands do."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.planning import PlannedModel
+from tbcluster.cluster.stages_at_once import stages_at_once
 from tbcluster.errors import SimulationError
+from tbcluster.planner.nodes import SpeedSource
 from tbcluster.planner.plan import Wishes
 from tbcluster.planner.words import and_list
 from tbcluster.simulator.failures import Failure
@@ -25,6 +27,21 @@ class Simulated:
     name: str
     planned: PlannedModel
     result: SimulationResult
+
+
+def with_stages_at_once(planned: PlannedModel) -> PlannedModel:
+    """With how many of its stages compute at once, where several run on a machine that is here and
+    has several cores.
+
+    Raises:
+        StageError: It cannot be measured.
+    """
+    nodes = planned.rack.nodes
+    num_stages = sum(len(replica.stages) for replica in planned.plan.replicas)
+    if len(nodes) > 1 or num_stages < 2 or nodes[0].speed.source is not SpeedSource.MEASURED:
+        return planned
+    at_once = stages_at_once(planned.profile.speed_kind, nodes[0].speed)
+    return replace(planned, at_once=at_once)
 
 
 def simulate_planned(
