@@ -1,17 +1,16 @@
 """The file that describes a fleet, in TOML: sites in regions, each a rack file or so many machines
 of some kinds. `configs/fleets/` has an example."""
 
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tbcluster.cluster.plan_rack import GBIT, rack_of_file
 from tbcluster.cluster.rack_file import Chip, LinkKind, Name, Positive, read_rack_file
 from tbcluster.cluster.rack_shapes import NodeKind, RackShapes
-from tbcluster.cluster.toml_faults import faults_of, refusal
+from tbcluster.cluster.toml_files import read_tables, refusal
 from tbcluster.errors import PlanError, RackFileError
 from tbcluster.planner.fleet import Fleet, FleetSite
 from tbcluster.planner.nodes import PlanLink, PlanRack
@@ -110,20 +109,7 @@ def read_fleet_file(path: Path) -> FleetFile:
         RackFileError: It cannot be read, is no TOML, or says what no fleet can be; names the line
             or the field, its value, and what to write instead.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RackFileError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RackFileError(f"{path} is no text in UTF-8: save it as such") from error
-    try:
-        return FleetFile.model_validate(tomllib.loads(text))
-    # RecursionError: some kilobytes of brackets nest deeper than any Python stack.
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RackFileError(f"{path} is no TOML: {error}: see configs/fleets for one") from error
-    except ValidationError as error:
-        faults = faults_of(error, "a fleet file", TABLES)
-        raise RackFileError(f"{path} does not describe a fleet:\n  {faults}") from error
+    return read_tables(path, FleetFile, "fleet", TABLES, "configs/fleets for one")
 
 
 def fleet_of_file(file: FleetFile, folder: Path, weight_kind: str) -> Fleet:

@@ -1,14 +1,12 @@
 """Chips that a user describes, in a rack file or in chips.toml in the settings folder."""
 
-import tomllib
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tbcluster.cluster.toml_faults import faults_of, refusal
-from tbcluster.errors import RackFileError
+from tbcluster.cluster.toml_files import read_tables, refusal
 from tbcluster.hardware.chips import Backend, Chip, chip_of
 
 NAME = "chips.toml"
@@ -72,14 +70,5 @@ def own_chips(folder: Path) -> tuple[Chip, ...]:
     path = folder / NAME
     if not path.exists():
         return ()
-    try:
-        tables = ChipFile.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
-        raise RackFileError(f"{path} cannot be read: {error}") from error
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RackFileError(f"{path} is no TOML: {error}") from error
-    except ValidationError as error:
-        raise RackFileError(
-            f"{path} does not describe chips:\n  {faults_of(error, 'a file of chips', ('chips',))}"
-        ) from error
+    tables = read_tables(path, ChipFile, "list of chips", ("chips",), "configs/README.md")
     return tuple(table.chip() for table in tables.chips)

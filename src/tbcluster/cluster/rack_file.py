@@ -1,7 +1,6 @@
 """The file that describes a rack, in TOML: who its nodes are, where they are reached, how they are
 cabled. `configs/` has examples and the list of fields."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -11,17 +10,15 @@ from pydantic import (
     ConfigDict,
     Field,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
 
 from tbcluster.cluster.discovery.addresses import join_port
 from tbcluster.cluster.own_chips import ChipTable
 from tbcluster.cluster.rack_address import parse_address
-from tbcluster.cluster.toml_faults import CHIP_PATTERN, faults_of, refusal
+from tbcluster.cluster.toml_files import CHIP_PATTERN, read_tables, refusal
 from tbcluster.cluster.trust.identity import CONTROL_PORT, MAX_CONTROL_PORT
 from tbcluster.cluster.trust.names import MAX_LENGTH, is_name
-from tbcluster.errors import RackFileError
 
 TABLES = ("nodes", "links", "chips")
 LinkKind = Literal[
@@ -152,18 +149,4 @@ def read_rack_file(path: Path) -> RackFile:
         RackFileError: It cannot be read, is no TOML, or says what no rack can be; names the line
             or the field, its value, and what to write instead.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RackFileError(f"{path} cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise RackFileError(f"{path} is no text in UTF-8: save it as such") from error
-    try:
-        return RackFile.model_validate(tomllib.loads(text))
-    # RecursionError: some kilobytes of brackets nest deeper than any Python stack.
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise RackFileError(f"{path} is no TOML: {error}: see configs/ for examples") from error
-    except ValidationError as error:
-        raise RackFileError(
-            f"{path} does not describe a rack:\n  {faults_of(error, 'a rack file', TABLES)}"
-        ) from error
+    return read_tables(path, RackFile, "rack", TABLES, "configs/ for examples")

@@ -1,10 +1,17 @@
-"""What pydantic finds wrong in a TOML file: as its writer counts, and what to write instead."""
+"""TOML files that a person writes, checked: what is wrong, as the writer counts, and what to write
+instead."""
 
+import tomllib
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
+
+from tbcluster.errors import RackFileError
+
+Tables = TypeVar("Tables", bound=BaseModel)
 
 CHIP_PATTERN = r"^\S(.{0,62}\S)?\z"
 # What to write instead, by pydantic's name of the fault.
@@ -29,15 +36,37 @@ def refusal(message: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{message}", {"message": message})
 
 
-def faults_of(error: ValidationError, what: str, tables: tuple[str, ...]) -> str:
-    """A line for each.
+def read_tables(
+    path: Path, kind: type[Tables], what: str, tables: tuple[str, ...], example: str
+) -> Tables:
+    """A file, checked.
 
     Args:
-        what: The file: "a rack file".
+        kind: Its pydantic model.
+        what: What it describes: "rack", for `a rack file`.
         tables: What `[[...]]` may be in it.
+        example: Where to find one.
+
+    Raises:
+        RackFileError: It cannot be read, is no TOML, or says what cannot be; names the line or the
+            field, its value, and what to write instead.
     """
-    faults = error.errors(include_url=False)
-    return "\n  ".join(_fault(details, what, tables) for details in faults)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RackFileError(f"{path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise RackFileError(f"{path} is no text in UTF-8: save it as such") from error
+    try:
+        return kind.model_validate(tomllib.loads(text))
+    # RecursionError: some kilobytes of brackets nest deeper than any Python stack.
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise RackFileError(f"{path} is no TOML: {error}: see {example}") from error
+    except ValidationError as error:
+        faults = [_fault(one, what, tables) for one in error.errors(include_url=False)]
+        raise RackFileError(
+            f"{path} does not describe a {what}:\n  " + "\n  ".join(faults)
+        ) from error
 
 
 def _fault(details: ErrorDetails, what: str, tables: tuple[str, ...]) -> str:
@@ -46,7 +75,7 @@ def _fault(details: ErrorDetails, what: str, tables: tuple[str, ...]) -> str:
         case "missing":
             return f"{where} is missing: add it"
         case "extra_forbidden":
-            return f"{where} is no field of {what}: remove it, or mend its name"
+            return f"{where} is no field of a {what} file: remove it, or mend its name"
         case "refused":
             return f"{where}: {details['msg']}" if where else details["msg"]
     facts: Mapping[str, Any] = {**details.get("ctx", {}), "tables": _tables(tables)}
