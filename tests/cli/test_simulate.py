@@ -64,6 +64,16 @@ def test_racks_are_compared(tmp_path: Path) -> None:
         assert column in text
 
 
+def test_a_rack_that_is_too_small_is_told_and_the_others_are_compared(tmp_path: Path) -> None:
+    large = ("DeepSeek-R1", "--bits", 4, *SHORT)
+    done = invoke(*large, "--rack", RING, "--compare", MINIS, home=tmp_path)
+    assert done.exit_code == 0, done.exception
+    assert "2x-m4-pro: DeepSeek-R1 does not fit" in done.output
+    assert "4x-m3-ultra-ring" in done.stdout
+    none = invoke(*large, "--rack", MINIS, "--compare", MINIS, home=tmp_path)
+    assert "fits none of these racks" in str(none.exception)
+
+
 def test_a_sweep_and_its_chart(tmp_path: Path) -> None:
     chart = tmp_path / "sweep.svg"
     given = (MODEL, "--bits", 4, "--rack", MINIS, "--sweep", "1,4", "--chart", chart, *SHORT)

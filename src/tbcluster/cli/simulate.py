@@ -16,7 +16,7 @@ from tbcluster.cli.plan import planned_model
 from tbcluster.cli.rack import output
 from tbcluster.cli.simulate_view import comparison, show_result, sweep_table
 from tbcluster.cluster.plan_request import PlanRequest, plan_request
-from tbcluster.errors import SimulationError
+from tbcluster.errors import DoesNotFitError, SimulationError
 from tbcluster.simulator.failures import Failure, parse_failure
 from tbcluster.simulator.workload import (
     MAX_REQUESTS,
@@ -182,11 +182,17 @@ def simulate(
 
     failures = tuple(parse_failure(text) for text in fail or ())
     workloads = [drawn(number) for number in numbers or [clients or DEFAULT_CLIENTS]]
-    found = [
-        _run(request, file, workloads, failures, local=local, most_s=seconds)
-        for file in (rack, *(compare or ()))
-    ]
-    _tell(found, numbers, as_json=as_json)
+    found = []
+    for file in (rack, *(compare or ())):
+        try:
+            found.append(_run(request, file, workloads, failures, local=local, most_s=seconds))
+        except DoesNotFitError as error:
+            if not compare:
+                raise
+            say(f"{_name(file)}: {error.message}")
+    if not found:
+        raise SimulationError(f"{model or 'the model'} fits none of these racks")
+    _tell(found, numbers, is_comparison=bool(compare), as_json=as_json)
     if chart is not None:
         _draw(chart, found, numbers)
 
@@ -217,11 +223,11 @@ def _run(
     if rack is None:
         with console.status("measuring how many stages compute at once ..."):
             planned = with_stages_at_once(planned)
-    name = rack.stem if rack is not None else "this rack"
+    name = _name(rack)
     done = []
     for workload in workloads:
         total = len(workload.requests)
-        with Progress(console=console, transient=True) as bar:
+        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
             task = bar.add_task(f"simulating {name}", total=total)
             done.append(
                 simulate_planned(
@@ -237,16 +243,24 @@ def _run(
     return done
 
 
+def _name(rack: Path | None) -> str:
+    return rack.stem if rack is not None else "this rack"
+
+
 def _show_progress(bar: Progress, task: TaskID, num_ended: int) -> None:
     bar.update(task, completed=num_ended)
 
 
 def _tell(
-    found: Sequence[Sequence["Simulated"]], numbers: Sequence[int] | None, *, as_json: bool
+    found: Sequence[Sequence["Simulated"]],
+    numbers: Sequence[int] | None,
+    *,
+    is_comparison: bool,
+    as_json: bool,
 ) -> None:
     if as_json:
         runs = [facts(one, number) for rack in found for one, number in _numbered(rack, numbers)]
-        typer.echo(json.dumps(runs if len(runs) > 1 else runs[0], indent=2))
+        typer.echo(json.dumps(runs if is_comparison or numbers is not None else runs[0], indent=2))
         return
     screen = output()
     for rack in found:
@@ -255,7 +269,7 @@ def _tell(
     if numbers is not None:
         for rack in found:
             screen.print(sweep_table(rack, numbers))
-    elif len(found) > 1:
+    elif is_comparison:
         screen.print(comparison([rack[0] for rack in found]))
     else:
         show_result(screen, found[0][0])
