@@ -123,6 +123,8 @@ def test_a_trace_that_is_not_there(tmp_path: Path) -> None:
         (("--clients", "2", "--rate", "3"), None, "give one of"),
         (("--trace", "none.jsonl"), None, "leave out --requests"),
         (("--compare", "none.toml"), RackFileError, "none.toml"),
+        (("--local",), None, "leave out --local"),
+        (("--shared", "65"), None, "65 tokens are more than a prompt of 64"),
     ],
 )
 def test_what_cannot_be_is_told_with_its_value(

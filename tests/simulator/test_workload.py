@@ -59,7 +59,7 @@ def test_a_trace_is_read_in_order_of_arrival(tmp_path: Path) -> None:
     [
         ("nothing", "no JSON"),
         ("[1]", "no JSON object"),
-        ('{"prompt_tokens": 1, "output_tokens": 1}', "arrival_s is None"),
+        ('{"prompt_tokens": 1, "output_tokens": 1}', "arrival_s is missing"),
         ('{"arrival_s": -1, "prompt_tokens": 1, "output_tokens": 1}', "arrival_s is -1"),
         ('{"arrival_s": NaN, "prompt_tokens": 1, "output_tokens": 1}', "arrival_s is nan"),
         ('{"arrival_s": true, "prompt_tokens": 1, "output_tokens": 1}', "arrival_s is True"),

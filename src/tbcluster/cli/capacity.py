@@ -9,12 +9,12 @@ import typer
 from rich.console import Console
 
 from tbcluster.cli.loading import console, say
-from tbcluster.cli.options import Bits, Context, KvBits, Model, Streams
+from tbcluster.cli.options import Bits, KvBits, Model
 from tbcluster.cli.plan_view import figure, model_line
 from tbcluster.cli.rack import only_errors, output, plain, table
 from tbcluster.cluster.rack_file import LinkKind, read_rack_file
 from tbcluster.planner.capacity import MAX_NODES, Addition, Goal, RackFigures
-from tbcluster.planner.plan import DEFAULT_STREAMS, Wishes
+from tbcluster.planner.plan import DEFAULT_CONTEXT, DEFAULT_STREAMS, Wishes
 from tbcluster.planner.words import count
 
 if TYPE_CHECKING:
@@ -43,8 +43,24 @@ def capacity(
         ),
     ] = None,
     total: Annotated[bool, typer.Option("--total", help="All streams together.")] = False,
-    streams: Streams = None,
-    context: Context = None,
+    streams: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Keep room for so many streams at once (1; {DEFAULT_STREAMS} with --total or "
+            "--rack).",
+            show_default=False,
+        ),
+    ] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="TOKENS",
+            help=f"Of each stream, prompt and answer together ({DEFAULT_CONTEXT:,}).",
+            show_default=False,
+        ),
+    ] = None,
     bits: Bits = None,
     kv_bits: KvBits = None,
     node: Annotated[

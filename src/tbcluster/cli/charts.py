@@ -87,7 +87,10 @@ def _timeline(axis: Any, one: "Simulated") -> None:
         axis.set_xlim(begin_s, end_s)
     axis.set_yticks(list(rows.values()), list(labels.values()))
     axis.invert_yaxis()
-    axis.set(xlabel="seconds", title=f"{one.name}: decode steps and prompts (orange) of each stage")
+    axis.set(
+        xlabel="seconds",
+        title=f"{one.name}: decode steps (blue) and prompts (orange) of each stage",
+    )
 
 
 def window(spans: Sequence[tuple[float, float]], num_stages: int) -> tuple[float, float]:

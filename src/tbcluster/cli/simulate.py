@@ -13,8 +13,8 @@ from rich.progress import Progress, TaskID
 from tbcluster.cli.loading import console, say
 from tbcluster.cli.options import Bits, Context, KvBits, KvMemory, Model, Replicas, Stages, Streams
 from tbcluster.cli.plan import planned_model
-from tbcluster.cli.rack import output
-from tbcluster.cli.simulate_view import comparison, show_result, sweep_table
+from tbcluster.cli.rack import output, plain
+from tbcluster.cli.simulate_view import comparison, planned_line, show_result, sweep_table
 from tbcluster.cluster.plan_request import PlanRequest, plan_request
 from tbcluster.errors import DoesNotFitError, SimulationError
 from tbcluster.simulator.failures import Failure, parse_failure
@@ -90,7 +90,8 @@ def simulate(
         typer.Option(
             min=1,
             max=MAX_REQUESTS,
-            help=f"How many requests ({REQUESTS_PER_CLIENT} for each client).",
+            help=f"How many requests ({REQUESTS_PER_CLIENT} for each client, and {MIN_REQUESTS} at "
+            "least).",
             show_default=False,
         ),
     ] = None,
@@ -123,7 +124,7 @@ def simulate(
         str | None,
         typer.Option(
             metavar="1,2,4,...",
-            help="Simulate each of these numbers of clients, one after the other.",
+            help="Simulate each of these numbers of clients, on a plan for the largest.",
             show_default=False,
         ),
     ] = None,
@@ -169,8 +170,17 @@ def simulate(
         replicas=replicas,
         bits=bits,
     )
-    if compare and (local or rack is None):
+    if rack is not None and local:
+        raise typer.BadParameter(
+            "it says which machines there are: leave out --local", param_hint="--rack"
+        )
+    if compare and rack is None:
         raise typer.BadParameter("give --rack, the first rack, too", param_hint="--compare")
+    if trace is None and shared > prompt.least:
+        raise typer.BadParameter(
+            f"{shared:,} tokens are more than a prompt of {prompt.least:,} has",
+            param_hint="--shared",
+        )
 
     def drawn(number: int) -> Workload:
         count = requests or max(MIN_REQUESTS, REQUESTS_PER_CLIENT * number)
@@ -263,12 +273,12 @@ def _tell(
         typer.echo(json.dumps(runs if is_comparison or numbers is not None else runs[0], indent=2))
         return
     screen = output()
-    for rack in found:
-        for note in rack[0].planned.notes:
-            say(note)
+    for note in dict.fromkeys(note for rack in found for note in rack[0].planned.notes):
+        say(note)
     if numbers is not None:
         for rack in found:
             screen.print(sweep_table(rack, numbers))
+            screen.print(plain(planned_line(rack[0])), soft_wrap=True)
     elif is_comparison:
         screen.print(comparison([rack[0] for rack in found]))
     else:

@@ -1,6 +1,6 @@
 """What a simulation has found, as people read it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -8,6 +8,7 @@ from rich.table import Table
 
 from tbcluster.cli.plan_view import figure, seconds, size, speed_sources
 from tbcluster.cli.rack import plain, table
+from tbcluster.planner.words import and_list
 from tbcluster.simulator.results import Percentiles, SimulationResult, StageUse
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ UNKNOWN = "-"
 def show_result(screen: Console, one: "Simulated") -> None:
     """One simulation: speeds, times, stages, energy."""
     result = one.result
-    for line in _lines(one):
+    for line in (*_lines(one), planned_line(one)):
         screen.print(plain(line), soft_wrap=True)
     screen.print()
     screen.print(_stages(result))
@@ -28,36 +29,23 @@ def show_result(screen: Console, one: "Simulated") -> None:
 
 
 def comparison(found: Sequence["Simulated"]) -> Table:
-    """A row for each rack."""
-    columns = (
-        "tokens/s",
-        "a stream",
-        "first token",
-        "95 %",
-        "context",
-        "watts",
-        "J/token",
-        "price",
-        "per token/s",
-    )
-    made = table("rack", *columns, right=columns, names=[one.name for one in found])
-    for one in found:
-        result = one.result
-        longest = max(replica.longest_context for replica in one.planned.plan.replicas)
-        first = result.first_token
-        made.add_row(
-            plain(one.name),
-            figure(result.tokens_per_s),
-            _figure(result.stream_tokens_per_s),
-            seconds(first.p50_s) if first else UNKNOWN,
-            seconds(first.p95_s) if first else UNKNOWN,
-            f"{longest:,}",
-            _figure(result.watts, " W"),
-            _figure(result.joules_per_token),
-            _usd(result.price_usd),
-            _usd(result.usd_per_token_per_s),
-        )
+    """A column for each rack."""
+    names = [one.name for one in found]
+    made = table("", *names, right=names, names=names)
+    for title, cell in COMPARED.items():
+        made.add_row(title, *(cell(one) for one in found))
     return made
+
+
+def planned_line(one: "Simulated") -> str:
+    """ "2 copies, of 2 and 1 stages, planned for 16 streams; not used: studio4"."""
+    plan = one.planned.plan
+    lengths = [str(len(replica.stages)) for replica in plan.replicas]
+    copies = "1 copy" if len(lengths) == 1 else f"{len(lengths)} copies"
+    unused = and_list([left.node for left in plan.left_out])
+    return f"{copies}, of {and_list(lengths)} stages, planned for {plan.streams:,} streams" + (
+        f"; not used: {unused}" if unused else ""
+    )
 
 
 def sweep_table(found: Sequence["Simulated"], clients: Sequence[int]) -> Table:
@@ -104,7 +92,7 @@ def _lines(one: "Simulated") -> Iterator[str]:
     if result.num_preemptions:
         yield f"KV memory ran short: {result.num_preemptions:,} times an answer gave way to others"
     if result.num_unanswered:
-        yield f"{result.num_unanswered:,} requests were not answered by then"
+        yield f"{result.num_unanswered:,} requests were not answered by then, or had not come"
     if result.num_refused:
         yield f"{result.num_refused:,} requests were refused: {'; '.join(result.refusals)}"
 
@@ -164,3 +152,25 @@ def _figure(value: float | None, unit: str = "") -> str:
 
 def _usd(value: float | None) -> str:
     return UNKNOWN if value is None else f"${value:,.0f}"
+
+
+def _first(one: "Simulated") -> tuple[str, str]:
+    return _two(one.result.first_token)
+
+
+def _longest(one: "Simulated") -> str:
+    return f"{max(replica.longest_context for replica in one.planned.plan.replicas):,}"
+
+
+# What racks are compared in, and a rack's cell of it.
+COMPARED: dict[str, Callable[["Simulated"], str]] = {
+    "tokens/s": lambda one: figure(one.result.tokens_per_s),
+    "of one stream": lambda one: _figure(one.result.stream_tokens_per_s),
+    "first token": lambda one: _first(one)[0],
+    "95 % of them": lambda one: _first(one)[1],
+    "longest context": _longest,
+    "watts": lambda one: _figure(one.result.watts, " W"),
+    "joules a token": lambda one: _figure(one.result.joules_per_token),
+    "price": lambda one: _usd(one.result.price_usd),
+    "for each token/s": lambda one: _usd(one.result.usd_per_token_per_s),
+}

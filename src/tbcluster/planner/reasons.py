@@ -74,7 +74,7 @@ def _not_faster(choice: Choice, node: PlanNode) -> str:
     used = len(chain.nodes)
     more = [other for num, other in sorted(choice.by_stages.items()) if num > used]
     if len(choice.replicas) > 1:
-        return "the replicas would not be faster with it, and it cannot hold one of its own"
+        return "no replica would be faster with it, and one more would give the streams too little"
     if not more:
         return "no way leads through it and all the others"
     now, then = chain.tokens_per_s(promise), more[0].tokens_per_s(promise)

@@ -107,8 +107,10 @@ def read_trace(path: Path) -> Workload:
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SimulationError(f"the trace {path} cannot be read: {error}") from error
+    except OSError as error:
+        raise SimulationError(f"the trace {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SimulationError(f"the trace {path} is no text in UTF-8: save it as such") from error
     requests = [
         _of_line(f"{path}, line {number}", line)
         for number, line in enumerate(lines, 1)
@@ -134,7 +136,9 @@ def _of_line(where: str, line: str) -> SimulatedRequest:
         raise SimulationError(f"{where} is no JSON ({error}): write {example}") from error
     if not isinstance(fields, dict):
         raise SimulationError(f"{where} is no JSON object: write {example}")
-    arrival = fields.get("arrival_s")
+    if "arrival_s" not in fields:
+        raise SimulationError(f"{where}: arrival_s is missing: write seconds, 0 or more")
+    arrival = fields["arrival_s"]
     is_number = isinstance(arrival, int | float) and not isinstance(arrival, bool)
     arrival_s = float(arrival or 0) if is_number else -1.0
     if not 0 <= arrival_s < math.inf:
@@ -144,7 +148,9 @@ def _of_line(where: str, line: str) -> SimulatedRequest:
 
 
 def _count(where: str, fields: dict[str, object], name: str) -> int:
-    value = fields.get(name)
+    if name not in fields:
+        raise SimulationError(f"{where}: {name} is missing: write 1 to {MAX_TOKENS:,}")
+    value = fields[name]
     if type(value) is not int or not 1 <= value <= MAX_TOKENS:
         raise SimulationError(f"{where}: {name} is {value!r}: write 1 to {MAX_TOKENS:,}")
     return value
