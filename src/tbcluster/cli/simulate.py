@@ -101,7 +101,7 @@ def simulate(
     ] = "512",  # type: ignore[assignment]  # the parser sees it
     answer: Annotated[
         Lengths, typer.Option(parser=parse_lengths, metavar="TOKENS", help="Of an answer.")
-    ] = "128",  # type: ignore[assignment]
+    ] = "128",  # type: ignore[assignment]  # as above
     shared: Annotated[int, typer.Option(min=0, metavar="TOKENS", help=SHARED_HELP)] = 0,
     fail: Annotated[
         list[str] | None,

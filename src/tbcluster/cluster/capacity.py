@@ -5,6 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tbcluster.cluster.opening import model_to_plan
 from tbcluster.cluster.plan_rack import NETWORKS, rack_of_file
@@ -100,7 +101,7 @@ def smallest_racks(
     found = [
         Candidate(
             kind,
-            smallest_rack(profile, lambda n, kind=kind: shapes.rack([(kind, n)]), goal),  # type: ignore[misc]
+            smallest_rack(profile, partial(shapes.of_one_kind, kind), goal),
         )
         for kind in asked
     ]

@@ -76,6 +76,10 @@ class RackShapes:
         names = [node.name for node in nodes]
         return PlanRack(tuple(nodes), NetworkLinks(names, self.ways(groups[0][0])[1], cables))
 
+    def of_one_kind(self, kind: NodeKind, number: int) -> PlanRack:
+        """So many nodes of a kind; see `rack`."""
+        return self.rack([(kind, number)])
+
     def node(self, kind: NodeKind) -> PlanNode:
         """One machine of this kind.
 

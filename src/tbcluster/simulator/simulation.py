@@ -4,6 +4,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from tbcluster.cluster.kv_options import KvOptions
 from tbcluster.cluster.routing import Candidate, choose
@@ -96,7 +97,7 @@ class Simulation:
         """From the first arrival to the end of the last request."""
         for request in self.scenario.workload.requests:
             if request.arrival_s is not None:
-                self.events.at(request.arrival_s, lambda request=request: self._arrive(request))  # type: ignore[misc]
+                self.events.at(request.arrival_s, partial(self._arrive, request))
         for _ in range(self.scenario.workload.clients):
             self._next_of_client()
         self.failures.plan()
