@@ -159,6 +159,30 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
+class Gauges:
+    """What changes every second on a machine; None where nobody tells.
+
+    Attributes:
+        at: Unix time, seconds.
+        available_bytes: Memory that is free.
+        cpu_load: Of all cores, 0 to 1.
+        watts: What the machine draws now.
+        joules: The meter's own count since the agent started, so that nothing between two readings
+            is lost.
+        power_source: The meter: "zeus", "macmon", "rapl" or "nvml".
+        temperature_c: Of its hottest sensor.
+    """
+
+    at: float
+    available_bytes: int | None = None
+    cpu_load: float | None = None
+    watts: float | None = None
+    joules: float | None = None
+    power_source: str | None = None
+    temperature_c: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Path:
     """One way from a node to another.
 
@@ -210,6 +234,7 @@ class NodeView:
         refused_because: Why it may not take part, in words.
         stages: What it runs, such as "0: layers 0-15".
         is_drained: It belongs to the rack and is given no stages.
+        gauges: What it said last; None from one that has said nothing.
     """
 
     node_id: str
@@ -222,6 +247,7 @@ class NodeView:
     refused_because: str | None = None
     stages: tuple[str, ...] = ()
     is_drained: bool = False
+    gauges: Gauges | None = None
 
 
 @dataclass(frozen=True, slots=True)

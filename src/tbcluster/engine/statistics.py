@@ -8,10 +8,15 @@ from tbcluster.core import StepResult
 
 @dataclass(frozen=True, slots=True)
 class StageStatistics:
-    """How one stage spent its time while steps were on their way, in microseconds."""
+    """How one stage spent its time while steps were on their way, in microseconds.
+
+    Attributes:
+        wire_us: How long steps took to get there, from the stage before or the coordinator.
+    """
 
     compute_us: int
     idle_us: int
+    wire_us: int = 0
 
     @property
     def idle_share(self) -> float:

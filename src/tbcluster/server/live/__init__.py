@@ -1,0 +1,1 @@
+"""What there is to see of a rack at this moment, once a second, for all who look."""
