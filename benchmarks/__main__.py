@@ -24,6 +24,7 @@ BENCHMARKS = {
     "fleet": "seconds to plan 1,000 and 100,000 nodes at many sites, and to route 100,000 requests",
     "unequal-rack": "two unequal nodes: the plan's layout against an even one, and its predictions",
     "recovery": "from the loss of a worker, a node or the coordinator to the next token, in parts",
+    "energy": "a ternary BitNet beside the same-size float model: CPU time, and joules, a token",
     "demo-accuracy": "score of the bundled model on its held-out questions, through 2 stages",
 }
 

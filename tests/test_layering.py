@@ -55,6 +55,8 @@ ALLOWED = {
         "cluster",
         "embeddings",
         "generation",
+        "machine",
+        "planner",
     },
     "cli": {
         "core",

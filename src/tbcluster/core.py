@@ -236,6 +236,8 @@ class Output(NamedTuple):
     it, if one did; `num_held` characters before that are held back, since they could be the
     beginning of one. Times are seconds on the engine's monotonic clock. A request with `pooling`
     has one output: `embedding` holds its vector, not normalized, and `sampled` is `NO_TOKEN`.
+    `compute_us` is the sequence's share of what all stages together computed for it so far, in
+    microseconds; the rows of a decode step share it evenly.
     """
 
     text: str
@@ -250,6 +252,7 @@ class Output(NamedTuple):
     stop: str | None = None
     num_held: int = 0
     embedding: tuple[float, ...] | None = None
+    compute_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
@@ -41,7 +41,12 @@ def say(line: str) -> None:
     console.print(Text(harmless(line)))
 
 
-def own_rack(*, local: bool, memory_bytes: int | None = None) -> "Rack | None":
+def own_rack(
+    *,
+    local: bool,
+    memory_bytes: int | None = None,
+    on_note: Callable[[str], None] = say,
+) -> "Rack | None":
     """The rack whose head this machine is, not started; None where it belongs to none, or with
     `local`. `memory_bytes` is the most that models may take on this machine."""
     if local:
@@ -51,7 +56,7 @@ def own_rack(*, local: bool, memory_bytes: int | None = None) -> "Rack | None":
         return None
     from tbcluster.cluster.rack.rack import Rack
 
-    return Rack(folder, memory_bytes=memory_bytes, on_note=say)
+    return Rack(folder, memory_bytes=memory_bytes, on_note=on_note)
 
 
 class StageBars:

@@ -10,6 +10,7 @@ import typer
 from tbcluster.cli.announcing import announce
 from tbcluster.cli.ending import cutting_off, end_on_signals, forgetting
 from tbcluster.cli.fetch_bars import FetchBars
+from tbcluster.cli.json_log import log_as_json, note, note_event
 from tbcluster.cli.loading import StageBars, console, own_rack, say
 from tbcluster.cli.options import (
     Context,
@@ -114,6 +115,20 @@ def serve(
     access_log: Annotated[
         bool, typer.Option("--access-log", help="Log a line for each request; never what it says.")
     ] = False,
+    log_json: Annotated[
+        bool,
+        typer.Option(
+            "--log-json",
+            help="Write everything to standard error as JSON, an event a line: requests that end, "
+            "nodes that come and go, warnings. Never what requests say.",
+        ),
+    ] = False,
+    log_prompts: Annotated[
+        bool,
+        typer.Option(
+            "--log-prompts", help="With --log-json: prompts and answers of requests as well."
+        ),
+    ] = False,
     memory: Memory = None,
     kv_memory: KvMemory = None,
     kv_bits: KvBits = None,
@@ -128,7 +143,17 @@ def serve(
     from tbcluster.cluster.models.models import Models
     from tbcluster.cluster.models.residency import Rules
     from tbcluster.server import serving
+    from tbcluster.server.live.events import EventLog
     from tbcluster.server.options import ServerOptions
+
+    if log_prompts and not log_json:
+        raise typer.BadParameter("it needs --log-json", param_hint="--log-prompts")
+    events = EventLog(note_event if log_json else lambda _: None)
+    print_note = log_as_json() if log_json else say
+
+    def noted(line: str) -> None:
+        print_note(line)
+        events.add(line)
 
     check_options(
         max_body=max_body,
@@ -147,7 +172,7 @@ def serve(
         raise typer.BadParameter(
             "it says who runs what of one model: name that one, too", param_hint="--place"
         )
-    rack = own_rack(local=local, memory_bytes=memory)
+    rack = own_rack(local=local, memory_bytes=memory, on_note=noted)
     catalogue = catalogue_of(
         given, models or (), holds_too=models_held, is_on_rack=rack is not None
     )
@@ -175,13 +200,14 @@ def serve(
         request_timeout_s=request_timeout,
         queue_timeout_s=queue_timeout,
         logs_access=access_log,
+        logs_text=log_prompts,
     )
     if access_log:
         logging.getLogger("tbcluster.access").setLevel(logging.INFO)
     desired = None
     if rack is not None:
         names = [loadable.name for loadable in catalogue.given]
-        desired = DesiredModels(own_folder().path, names, on_note=say)
+        desired = DesiredModels(own_folder().path, names, on_note=noted)
     known = desired.names if desired is not None else ()
     check_hub([loadable for loadable in catalogue.given[1:] if loadable.name not in known])
     if placed and rack is None:
@@ -209,10 +235,16 @@ def serve(
         Rules(load_on_use, models_max, None if idle_unload is None else 60 * idle_unload),
         drain_s=drain,
         first_words="opening the model" if rack is None else "bringing up the rack",
-        on_note=say,
+        on_note=noted,
         desired=desired,
     )
-    server = serving.Server(served, options, on_note=say)
+    server = serving.Server(
+        served,
+        options,
+        on_note=noted,
+        rack=None if rack is None else rack.view,
+        events=events,
+    )
     restart = end_on_signals(server)
     with (
         restart.beginning_anew(),
@@ -247,6 +279,9 @@ def serve(
                 has_others=not catalogue.is_single,
                 loads_on_use=load_on_use,
             )
+            if log_json:
+                address = listener.getsockname()
+                note("serving", "serving", host=address[0], port=address[1])
             # What is said of others comes after that.
             served.start()
             for name in wanted[len(at_once) :]:

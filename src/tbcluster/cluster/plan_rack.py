@@ -77,7 +77,7 @@ def plan_rack(
             max(0, memory_for_models(node.machine) - taken.get(node.name, 0)),
             speeds.get(node.node_id) or speed_by_name(node.machine, kind),
             node.is_head,
-            _power(chip := chip_by_name(node.machine)),
+            chip_power(chip := chip_by_name(node.machine)),
             chip.price_usd(node.machine.memory_bytes / GIB) if chip is not None else None,
         )
         for node in known
@@ -137,7 +137,8 @@ def chip_by_name(machine: Machine | None) -> Chip | None:
     return find_chip(machine.chip, memory_gb=memory_gb, own=own_chips(config_folder()))
 
 
-def _power(chip: Chip | None) -> NodePower | None:
+def chip_power(chip: Chip | None) -> NodePower | None:
+    """What the machine with this chip draws; None where nobody knows."""
     if chip is None or chip.idle_w is None or chip.max_w is None:
         return None
     decode_w = chip.idle_w + DECODE_POWER * (chip.max_w - chip.idle_w)
@@ -197,7 +198,7 @@ def _listed_node(node: RackNode, kind: str, own: Sequence[Chip], *, is_head: boo
         int(node.memory_gb * GIB * _model_share(chip, node.memory_gb)),
         catalogue_speed(chip, kind),
         is_head,
-        _power(chip),
+        chip_power(chip),
         chip.price_usd(node.memory_gb),
     )
 

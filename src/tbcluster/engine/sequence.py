@@ -47,6 +47,7 @@ class Sequence:
         num_failures: How often a step of it has failed.
         num_in_vain: How often it has started over since it was last given a token.
         rules_id: Its logit rules on the last stage, while it takes part and has any.
+        compute_us: Its share of what the stages have computed, also of steps that were in vain.
         is_probe: It runs while others are held back, and only in the epoch that it came in.
     """
 
@@ -72,6 +73,7 @@ class Sequence:
     num_failures: int = 0
     num_in_vain: int = 0
     rules_id: int | None = None
+    compute_us: int = 0
     is_probe: bool = False
 
     def __post_init__(self) -> None:
@@ -149,4 +151,5 @@ class Sequence:
             finish_reason=finish,
             stop=stop,
             num_held=self.text.num_held if self.text is not None else 0,
+            compute_us=self.compute_us,
         )

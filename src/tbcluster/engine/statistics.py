@@ -113,8 +113,8 @@ class Counters:
             others.idle_us[stage] = self.idle_us[stage]
         return others
 
-    def count_step(self, result: StepResult) -> None:
-        """Add a step that came back."""
+    def count_step(self, result: StepResult) -> int:
+        """Add a step that came back. Returns what all stages together computed, in microseconds."""
         self.num_steps += 1
         self.round_trip_us += result.round_trip_us
         computed_us = sum(timing.compute_us for timing in result.timings)
@@ -125,6 +125,7 @@ class Counters:
             self.compute_us[stage] += timing.compute_us
             # Waiting from before the step was submitted may have been for want of any work.
             self.idle_us[stage] += min(timing.wait_us, result.round_trip_us)
+        return computed_us
 
     def snapshot(
         self,

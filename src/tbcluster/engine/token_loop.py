@@ -282,7 +282,7 @@ class TokenLoop:
     # Update
 
     def _update(self, result: StepResult) -> None:
-        self.counters.count_step(result)
+        computed_us = self.counters.count_step(result)
         if self.works.disk is not None:
             self.works.disk.completed(result.step_id, result.error)
         if result.micro_batch is None:
@@ -299,6 +299,10 @@ class TokenLoop:
             error = "a vector came that nobody asked for" if result.vector else "no vector came"
         failed = error is not None
         sequences = self.works.scheduler.completed(batch, result.timings, failed=failed)
+        share_us = computed_us // max(1, len(sequences))
+        for sequence in sequences:
+            if sequence is not None:
+                sequence.compute_us += share_us
         if error is not None:
             for sequence in sequences:
                 self._fail(sequence, error)

@@ -21,12 +21,14 @@ from tbcluster.cluster.status import ClusterState
 from tbcluster.cluster.streams import Outputs
 from tbcluster.core import FinishReason, Output, SampledToken
 from tbcluster.errors import RequestError, TbclusterError
+from tbcluster.server.access import Caller
 from tbcluster.server.deltas import Choice, Delta, Finish, Usage
 from tbcluster.server.disconnection import unless_disconnected
 from tbcluster.server.intake import Generation, Intake
 from tbcluster.server.metrics import Metrics, RequestTimer
 from tbcluster.server.options import ServerOptions
 from tbcluster.server.problems import CLIENT_CLOSED_REQUEST, without_paths
+from tbcluster.server.request_log import log_request
 from tbcluster.server.streaming import Writer, events
 
 # An answer of more is worded in another thread: with logprobs it takes seconds.
@@ -98,6 +100,7 @@ class Answer:
         Leaving the iterator cancels what still runs."""
         timer = timer_of(self._http, self._model)
         outcome = "cancelled"
+        texts = self._asked() if self._options.logs_text else None
         try:
             async with Outputs(
                 self._cluster,
@@ -113,11 +116,15 @@ class Answer:
                         continue
                     index, output = heard
                     timer.output(output, index)
+                    if texts is not None:
+                        texts["answer"] += output.text
                     delta = self._read(index, output)
                     if delta.finish is not None:
                         outputs.end(index)
                     yield delta
+            # The last token has come: what it all took is told with it.
             outcome = "ok"
+            self.usage.energy = timer.end(outcome)
         except RequestError as error:
             outcome = "error"
             if error.param != "prompt":
@@ -129,6 +136,13 @@ class Answer:
             raise
         finally:
             timer.end(outcome)
+            log_request(self._http, self._model, self.usage, outcome, timer.elapsed_s, texts)
+
+    def _asked(self) -> dict[str, str]:
+        """The prompts as text, with room for the answer."""
+        decode = self._cluster.tokenizer.decode
+        prompts = self._generation.requests[:: self._generation.num_choices]
+        return {"prompt": "\n".join(decode(list(one.prompt)) for one in prompts), "answer": ""}
 
     def _read(self, index: int, output: Output) -> Delta:
         reader = self._readers[index]
@@ -245,4 +259,10 @@ def options_of(http: HttpRequest) -> ServerOptions:
 def timer_of(http: HttpRequest, model: str) -> RequestTimer:
     """What times an HTTP request for a model, from its arrival."""
     metrics: Metrics = http.app.state.metrics
-    return metrics.begin(http.scope["path"], model, getattr(http.state, "arrived_at", None))
+    caller: Caller | None = getattr(http.state, "caller", None)
+    return metrics.begin(
+        http.scope["path"],
+        model,
+        getattr(http.state, "arrived_at", None),
+        key=None if caller is None else caller.name,
+    )

@@ -8,13 +8,15 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
 from tbcluster.cluster.models.models import Models
-from tbcluster.server import embeddings, model_endpoints, problems, status, text_endpoints
+from tbcluster.server import embeddings, energy, model_endpoints, problems, status, text_endpoints
 from tbcluster.server.access import HostGuard, KeyGuard
 from tbcluster.server.anthropic import router as anthropic
 from tbcluster.server.desk import Desk, UseGuard
 from tbcluster.server.draining import Drain
 from tbcluster.server.error_docs import responses
 from tbcluster.server.guards import BodyGuard, DrainGuard, RequestGate
+from tbcluster.server.live import endpoint as live
+from tbcluster.server.live.feed import Feed
 from tbcluster.server.metrics import Metrics
 from tbcluster.server.ollama import router as ollama
 from tbcluster.server.openai import router as openai
@@ -34,8 +36,10 @@ EXPOSED_HEADERS = ["x-request-id", "retry-after"] + [
 ]
 
 
-def create_app(models: Models, options: ServerOptions, metrics: Metrics, drain: Drain) -> FastAPI:
-    """The HTTP endpoints of models. `metrics` counts, `drain` ends it."""
+def create_app(
+    models: Models, options: ServerOptions, metrics: Metrics, drain: Drain, feed: Feed
+) -> FastAPI:
+    """The HTTP endpoints of models. `metrics` counts, `drain` ends it, `feed` has what is seen."""
     app = FastAPIOffline(
         title="tbcluster",
         version=version("tbcluster"),
@@ -59,13 +63,16 @@ def create_app(models: Models, options: ServerOptions, metrics: Metrics, drain: 
     app.include_router(
         status.make_router(models, metrics, drain, asks_keys=options.keys is not None)
     )
+    app.include_router(live.make_router(feed))
+    if metrics.energy is not None:
+        app.include_router(energy.make_router(metrics.energy))
     app.add_middleware(UseGuard)
     _guard(app, options, metrics, drain)
     return app
 
 
 def create_starting_app(
-    models: Models, options: ServerOptions, metrics: Metrics, drain: Drain
+    models: Models, options: ServerOptions, metrics: Metrics, drain: Drain, feed: Feed
 ) -> FastAPI:
     """What stands in for the endpoints until the first model is loaded: behind the same guards, it
     tells how far that is."""
@@ -75,6 +82,7 @@ def create_starting_app(
             models, metrics, drain, asks_keys=options.keys is not None, is_open=False
         )
     )
+    app.include_router(live.make_router(feed))
     app.mount("/", NotYet(models))
     _guard(app, options, metrics, drain)
     return app

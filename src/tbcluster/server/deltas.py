@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from pydantic_core import from_json
 
 from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning, Text
+from tbcluster.cluster.energy.book import Energy
 from tbcluster.core import FinishReason, SampledToken
 
 
@@ -41,6 +42,7 @@ class Usage:
         started_at: When its prompt was begun, in seconds on the engine's clock, as the next two.
         first_token_at: When the first choice had its first token.
         last_token_at: When the newest token of any choice came.
+        energy: What it took; None where nobody knows, and before its end.
     """
 
     num_prompt: int
@@ -50,6 +52,7 @@ class Usage:
     started_at: float = 0.0
     first_token_at: float = 0.0
     last_token_at: float = 0.0
+    energy: Energy | None = None
 
     @property
     def num_total(self) -> int:

@@ -102,14 +102,26 @@ class RequestGate:
         state = scope["state"]
         caller = state.get("caller")
         path = scope.get("raw_path", b"").decode("ascii", "replace")
+        name = caller.name if caller else "-"
         access_logger.info(
             "%s %s %s %.0f ms key=%s id=%s",
             scope["method"],
             path,
             status or "-",
             took_s * 1000,
-            caller.name if caller else "-",
+            name,
             state["request_id"],
+            extra={
+                "event": "access",
+                "fields": {
+                    "method": scope["method"],
+                    "path": path,
+                    "status": status,
+                    "duration_ms": round(took_s * 1000, 1),
+                    "key": name,
+                    "request_id": state["request_id"],
+                },
+            },
         )
 
 

@@ -34,6 +34,7 @@ class ServerOptions:
         load_wait_s: How long a request waits for its model to be loaded.
         drain_s: How long running requests may take to finish once the server is to end.
         logs_access: Whether a line is logged for each request.
+        logs_text: Whether structured lines hold prompts and answers.
     """
 
     keys: KeyRing | None = None
@@ -54,6 +55,7 @@ class ServerOptions:
     load_wait_s: float = 300.0
     drain_s: float = 30.0
     logs_access: bool = False
+    logs_text: bool = False
 
     @property
     def patience(self) -> Patience:

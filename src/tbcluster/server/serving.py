@@ -12,14 +12,19 @@ from contextlib import contextmanager
 import uvicorn
 from anyio import to_thread
 
+from tbcluster.cluster.energy.watch import EnergyWatch
 from tbcluster.cluster.models.models import Models
 from tbcluster.errors import ListenError
+from tbcluster.machine import RackView
 from tbcluster.server.app import create_app, create_starting_app
 from tbcluster.server.connections import MAX_HEAD_BYTES, connection_class, max_connections
 from tbcluster.server.draining import Drain
+from tbcluster.server.live.events import EventLog
+from tbcluster.server.live.live import Live
 from tbcluster.server.metrics import Metrics
 from tbcluster.server.options import ServerOptions
 from tbcluster.server.starting import Front
+from tbcluster.server.status import server_word
 
 # Requests that were ended, rather than finished, may still write their last words for so long.
 SHUTDOWN_GRACE_S = 2
@@ -57,6 +62,11 @@ class Server(uvicorn.Server):
     Args:
         models: Loaded, or to be loaded meanwhile.
         on_note: Called with each line a user should see.
+        rack: The rack as its coordinator sees it; None for one machine alone.
+        events: Where what happens to the rack is kept.
+
+    Attributes:
+        energy: Knows what nodes draw and requests cost.
     """
 
     def __init__(
@@ -64,14 +74,21 @@ class Server(uvicorn.Server):
         models: Models,
         options: ServerOptions,
         on_note: Callable[[str], None] = lambda _: None,
+        *,
+        rack: Callable[[], RackView] | None = None,
+        events: EventLog | None = None,
     ) -> None:
         self._models = models
         self._options = options
         self._on_note = on_note
-        self._metrics = Metrics(models.clusters)
+        nodes = None if rack is None else lambda: rack().nodes
+        self.energy = EnergyWatch(models.clusters, nodes)
+        self._metrics = Metrics(models.clusters, energy=self.energy)
         self._drain = Drain()
-        self._front = Front(create_starting_app(models, options, self._metrics, self._drain))
         self._is_open = False
+        self._live = Live(models, self._word, self.energy, rack, events)
+        feed = self._live.feed
+        self._front = Front(create_starting_app(models, options, self._metrics, self._drain, feed))
         self._loop: Future[None] = Future()
         super().__init__(
             uvicorn.Config(
@@ -102,7 +119,9 @@ class Server(uvicorn.Server):
 
     def open(self) -> None:
         """Let requests through to the models."""
-        self._front.app = create_app(self._models, self._options, self._metrics, self._drain)
+        self._front.app = create_app(
+            self._models, self._options, self._metrics, self._drain, self._live.feed
+        )
         self._is_open = True
 
     def wait(self) -> None:
@@ -117,6 +136,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen."""
         to_thread.current_default_thread_limiter().total_tokens = NUM_THREADS
+        self._live.start()
+        self.energy.start()
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -124,12 +145,26 @@ class Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         self._drain.is_draining = True
+        await self._send_away()
         await self._finish_running()
         if self._is_open:
             self._models.end_requests("the server is shutting down")
         # It cuts short the finishing alone: the last words of what was ended still go out.
         self.force_exit = False
         await super().shutdown(sockets)
+        await asyncio.to_thread(self.energy.close)
+
+    async def _send_away(self) -> None:
+        """Who only looks on is not waited for."""
+        self._live.end()
+        clock = asyncio.get_running_loop().time
+        give_up_at = clock() + SHUTDOWN_GRACE_S
+        while self._live.feed.is_watched and clock() < give_up_at:
+            await asyncio.sleep(POLL_S)
+        await asyncio.sleep(0)  # their last bytes go out
+
+    def _word(self) -> str:
+        return server_word(self._models, is_open=self._is_open)
 
     async def _finish_running(self) -> None:
         running = self.server_state.tasks

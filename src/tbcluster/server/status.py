@@ -1,5 +1,6 @@
 """/health, /ready and /metrics: for people, load balancers and Prometheus."""
 
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -35,19 +36,7 @@ def make_router(
         is_open: Whether there are other endpoints; without them nothing is said to be ready.
     """
     router = APIRouter(tags=["Status"])
-
-    def word() -> str:
-        if not is_open:
-            state = models.status().state
-            is_up = state in (ClusterState.READY, ClusterState.RECOVERING)
-            return ClusterState.STARTING.value if is_up else state.value
-        states = [cluster.status().state for cluster in models.clusters().values()]
-        if ClusterState.READY in states or models.rules.loads_on_use:
-            return OK
-        if ClusterState.RECOVERING in states:
-            return ClusterState.RECOVERING.value
-        none = ModelState.LOADING if models.is_loading else ModelState.UNLOADED
-        return next((state.value for state in states), none.value)
+    word = partial(server_word, models, is_open=is_open)
 
     @router.get("/health", responses=_NOT_NOW)
     async def health(http: Request) -> JSONResponse:
@@ -74,6 +63,25 @@ def make_router(
         return Response(metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
 
     return router
+
+
+def server_word(models: Models, *, is_open: bool) -> str:
+    """How the server is, in a word; "ok" where it answers.
+
+    Args:
+        is_open: Whether requests are let through to the models.
+    """
+    if not is_open:
+        state = models.status().state
+        is_up = state in (ClusterState.READY, ClusterState.RECOVERING)
+        return ClusterState.STARTING.value if is_up else state.value
+    states = [cluster.status().state for cluster in models.clusters().values()]
+    if ClusterState.READY in states or models.rules.loads_on_use:
+        return OK
+    if ClusterState.RECOVERING in states:
+        return ClusterState.RECOVERING.value
+    none = ModelState.LOADING if models.is_loading else ModelState.UNLOADED
+    return next((state.value for state in states), none.value)
 
 
 def health_facts(models: Models) -> dict[str, Any]:

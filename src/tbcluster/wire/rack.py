@@ -10,13 +10,13 @@ from typing import TypeVar
 import msgspec
 
 from tbcluster.errors import WireError
-from tbcluster.machine import Interface, Machine, PathMeasurement, RackView
+from tbcluster.machine import Gauges, Interface, Machine, PathMeasurement, RackView
 from tbcluster.wire.control import Report, Routes, WorkerSpec
 from tbcluster.wire.messages import PROTOCOL_VERSION
 from tbcluster.wire.tensors import Buffer
 
 # Counts up with every change of these messages; PROTOCOL_VERSION counts the data plane's.
-RACK_PROTOCOL = 3
+RACK_PROTOCOL = 4
 # What to fetch of a model is a list of spans: of one with 600 GB some 40,000, 3 MB.
 MAX_MESSAGE_BYTES = 16 << 20
 
@@ -58,10 +58,15 @@ class HelloVersions(msgspec.Struct, frozen=True, tag="hello"):
 
 
 class AgentBeat(msgspec.Struct, frozen=True, tag="agent-beat"):
-    """The agent is there; `time` is its clock (Unix, seconds), `workers` what it runs."""
+    """The agent is there; `time` is its clock (Unix, seconds), `workers` what it runs.
+
+    Attributes:
+        gauges: What its machine's said last; None before that, and where they cannot be read.
+    """
 
     time: float
     workers: tuple[str, ...] = ()
+    gauges: Gauges | None = None
 
 
 class WorkerSaid(msgspec.Struct, frozen=True, tag="worker-said"):

@@ -162,6 +162,10 @@ def test_it_says_what_the_machine_is_and_that_it_is_there(rack: Rack) -> None:
     assert not hello.machine.is_lan_blocked
     assert Path(hello.run_dir).stat().st_mode & 0o777 == 0o700
     assert rack.coordinator.hear(AgentBeat, 2).workers == ()
+    wait_until(
+        lambda: rack.coordinator.all_of(AgentBeat)[-1].gauges is not None,
+        "its beats say what the machine's gauges do",
+    )
     rack.agent.await_line(f"connected to rack at 127.0.0.1:{rack.coordinator.port}, as mini2")
 
 

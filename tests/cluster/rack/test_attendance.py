@@ -22,7 +22,7 @@ from tbcluster.cluster.rack.actions import (
 from tbcluster.cluster.rack.attendance import LEASE_S, Attendance, Coordinator
 from tbcluster.cluster.rack.node_workers import START_GRACE_S
 from tbcluster.cluster.trust import Member
-from tbcluster.machine import NodeState, NodeView
+from tbcluster.machine import Gauges, NodeState, NodeView
 from tbcluster.wire.control import Bound, Ready, Routed, Routes, StageSpec
 from tbcluster.wire.messages import PROTOCOL_VERSION
 from tbcluster.wire.rack import (
@@ -158,6 +158,18 @@ def test_beats_are_answered_and_carry_the_clock(bench: Bench) -> None:
     assert bench.view("one").clock_offset_s == 7.5
     bench.now += 0.5
     assert bench.view("one").seconds_since_heard == 0.5
+
+
+def test_a_nodes_newest_gauges_are_told_while_it_is_online(bench: Bench) -> None:
+    bench.greet()
+    assert bench.view("one").gauges is None
+    for watts in (10.0, 12.0):
+        bench.say(AgentBeat(WALL, gauges=Gauges(WALL, watts=watts)))
+        assert bench.view("one").gauges == Gauges(WALL, watts=watts)
+    bench.pass_time(LEASE_S + 1)
+    assert bench.view("one").gauges is None
+    bench.greet()
+    assert bench.view("one").gauges is None  # until it says some again
 
 
 def test_the_lease_runs_out_only_in_silence(bench: Bench) -> None:

@@ -42,6 +42,7 @@ from tbcluster.cluster.places import make_run_dir
 from tbcluster.cluster.rack_file import RackFile
 from tbcluster.cluster.trust import Membership, TrustFolder
 from tbcluster.errors import RackError, TrustError, WireError
+from tbcluster.hardware.gauges import GaugeWatch
 from tbcluster.hardware.interfaces import local_interfaces
 from tbcluster.machine import Machine
 from tbcluster.transport.control import ControlClient
@@ -136,6 +137,7 @@ class Agent:
         self._weights_port = 0
         self._sharing = Sharing(self._site, lambda port: post(lambda: self._shares_at(port)))
         self._workers = Workers(self._site, post, self._say_of_worker)
+        self._gauges = GaugeWatch()
         self._inspector = Inspector(
             models, lambda machine: post(lambda: self._saw(machine)), memory_bytes
         )
@@ -150,6 +152,7 @@ class Agent:
             self._membership.cluster_id,
         )
         self._inspect()
+        self._gauges.start()
         try:
             while not self._is_stopping:
                 self._turn()
@@ -205,6 +208,7 @@ class Agent:
         self._neighbours.close()
         self._searcher.close()
         self._inspector.close()
+        self._gauges.close()
         self._lock.release()
 
     # What the other threads tell
@@ -243,7 +247,7 @@ class Agent:
                 case Disconnect():
                     self._disconnect()
                 case Beat():
-                    self._say(AgentBeat(time.time(), self._workers.ids))
+                    self._say(AgentBeat(time.time(), self._workers.ids, self._gauges.newest))
                 case Settle(address=address, welcome=welcome):
                     self._settle(address, welcome)
                 case Resend():

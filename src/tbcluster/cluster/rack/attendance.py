@@ -27,7 +27,7 @@ from tbcluster.cluster.rack.actions import (
 )
 from tbcluster.cluster.rack.node_workers import NodeWorkers, OfWorker, Order
 from tbcluster.cluster.trust.roster import Member
-from tbcluster.machine import Machine, NodeState, NodeView
+from tbcluster.machine import Gauges, Machine, NodeState, NodeView
 from tbcluster.wire.control import Routes
 from tbcluster.wire.messages import PROTOCOL_VERSION
 from tbcluster.wire.rack import (
@@ -69,6 +69,7 @@ class _Node:
     hello: Hello | None = None
     heard_at: float | None = None
     clock_offset_s: float | None = None
+    gauges: Gauges | None = None
     refused_because: str | None = None
     workers: NodeWorkers = field(default_factory=NodeWorkers)
 
@@ -215,6 +216,7 @@ class Attendance:
                 clock_offset_s=node.clock_offset_s,
                 refused_because=node.refused_because,
                 is_drained=node.member.is_drained,
+                gauges=node.gauges if node.state is NodeState.ONLINE else None,
             )
             for node in list(self._nodes.values())
         ]
@@ -268,6 +270,7 @@ class Attendance:
         match message:
             case AgentBeat():
                 node.clock_offset_s = message.time - wall
+                node.gauges = message.gauges
                 answer = Send(node.peer, CoordinatorBeat(node.workers.heard_serial))
                 return [answer, *self._reconcile(node, message, now)]
             case WorkerSaid() | WorkerStarted() | WorkerEnded():
@@ -306,7 +309,7 @@ class Attendance:
         """A node that was online cannot be used any more."""
         if node.state is not NodeState.ONLINE:
             return []
-        node.state = NodeState.OFFLINE
+        node.state, node.gauges = NodeState.OFFLINE, None
         actions = _ended(node.workers.lose(), node, why)
         actions += [NodeDown(node.member.node_id), Told(f"{node.member.name} {why}")]
         return [*actions, *self._introduce()]

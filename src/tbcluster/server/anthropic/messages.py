@@ -9,6 +9,7 @@ from tbcluster.answers.pieces import CallArguments, CallStart, Piece, Reasoning,
 from tbcluster.core import FinishReason
 from tbcluster.errors import TbclusterError
 from tbcluster.server.deltas import Call, Choice, Delta, Finish, Usage
+from tbcluster.server.energy import usage_energy
 from tbcluster.server.problems import Dialect, error_event
 from tbcluster.server.sse import MEDIA_TYPE, comment, event
 
@@ -76,6 +77,7 @@ def usage_body(usage: Usage) -> JsonObject:
         "cache_read_input_tokens": usage.num_cached,
         "output_tokens": usage.num_generated,
         "output_tokens_details": {"thinking_tokens": usage.num_reasoning},
+        **usage_energy(usage),
     }
 
 

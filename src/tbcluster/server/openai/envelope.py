@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from tbcluster.server.deltas import Usage
+from tbcluster.server.energy import usage_energy
 from tbcluster.server.token_texts import TokenTexts
 
 FINGERPRINT = f"tbcluster-{version('tbcluster')}"
@@ -43,4 +44,5 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "total_tokens": usage.num_total,
         "prompt_tokens_details": {"cached_tokens": usage.num_cached},
         "completion_tokens_details": {"reasoning_tokens": usage.num_reasoning},
+        **usage_energy(usage),
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from tbcluster.core import FinishReason, SamplingParams
 from tbcluster.server.deltas import Finish, Usage
+from tbcluster.server.energy import usage_energy
 from tbcluster.server.responses.schemas import ResponsesRequest
 from tbcluster.server.responses.store import Item
 
@@ -102,6 +103,7 @@ def usage_body(usage: Usage) -> dict[str, Any]:
         "output_tokens": usage.num_generated,
         "output_tokens_details": {"reasoning_tokens": usage.num_reasoning},
         "total_tokens": usage.num_total,
+        **usage_energy(usage),
     }
 
 

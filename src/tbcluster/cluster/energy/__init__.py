@@ -1,0 +1,1 @@
+"""What serving costs in joules: of nodes, models, requests and keys."""

@@ -1,0 +1,1 @@
+"""What this machine draws, by whatever meter it has."""
