@@ -24,7 +24,9 @@ ALLOWED = {
     "stage": {"core", "errors", "machine", "wire", "transport", "model"},
     # Weights on their way to a node's disk: no MLX, no ZeroMQ.
     "weights": {"core", "errors", "checkpoint", "wire", "hardware"},
-    "engine": {"core", "errors", "wire", "transport"},
+    # What is noted of steps, and what is made of it: data and arithmetic.
+    "tracing": {"core"},
+    "engine": {"core", "errors", "wire", "transport", "tracing"},
     "cluster": {
         "core",
         "errors",
@@ -39,6 +41,7 @@ ALLOWED = {
         "planner",
         "weights",
         "demo",
+        "tracing",
     },
     "answers": {"core", "errors"},
     "simulator": {"core", "errors", "wire", "planner", "engine", "cluster"},
@@ -57,6 +60,7 @@ ALLOWED = {
         "generation",
         "machine",
         "planner",
+        "tracing",
     },
     "cli": {
         "core",
@@ -99,7 +103,7 @@ OWNERS = {
     "typer": {"cli"},
     "rich": {"cli"},
     # Messages; files of our own.
-    "msgspec": {"wire", "engine", "server", "cluster", "weights"},
+    "msgspec": {"wire", "engine", "server", "cluster", "weights", "tracing"},
     "psutil": {"hardware"},
     "zeroconf": {"cluster"},
 }

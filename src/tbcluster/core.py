@@ -203,10 +203,14 @@ class VisitTiming:
     Attributes:
         compute_us: From when the stage could begin with it until its output was there.
         wait_us: How long before that the stage had nothing to do.
+        began_us, ended_us: When it could begin and when it ended, on the stage's own monotonic
+            clock; 0 where there is none, as in a simulation.
     """
 
     compute_us: int
     wait_us: int
+    began_us: int = 0
+    ended_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +219,7 @@ class StepResult:
 
     `sampled` has one entry per row of a decode step, `timings` one per stage visit, and so has
     `digests` where the micro-batch asked for them. `vector` is a pooled chunk's (see
-    `wire.messages.Result`).
+    `wire.messages.Result`). `back_at` is when it was there, in seconds on the engine's clock.
     """
 
     step_id: int
@@ -226,6 +230,7 @@ class StepResult:
     round_trip_us: int
     vector: bytes | None = None
     digests: tuple[bytes, ...] = ()
+    back_at: float = 0.0
 
 
 class Output(NamedTuple):

@@ -506,18 +506,27 @@ def test_timings_part_computing_from_waiting() -> None:
         assert isinstance(output, Result)
         return output.timings[-1]
 
-    executor.waited(1.5)
+    def waited(seconds: float, *, until: float) -> None:
+        clock.now = until
+        executor.waited(seconds)
+
+    waited(1.5, until=101.5)
     first = timing_of(Step(1, 0, (NewCache(0),)), begins_at=101.5, ends_at=102.0)
-    assert first == VisitTiming(500_000, 1_500_000)
+    assert first == VisitTiming(500_000, 1_500_000, 101_500_000, 102_000_000)
     # It was begun while the one before was computing: its own time is from then on.
-    assert timing_of(Step(1, 1), begins_at=101.9, ends_at=102.25) == VisitTiming(250_000, 0)
-    executor.waited(3.0)
-    executor.waited(0.5)
+    second = timing_of(Step(1, 1), begins_at=101.9, ends_at=102.25)
+    assert second == VisitTiming(250_000, 0, 102_000_000, 102_250_000)
+    waited(3.0, until=105.25)
+    waited(0.5, until=105.75)
     later = timing_of(Step(1, 2), begins_at=105.75, ends_at=105.75)
-    assert later == VisitTiming(0, 3_500_000)
+    assert later == VisitTiming(0, 3_500_000, 105_750_000, 105_750_000)
+    # It came while the one before was sent on: nobody waited, and it was not there before.
+    waited(0.0, until=105.8)
+    sent = timing_of(Step(1, 3), begins_at=105.8, ends_at=105.9)
+    assert sent == VisitTiming(150_000, 0, 105_800_000, 105_900_000)
     # Two clocks may disagree by a little.
-    executor.waited(1.0)
-    assert timing_of(Step(1, 3), begins_at=106, ends_at=106) == VisitTiming(0, 1_000_000)
+    waited(1.0, until=106)
+    assert timing_of(Step(1, 4), begins_at=106, ends_at=106).compute_us == 0
 
 
 def test_one_timing_per_visit(chain: Chain, looped: Chain) -> None:

@@ -42,9 +42,12 @@ from tbcluster.errors import ClusterClosedError, PlanError
 from tbcluster.model.grammar import Grammars
 from tbcluster.model.source import ModelFolder
 from tbcluster.planner.plan import Plan, Wishes
+from tbcluster.tracing.records import ReplicaTrace
 
 if TYPE_CHECKING:
     from tbcluster.cluster.rack.rack import Rack
+
+CLOSED_EARLY = "the cluster was closed while it was starting"
 
 
 class Cluster:
@@ -164,7 +167,7 @@ class Cluster:
             replicas.check()
             replicas.open()
             if not self._become(ClusterState.READY):
-                raise closed_early()
+                raise ClusterClosedError(CLOSED_EARLY)
         except BaseException:
             self.close()
             raise
@@ -254,6 +257,10 @@ class Cluster:
         """End a request; its listener hears no more of it."""
         self._running.cancel(request)
 
+    def trace(self, request_id: str, *, with_steps: bool = True) -> tuple[ReplicaTrace, ...]:
+        """What the engines still know of a request and the steps that it was in."""
+        return self._running.trace(request_id, with_steps=with_steps)
+
     def end_requests(self, reason: str) -> None:
         """End every request, open or yet to come, with ClusterClosedError; `close` is still due."""
         self._running.end_requests(reason)
@@ -342,10 +349,8 @@ class Cluster:
     def _stages(self, replicas: ReplicaSet | None) -> tuple[StageStatus, ...]:
         if replicas is not None:
             return replicas.snapshot()
-        preparation = self.preparation
-        is_rack = self._rack is not None
-        plan = preparation.plan
-        return planned_stages(plan, preparation.fetches, is_rack=is_rack) if plan else ()
+        plan, fetches = self.preparation.plan, self.preparation.fetches
+        return planned_stages(plan, fetches, is_rack=self._rack is not None) if plan else ()
 
     @property
     def _running(self) -> ReplicaSet:
@@ -359,7 +364,7 @@ class Cluster:
         """Everything but the stage workers, which are started after it."""
         prepared = self.preparation.run()
         if self._is_closed():
-            raise closed_early()
+            raise ClusterClosedError(CLOSED_EARLY)
         check = self._check = parity_check(prepared, self._on_note)
         replicas = ReplicaSet(
             prepared.replicas,
@@ -374,7 +379,7 @@ class Cluster:
                 self._replicas = replicas
                 return replicas
         replicas.close()
-        raise closed_early()
+        raise ClusterClosedError(CLOSED_EARLY)
 
     def _new_replanner(self, number: int) -> "Replanner | None":
         if self._rack is None:
@@ -393,8 +398,3 @@ class Cluster:
                 return False
             self._state = state
             return True
-
-
-def closed_early() -> ClusterClosedError:
-    """What `start` raises when another thread has called `close`."""
-    return ClusterClosedError("the cluster was closed while it was starting")

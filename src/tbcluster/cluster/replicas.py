@@ -23,6 +23,7 @@ from tbcluster.engine.limits import Limits
 from tbcluster.engine.sequence import Listener
 from tbcluster.engine.statistics import EngineStatistics, merged
 from tbcluster.errors import ClusterClosedError, StageLostError, TbclusterError
+from tbcluster.tracing.records import ReplicaTrace
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +120,14 @@ class ReplicaSet:
         """End a request wherever it runs."""
         for replica in self._replicas:
             replica.engine.cancel(request.request_id)
+
+    def trace(self, request_id: str, *, with_steps: bool) -> tuple[ReplicaTrace, ...]:
+        """What the replicas know of a request that has been there."""
+        traces = (
+            (replica.model.replica, replica.engine.trace(request_id, with_steps=with_steps))
+            for replica in self._replicas
+        )
+        return tuple(ReplicaTrace(number, found) for number, found in traces if found is not None)
 
     # Facts
 

@@ -18,6 +18,7 @@ from tbcluster.engine.statistics import EngineStatistics
 from tbcluster.engine.token_loop import TokenLoop
 from tbcluster.engine.works import Works
 from tbcluster.errors import ClusterClosedError, StageError, TbclusterError
+from tbcluster.tracing.records import EngineTrace
 
 __all__ = ["Engine", "Works"]
 
@@ -176,7 +177,15 @@ class Engine:
         loop = self._loop
         caches, memory = loop.works.caches, loop.works.caches.memory
         queues = (loop.num_running, loop.num_waiting)
-        return loop.counters.snapshot(len(caches.prefixes), memory.used, memory.budgets, *queues)
+        counters = loop.counters
+        way_us = loop.log.wire_us(counters.num_stages)
+        return counters.snapshot(
+            len(caches.prefixes), memory.used, memory.budgets, *queues, way_us=way_us
+        )
+
+    def trace(self, request_id: str, *, with_steps: bool = True) -> EngineTrace | None:
+        """What is known of a request and its steps; None where it never came here, or long ago."""
+        return self._loop.log.trace(request_id, with_steps=with_steps)
 
     # The engine's thread
 

@@ -174,6 +174,7 @@ class Pipeline:
             round_trip_us=round((self._came_back_at - was.submitted_at) * 1e6),
             vector=result.vector,
             digests=result.digests,
+            back_at=self._came_back_at,
         )
 
     def _drop(self, reason: str) -> None:

@@ -48,6 +48,7 @@ class Sequence:
         num_in_vain: How often it has started over since it was last given a token.
         rules_id: Its logit rules on the last stage, while it takes part and has any.
         compute_us: Its share of what the stages have computed, also of steps that were in vain.
+        num_steps: That it took part in and that came back.
         is_probe: It runs while others are held back, and only in the epoch that it came in.
     """
 
@@ -74,6 +75,7 @@ class Sequence:
     num_in_vain: int = 0
     rules_id: int | None = None
     compute_us: int = 0
+    num_steps: int = 0
     is_probe: bool = False
 
     def __post_init__(self) -> None:

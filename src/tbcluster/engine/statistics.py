@@ -134,11 +134,14 @@ class Counters:
         kv_budget_bytes: tuple[int, ...],
         num_running: int = 0,
         num_waiting: int = 0,
+        way_us: Sequence[int] = (),
     ) -> EngineStatistics:
-        """What was counted so far, with what the engine holds now."""
-        pairs = zip(self.compute_us, self.idle_us, strict=True)
+        """What was counted so far, with what the engine holds now; `way_us` is what steps took to
+        each stage."""
+        ways = way_us or (0,) * self.num_stages
+        times = zip(self.compute_us, self.idle_us, ways, strict=True)
         return EngineStatistics(
-            stages=tuple(StageStatistics(compute, idle) for compute, idle in pairs),
+            stages=tuple(StageStatistics(*of_stage) for of_stage in times),
             num_steps=self.num_steps,
             own_us=round(self.own_s * 1e6),
             round_trip_us=self.round_trip_us,

@@ -13,6 +13,7 @@ from tbcluster.engine.open_requests import OpenRequests
 from tbcluster.engine.prefix_disk import PrefixDisk
 from tbcluster.engine.sequence import Listener, Sequence
 from tbcluster.engine.statistics import Counters
+from tbcluster.engine.step_log import CANCELLED, ERROR, MOVED, STOP, StepLog
 from tbcluster.engine.works import Works
 from tbcluster.errors import (
     RequestError,
@@ -36,6 +37,7 @@ class TokenLoop:
     Attributes:
         works: What it drives; other threads may read it.
         is_held: Whether requests wait instead of starting.
+        log: What was done; other threads may read it.
         on_first_token: Called, and forgotten, when the next token has come.
     """
 
@@ -50,6 +52,7 @@ class TokenLoop:
         self.is_held = True
         self.on_first_token: Callable[[], None] | None = None
         self.counters = Counters(works.caches.num_stages)
+        self.log = StepLog(clock)
         self._examiner = Examiner()
         self._requests = requests
         self._new_detokenizer = new_detokenizer
@@ -99,6 +102,7 @@ class TokenLoop:
         """A request was submitted; a probe starts at once."""
         self._cancelled.pop(request.request_id, None)
         sequence = Sequence(request, listener, self._next_arrival(), is_probe=is_probe)
+        self.log.submitted(sequence)
         if self._wait(sequence) and is_probe and self._start(sequence):
             self._admission.discard(sequence)
 
@@ -109,6 +113,7 @@ class TokenLoop:
                 self._requests.leave()
                 continue
             sequence.arrival = self._next_arrival()
+            self.log.submitted(sequence)
             self._wait(sequence)
 
     def surrender(
@@ -118,14 +123,14 @@ class TokenLoop:
         self._emitter.emit()
         leaving = [s for s in self._admission if not s.is_probe and fits(s.request)]
         for sequence in leaving:
-            self._end(sequence)
+            self._end(sequence, MOVED)
         take(leaving)
 
     def cancel(self, request_id: str) -> None:
         """End a request without a word."""
         found = [s for s in self._open_sequences() if s.request.request_id == request_id]
         for sequence in found:
-            self._end(sequence)
+            self._end(sequence, CANCELLED)
         self._emitter.discard(request_id)
         if not found:
             self._cancelled[request_id] = None
@@ -173,7 +178,7 @@ class TokenLoop:
         )
 
     def _refuse(self, sequence: Sequence, error: TbclusterError) -> None:
-        self._end(sequence)
+        self._end(sequence, ERROR)
         tell(sequence.listener, error)
 
     # Epochs
@@ -199,6 +204,7 @@ class TokenLoop:
     def reset_statistics(self) -> None:
         """Count from zero again."""
         self.counters = Counters(self.works.caches.num_stages)
+        self.log.reset()
 
     def _take_back_all(self) -> None:
         self.is_held = True
@@ -241,6 +247,7 @@ class TokenLoop:
         if started.prefix is not None and not started.prefix.is_proven:
             sequence.started_from = started.prefix
         self._running[sequence.arrival] = sequence
+        self.log.started(sequence)
         self.works.scheduler.add(sequence)
         return True
 
@@ -299,10 +306,12 @@ class TokenLoop:
             error = "a vector came that nobody asked for" if result.vector else "no vector came"
         failed = error is not None
         sequences = self.works.scheduler.completed(batch, result.timings, failed=failed)
+        self.log.step(result, sequences, self.counters.num_stages)
         share_us = computed_us // max(1, len(sequences))
         for sequence in sequences:
             if sequence is not None:
                 sequence.compute_us += share_us
+                sequence.num_steps += 1
         if error is not None:
             for sequence in sequences:
                 self._fail(sequence, error)
@@ -333,7 +342,7 @@ class TokenLoop:
             return
         sequence.num_failures += 1
         if sequence.num_failures > MAX_FAILURES:
-            self._end(sequence, keeps_prefix=False)
+            self._end(sequence, ERROR, keeps_prefix=False)
             tell(sequence.listener, StageError(reason))
             return
         logger.warning("a step failed, its requests are computed again: %s", reason)
@@ -361,18 +370,19 @@ class TokenLoop:
         finish = sequence.finish_reason_after(sampled.token)
         self._emitter.add(sequence, sampled, finish)
         if finish is not None:
-            self._end(sequence)
+            self._end(sequence, finish.value)
         elif (lacking := self._shortage(sequence)) is not None:
             self._emitter.emit()
             # Its text may just have ended it.
             if sequence.arrival in self._running:
                 self._refuse(sequence, lacking)
 
-    def _end(self, sequence: Sequence, *, keeps_prefix: bool = True) -> None:
+    def _end(self, sequence: Sequence, outcome: str = STOP, *, keeps_prefix: bool = True) -> None:
         """Free a sequence's row or cache on all stages; later results of it are ignored."""
         if self._running.pop(sequence.arrival, None) is not None:
             keeps_prefix = keeps_prefix and sequence.leaves_prefixes
             self.works.scheduler.remove(sequence, keeps_prefix=keeps_prefix)
-            self._requests.leave()
-        elif self._admission.discard(sequence):
-            self._requests.leave()
+        elif not self._admission.discard(sequence):
+            return
+        self._requests.leave()
+        self.log.ended(sequence, outcome)

@@ -30,6 +30,7 @@ from tbcluster.server.options import ServerOptions
 from tbcluster.server.problems import CLIENT_CLOSED_REQUEST, without_paths
 from tbcluster.server.request_log import log_request
 from tbcluster.server.streaming import Writer, events
+from tbcluster.server.traces import TraceBook
 
 # An answer of more is worded in another thread: with logprobs it takes seconds.
 MANY_TOKENS = 256
@@ -38,9 +39,15 @@ Body: TypeAlias = dict[str, Any]
 
 
 class Answer:
-    """One request's answer as it grows. `usage` is right once `deltas` has ended."""
+    """One request's answer as it grows. `usage` is right once `deltas` has ended.
 
-    def __init__(self, intake: Intake, generation: Generation, http: HttpRequest) -> None:
+    Args:
+        answer_id: The `id` in its body; "" where the dialect has none.
+    """
+
+    def __init__(
+        self, intake: Intake, generation: Generation, http: HttpRequest, answer_id: str = ""
+    ) -> None:
         self._cluster = intake.cluster
         self._model = intake.name
         self._generation = generation
@@ -49,6 +56,8 @@ class Answer:
         self._caller = getattr(http.state, "caller", None)
         self.usage = Usage(generation.num_prompt_tokens)
         self._readers = [ChoiceReader(generation) for _ in generation.requests]
+        traces: TraceBook = http.app.state.traces
+        traces.enter(http, answer_id, intake.name, generation.requests)
 
     async def whole(
         self,

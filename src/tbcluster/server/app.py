@@ -23,6 +23,8 @@ from tbcluster.server.openai import router as openai
 from tbcluster.server.options import ServerOptions
 from tbcluster.server.responses import router as openai_responses
 from tbcluster.server.starting import NotYet
+from tbcluster.server.traces import TraceBook
+from tbcluster.server.traces import make_router as make_traces_router
 
 DESCRIPTION = """\
 Language models, served from several machines as one. Fields that are not served are refused by
@@ -50,6 +52,7 @@ def create_app(
     # The endpoints find them there.
     app.state.metrics = metrics
     app.state.options = options
+    app.state.traces = traces = TraceBook(models.clusters)
     problems.install(app)
     app.add_api_route("/", status.root, methods=["GET", "HEAD"], include_in_schema=False)
     desk = Desk(models, options.load_wait_s)
@@ -64,6 +67,7 @@ def create_app(
         status.make_router(models, metrics, drain, asks_keys=options.keys is not None)
     )
     app.include_router(live.make_router(feed))
+    app.include_router(make_traces_router(traces))
     if metrics.energy is not None:
         app.include_router(energy.make_router(metrics.energy))
     app.add_middleware(UseGuard)

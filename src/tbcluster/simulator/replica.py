@@ -91,6 +91,7 @@ class SimulatedReplica:
         works = self._begin(planned)
         self.loop = TokenLoop(works, self._requests, Wordless, on.events.clock)
         self.loop.is_held = False
+        self.loop.log.is_on = False
         self._epoch = 1
         self._will_turn = False
 

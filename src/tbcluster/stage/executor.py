@@ -112,6 +112,8 @@ class StageExecutor:
         self._clock = clock
         self._finished_at = clock()
         self._waited_s = 0.0
+        # When a step came to a stage that had none in hand; None where it was busy.
+        self._came_at: float | None = None
         self._num_steps = 0
         self._num_tokens = 0
 
@@ -120,8 +122,9 @@ class StageExecutor:
         return self._caches.num_caches
 
     def waited(self, seconds: float) -> None:
-        """The stage had nothing to do for so long."""
+        """The stage had nothing to do for so long, and now it has."""
         self._waited_s += seconds
+        self._came_at = self._clock()
 
     def run(self, step: Step) -> Step | Result | None:
         """Begin, start and finish a step; None for one that is dropped."""
@@ -271,8 +274,11 @@ class StageExecutor:
         now = self._clock()
         waited_s, self._waited_s = self._waited_s, 0.0
         busy_s = max(0.0, now - self._finished_at - waited_s)
-        self._finished_at = now
-        return VisitTiming(round(busy_s * 1e6), round(waited_s * 1e6))
+        began_at = self._finished_at if self._came_at is None else self._came_at
+        self._finished_at, self._came_at = now, None
+        return VisitTiming(
+            round(busy_s * 1e6), round(waited_s * 1e6), round(began_at * 1e6), round(now * 1e6)
+        )
 
     def _clear_now_and_then(self, micro_batch: MicroBatch | None) -> None:
         self._num_steps += 1

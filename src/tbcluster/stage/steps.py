@@ -64,10 +64,13 @@ class StepReader:
     def next(self, *, waits: bool) -> Step | None:
         """The next step; None when there is none now, or it did not parse."""
         frames = self._receiver.receive(0)
-        if frames is None and waits:
-            started = time.perf_counter()
-            frames = self._receiver.receive(None)
-            self._executor.waited(time.perf_counter() - started)
+        if waits:
+            waited_s = 0.0
+            if frames is None:
+                started = time.perf_counter()
+                frames = self._receiver.receive(None)
+                waited_s = time.perf_counter() - started
+            self._executor.waited(waited_s)
         if frames is None:
             return None
         try:

@@ -33,7 +33,7 @@ def make_router(desk: Desk) -> APIRouter:
         chat = await run_in_threadpool(body.chat, can_reason=intake.format.has_reasoning)
         generation = await run_in_threadpool(intake.chat, chat, body.options())
         envelope = Envelope(intake.name, body.max_tokens, body.shows_thinking)
-        answer = Answer(intake, generation, http)
+        answer = Answer(intake, generation, http, envelope.message_id)
         if not body.stream:
             return await answer.whole(partial(message_body, envelope))
         return await answer.stream(MessageWriter(envelope, answer.usage))

@@ -24,10 +24,15 @@ class Envelope:
     token: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
 
+    @property
+    def answer_id(self) -> str:
+        """The answer's own name."""
+        return f"{self.id_prefix}{self.token}"
+
     def body(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         """An answer or chunk; `kind` is the dialect's name for it."""
         return {
-            "id": f"{self.id_prefix}{self.token}",
+            "id": self.answer_id,
             "object": kind,
             "created": self.created,
             "model": self.model,

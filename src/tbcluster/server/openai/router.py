@@ -32,7 +32,7 @@ def make_router(desk: Desk) -> APIRouter:
         intake = await desk.intake(http, body.model)
         generation = await run_in_threadpool(intake.chat, body.chat(), body.chat_options())
         envelope = Envelope("chatcmpl-", intake.name, intake.texts, bool(body.logprobs))
-        answer = Answer(intake, generation, http)
+        answer = Answer(intake, generation, http, envelope.answer_id)
         if not body.stream:
             return await answer.whole(partial(chat_body, envelope))
         num_choices = len(generation.requests)
@@ -50,7 +50,7 @@ def make_router(desk: Desk) -> APIRouter:
         echoes = [""] * len(generation.requests)
         if body.echo:
             echoes = await run_in_threadpool(_echoes, intake.cluster.tokenizer, body)
-        answer = Answer(intake, generation, http)
+        answer = Answer(intake, generation, http, envelope.answer_id)
         if not body.stream:
             return await answer.whole(partial(completion_body, envelope, echoes))
         return await answer.stream(

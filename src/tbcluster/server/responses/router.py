@@ -88,7 +88,7 @@ def make_router(desk: Desk, store: ResponseStore | None = None) -> APIRouter:
                 if body.is_stored:
                     kept.put(Turn(caller, response, items, previous))
 
-            answer = Answer(intake, generation, http)
+            answer = Answer(intake, generation, http, envelope.response_id)
             if body.stream:
                 return await answer.stream(ResponseWriter(envelope, output, keep))
             return await answer.whole(partial(response_body, envelope, output), keep)
