@@ -25,6 +25,7 @@ BENCHMARKS = {
     "unequal-rack": "two unequal nodes: the plan's layout against an even one, and its predictions",
     "recovery": "from the loss of a worker, a node or the coordinator to the next token, in parts",
     "energy": "a ternary BitNet beside the same-size float model: CPU time, and joules, a token",
+    "observing": "16 streams with five dashboards open; metrics and tracing on against off",
     "demo-accuracy": "score of the bundled model on its held-out questions, through 2 stages",
 }
 
