@@ -52,7 +52,9 @@ def http(cluster: Cluster, charged: list[int]) -> Iterator[httpx.Client]:
     app.add_middleware(UseGuard)
 
     async def with_caller(scope: Any, receive: Any, send: Any) -> None:
-        scope.setdefault("state", {})["caller"] = SimpleNamespace(charge=charged.append)
+        scope.setdefault("state", {})["caller"] = SimpleNamespace(
+            name="anna", charge=charged.append
+        )
         await app(scope, receive, send)
 
     server = uvicorn.Server(uvicorn.Config(with_caller, log_level="warning", lifespan="off"))

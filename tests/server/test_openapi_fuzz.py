@@ -65,6 +65,8 @@ def test_every_operation_answers_as_described(server: ServeProcess) -> None:
         operation = result.ok()
         if operation.path == "/models/unload":
             continue  # others use the model
+        if operation.path == "/live":
+            continue  # it does not end by itself
         paths.add(operation.path)
         for mode in MODES:
             try_out(operation, mode)

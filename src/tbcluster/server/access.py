@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tbcluster.server.dashboard.routes import is_of_page
 from tbcluster.server.guards import header
 from tbcluster.server.keys import ApiKey, KeyRing
 from tbcluster.server.problems import MAX_SHOWN_NAME, Refusal, answer, shortened
@@ -86,7 +87,8 @@ class KeyGuard:
         """Let a request through that has a key, and what needs none."""
         key = self._key(scope)
         if key is None:
-            if scope["path"] in OPEN_PATHS:
+            # The page has to be there before it can ask for a key, and holds nothing.
+            if scope["path"] in OPEN_PATHS or is_of_page(scope):
                 await self._app(scope, receive, send)
             else:
                 await answer(scope, _no_key(scope))(scope, receive, send)

@@ -11,6 +11,7 @@ from tbcluster.cluster.models.models import Models
 from tbcluster.server import embeddings, energy, model_endpoints, problems, status, text_endpoints
 from tbcluster.server.access import HostGuard, KeyGuard
 from tbcluster.server.anthropic import router as anthropic
+from tbcluster.server.dashboard.routes import add_page
 from tbcluster.server.desk import Desk, UseGuard
 from tbcluster.server.draining import Drain
 from tbcluster.server.error_docs import responses
@@ -54,7 +55,7 @@ def create_app(
     app.state.options = options
     app.state.traces = traces = TraceBook(models.clusters)
     problems.install(app)
-    app.add_api_route("/", status.root, methods=["GET", "HEAD"], include_in_schema=False)
+    add_page(app, otherwise=status.ROOT)
     desk = Desk(models, options.load_wait_s)
     app.include_router(openai.make_router(desk))
     app.include_router(openai_responses.make_router(desk))
@@ -87,7 +88,9 @@ def create_starting_app(
         )
     )
     app.include_router(live.make_router(feed))
-    app.mount("/", NotYet(models))
+    not_yet = NotYet(models)
+    add_page(app, otherwise=not_yet)
+    app.mount("/", not_yet)
     _guard(app, options, metrics, drain)
     return app
 

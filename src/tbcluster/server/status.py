@@ -22,9 +22,8 @@ _NOT_NOW: dict[int | str, dict[str, Any]] = {
 }
 
 
-async def root() -> Response:
-    """Ollama's own command line asks here whether anyone is there."""
-    return PlainTextResponse("tbcluster is running; its page is at /docs\n")
+# Ollama's own command line asks at / whether anyone is there.
+ROOT = PlainTextResponse("tbcluster is running; a browser finds its page here\n")
 
 
 def make_router(

@@ -1,0 +1,84 @@
+// Where nodes stand in the drawing. Pure.
+
+export const BOX = { width: 270, height: 146 };
+const GAP = 96;
+const NARROW = 620;
+
+/** All names: those that are known already as they were, then new ones in the order that steps pass
+    through them; those that run nothing come last. */
+export function order(view, known = []) {
+  const path = view.models.flatMap((model) => model.stages.map((stage) => stage.node));
+  const names = view.nodes.map((node) => node.name);
+  return [...new Set([...known, ...path, ...names])].filter((name) => names.includes(name));
+}
+
+/** The top left corner of each of `count` boxes, and the height of it all, in a drawing so wide.
+    Two stand side by side, three and more in a ring; where there is no room, one below another. */
+export function places(count, width) {
+  if (width < NARROW) return column(count, width);
+  if (count === 1) return { spots: [{ x: (width - BOX.width) / 2, y: 8 }], height: BOX.height + 16, width: BOX.width };
+  if (count === 2) return row(width);
+  return ring(count, width);
+}
+
+function column(count, width) {
+  const boxWidth = Math.min(340, width - 44);
+  const gap = 58;
+  const spots = Array.from({ length: count }, (_, index) => ({ x: 0, y: index * (BOX.height + gap) }));
+  return { spots, height: count * (BOX.height + gap) - gap, width: boxWidth };
+}
+
+function row(width) {
+  const x = Math.max(0, (width - 2 * BOX.width - 220) / 2);
+  return { spots: [{ x, y: 8 }, { x: width - BOX.width - x, y: 8 }], height: BOX.height + 16, width: BOX.width };
+}
+
+function ring(count, width) {
+  const radiusX = Math.min((width - BOX.width) / 2, 120 + count * 70);
+  const radiusY = Math.max(GAP + BOX.height / 2, (BOX.height + 44) / 2 / Math.sin(Math.PI / count) / 1.25);
+  // A square stands on its side, anything else on its foot.
+  const turn = count === 4 ? -Math.PI * 0.75 : -Math.PI / 2;
+  const centres = Array.from({ length: count }, (_, index) => {
+    const angle = turn + (2 * Math.PI * index) / count;
+    return { x: width / 2 + radiusX * Math.cos(angle), y: radiusY * Math.sin(angle) };
+  });
+  const top = Math.min(...centres.map((centre) => centre.y));
+  const spots = centres.map((centre) => ({ x: centre.x - BOX.width / 2, y: centre.y - top + 8 }));
+  const height = Math.max(...spots.map((spot) => spot.y)) + BOX.height + 8;
+  return { spots, height, width: BOX.width };
+}
+
+/** A line between two boxes, from edge to edge, and where its label stands. In a column neighbours
+    are joined straight, others around the side. */
+export function line(from, to, boxWidth, isColumn) {
+  const a = { x: from.x + boxWidth / 2, y: from.y + BOX.height / 2 };
+  const b = { x: to.x + boxWidth / 2, y: to.y + BOX.height / 2 };
+  const isFar = isColumn && Math.abs(from.y - to.y) > BOX.height * 1.9;
+  if (isFar) {
+    const x = boxWidth;
+    const out = x + 36;
+    return { path: `M ${x} ${a.y} C ${out} ${a.y} ${out} ${b.y} ${x} ${b.y}`, label: { x: x + 20, y: (a.y + b.y) / 2 }, isFar };
+  }
+  const start = edge(a, b, boxWidth);
+  const end = edge(b, a, boxWidth);
+  return { path: `M ${start.x} ${start.y} L ${end.x} ${end.y}`, label: { x: (start.x + end.x) / 2, y: (start.y + end.y) / 2 }, isFar };
+}
+
+function edge(from, to, boxWidth) {
+  const dx = to.x - from.x;
+  const dy = to.y - from.y;
+  const scale = Math.min(boxWidth / 2 / Math.max(1e-6, Math.abs(dx)), BOX.height / 2 / Math.max(1e-6, Math.abs(dy)));
+  return { x: from.x + dx * scale, y: from.y + dy * scale };
+}
+
+/** The hops of the pipelines: pairs "a|b" in the direction in which hidden states travel. */
+export function hops(view) {
+  const found = new Set();
+  for (const model of view.models) {
+    for (let index = 1; index < model.stages.length; index += 1) {
+      const [from, to] = [model.stages[index - 1], model.stages[index]];
+      if (from.replica === to.replica && from.node !== to.node) found.add(`${from.node}|${to.node}`);
+    }
+  }
+  return found;
+}
