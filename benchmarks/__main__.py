@@ -4,10 +4,11 @@ import argparse
 import importlib
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.harness import Report
+from benchmarks.harness import Report, note
 
 BENCHMARKS = {
     "single-stream": "decode speed through 1, 2 and 4 stages against mlx-lm; cost of a hop",
@@ -55,7 +56,10 @@ def run(name: str, only: Sequence[str] = (), *, quick: bool = False) -> Report:
     if unknown or (quick and not parts):
         what = f"part {unknown[0]!r}" if unknown else "--quick"
         sys.exit(f"bench: {name} has no {what}; its parts: {', '.join(parts) or 'none'}")
+    note(f"{name}: {BENCHMARKS[name]}")
+    began = time.monotonic()
     report: Report = module.run(only, quick=quick) if parts else module.run()
+    note(f"{name} took {time.monotonic() - began:,.0f} s")
     return report
 
 

@@ -8,6 +8,7 @@ import json
 import operator
 import statistics
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +23,8 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 MIN_PAIRS = 5
+# Between two lines on how far a benchmark is.
+NOTE_S = 2.0
 MEGABYTE = 1e6
 RELATIONS = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
 
@@ -111,10 +114,24 @@ def shown(value: float) -> str:
 
 
 def interleaved_pairs(
-    first: Callable[[], A], second: Callable[[], B], num_pairs: int
+    first: Callable[[], A],
+    second: Callable[[], B],
+    num_pairs: int,
+    clock: Callable[[], float] = time.monotonic,
 ) -> list[tuple[A, B]]:
-    """Run both in turns. One more pair goes before those that are returned, to warm up."""
-    return [(first(), second()) for _ in range(1 + num_pairs)][1:]
+    """Run both in turns. One more pair goes before those that are returned, to warm up. How far
+    it is goes to people, a line at most every `NOTE_S` seconds."""
+    began = said_at = clock()
+    pairs = []
+    for number in range(1 + num_pairs):
+        pairs.append((first(), second()))
+        now = clock()
+        if number < num_pairs and now - said_at >= NOTE_S:
+            said_at = now
+            left_s = (now - began) / (number + 1) * (num_pairs - number)
+            what = f"pair {number} of {num_pairs}" if number else "warmed up"
+            note(f"{what}; {left_s:,.0f} s to go")
+    return pairs[1:]
 
 
 def median_ratio(pairs: Sequence[tuple[float, float]]) -> float:

@@ -42,6 +42,7 @@ PROMPT_WEIGHT = 0.05  # of a prompt's token in the loss, beside 1 for a token of
 PEAK_RATE = 2.5e-3
 WARM_UP_STEPS = 200
 MAX_REPLY_TOKENS = 64
+LINE_S = 5.0  # between two lines on how far it is
 
 
 @dataclass(frozen=True)
@@ -268,11 +269,12 @@ def optimizer_of(model: Llama) -> torch.optim.AdamW:
 
 
 def train(model: Llama, tokenizer: Tokenizer, args: argparse.Namespace) -> None:
-    """Run all steps, with a line of progress every 50 and a checkpoint every 500."""
+    """Run all steps, with a line of progress every `LINE_S` seconds and a checkpoint every 500."""
     optimizer = optimizer_of(model)
     forward = torch.compile(model, dynamic=False) if args.compile else model
     first = _resume(model, optimizer, args) if args.resume else 0
     started, seen = time.monotonic(), 0
+    said_at = started
     for step, batch in itertools.islice(enumerate(batches(tokenizer)), first, args.steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.steps)
@@ -283,7 +285,8 @@ def train(model: Llama, tokenizer: Tokenizer, args: argparse.Namespace) -> None:
         optimizer.zero_grad()
         seen += int((batch.documents >= 0).sum())
         done = step + 1
-        if done % 50 == 0:
+        if time.monotonic() - said_at >= LINE_S or done == args.steps:
+            said_at = time.monotonic()
             speed = seen / (time.monotonic() - started)
             eta = (args.steps - done) * (time.monotonic() - started) / (done - first)
             print(
@@ -332,6 +335,7 @@ def replies(model: Llama, tokenizer: Tokenizer, prompts: list[str]) -> list[str]
 def report(model: Llama, tokenizer: Tokenizer, questions: list[Question]) -> float:
     """Print the share of right replies by task and language, and return the share of all."""
     asked, right = Counter[str](), Counter[str]()
+    print(f"asking {len(questions)} held-out questions ...", flush=True)
     texts = replies(model, tokenizer, [question.prompt for question in questions])
     for question, text in zip(questions, texts, strict=True):
         group = f"{question.task}-{question.language}"

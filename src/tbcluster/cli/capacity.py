@@ -11,6 +11,7 @@ from rich.console import Console
 from tbcluster.cli.loading import console, say
 from tbcluster.cli.options import Bits, KvBits, Model
 from tbcluster.cli.plan_view import figure, model_line
+from tbcluster.cli.progress import busy
 from tbcluster.cli.rack import only_errors, output, plain, table
 from tbcluster.cluster.rack_file import LinkKind, read_rack_file
 from tbcluster.planner.capacity import MAX_NODES, Addition, Goal, RackFigures
@@ -160,7 +161,7 @@ def _show_racks(
     from tbcluster.cluster.capacity import describe, node_kind, smallest_racks
 
     kinds = [node_kind(text) for text in nodes]
-    with console.status("planning ..."), only_errors():
+    with busy("planning", console), only_errors():
         described = describe(model, bits, goal.wishes.kv_bits)
         found = smallest_racks(described.profile, goal, kinds, link)
     if as_json:
@@ -214,7 +215,7 @@ def _show_addition(
     rack = read_rack_file(file)
     own = [table.chip() for table in rack.chips]
     kinds = [node_kind(text, own) for text in add]
-    with console.status("planning ..."), only_errors():
+    with busy("planning", console), only_errors():
         described = describe(model, bits, wishes.kv_bits)
         found = added(described.profile, rack, kinds, wishes, link)
     if as_json:

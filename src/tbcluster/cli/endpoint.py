@@ -4,12 +4,15 @@ import json
 import urllib.error
 import urllib.parse
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tbcluster.errors import EndpointError
 
 # What takes longer is asked for and then looked at, not waited for.
 TIMEOUT_S = 30.0
+EVENT = b"data:"
 
 
 class Endpoint:
@@ -43,13 +46,31 @@ class Endpoint:
         """What the server answers to a body."""
         return self._ask(path, json.dumps(body).encode())
 
+    def text(self, path: str) -> str:
+        """What is at a path, as text."""
+        with self._opened(path, None) as answer:
+            content: bytes = answer.read()
+        return content.decode()
+
+    def events(self, path: str) -> Iterator[str]:
+        """The data of each server-sent event of a stream, as it comes."""
+        with self._opened(path, None) as answer:
+            for line in answer:
+                if line.startswith(EVENT):
+                    yield line[len(EVENT) :].decode().strip()
+
     def _ask(self, path: str, content: bytes | None) -> Any:
+        with self._opened(path, content) as answer:
+            return json.load(answer)
+
+    @contextmanager
+    def _opened(self, path: str, content: bytes | None) -> Iterator[Any]:
         request = urllib.request.Request(self.url + path, content, self._headers)  # noqa: S310
         # A proxy for the internet knows nothing of servers here.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=TIMEOUT_S) as answer:
-                return json.load(answer)
+                yield answer
         except urllib.error.HTTPError as error:
             raise EndpointError(f"{self.url}: {_words(error)}") from error
         except (OSError, ValueError) as error:

@@ -14,6 +14,7 @@ from rich.table import Table
 from tbcluster.cli.loading import console, say
 from tbcluster.cli.options import Bits, Context, KvBits
 from tbcluster.cli.plan_view import figure, model_line
+from tbcluster.cli.progress import busy
 from tbcluster.cli.rack import only_errors, output, plain, table
 from tbcluster.cluster.fleet_file import fleet_of_file, read_fleet_file
 from tbcluster.planner.fleet import FleetPlan, JoinedPlan, RegionPlan, SitePlan, plan_fleet
@@ -49,7 +50,7 @@ def fleet(
 
     described_fleet = read_fleet_file(file)
     wishes = Wishes(context=context, streams=streams or DEFAULT_STREAMS, kv_bits=kv_bits)
-    with console.status("planning ..."), only_errors():
+    with busy("planning", console), only_errors():
         described = describe(model, bits, kv_bits)
         profile = described.profile
         made = fleet_of_file(described_fleet, file.parent, profile.weight_kind)

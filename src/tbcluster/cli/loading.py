@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
@@ -10,9 +11,11 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.text import Text
 
+from tbcluster.cli.progress import SAY_AGAIN_S, saying
 from tbcluster.cli.state import own_folder
 from tbcluster.cli.terminal import harmless
 from tbcluster.cluster.stage_status import StageStatus
+from tbcluster.weights.amounts import decimal
 
 if TYPE_CHECKING:
     # Both take their time to import, which commands that need them not should not wait for.
@@ -61,9 +64,12 @@ def own_rack(
 
 class StageBars:
     """One progress bar for each stage that loads; they appear with the first status, since weights
-    may have to be fetched before, and stay no longer than the block."""
+    may have to be fetched before, and stay no longer than the block. Where standard error is no
+    terminal, a line for each every `SAY_AGAIN_S` seconds says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._said_at: float | None = None
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -77,6 +83,9 @@ class StageBars:
 
     def show(self, statuses: list[StageStatus]) -> None:
         """How far each stage is."""
+        if not console.is_terminal:
+            self._say_now_and_then(statuses)
+            return
         if self._is_open:
             self._bars.start()
         for status in statuses:
@@ -86,8 +95,21 @@ class StageBars:
                 total=status.total_bytes or None,
             )
 
+    def _say_now_and_then(self, statuses: list[StageStatus]) -> None:
+        now = self._clock()
+        # What is loaded within the first seconds is not spoken of.
+        self._said_at = now if self._said_at is None else self._said_at
+        if not self._is_open or now - self._said_at < SAY_AGAIN_S:
+            return
+        self._said_at = now
+        for status in statuses:
+            if status.loaded_bytes < status.total_bytes:
+                amount = f"{decimal(status.loaded_bytes)} of {decimal(status.total_bytes)}"
+                say(f"{_title(status)}: {amount} loaded")
+
     def __enter__(self) -> Self:
         self._is_open = True
+        self._said_at = None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -96,9 +118,7 @@ class StageBars:
 
     def _task(self, status: StageStatus) -> TaskID:
         if status.index not in self._tasks:
-            where = f"  on {status.node}" if status.node is not None else ""
-            title = f"stage {status.index}  layers {status.layers}{where}"
-            self._tasks[status.index] = self._bars.add_task(title, total=None)
+            self._tasks[status.index] = self._bars.add_task(_title(status), total=None)
         return self._tasks[status.index]
 
 
@@ -117,11 +137,16 @@ def running_cluster(model: str | None, stages: int | None) -> Iterator["Cluster"
 def started(cluster: "Cluster", bars: StageBars) -> Iterator[None]:
     """Load a cluster whose progress goes to these bars; close it in the end."""
     try:
-        with bars:
+        with bars, saying(lambda: cluster.status().doing, console):
             cluster.start()
         yield
     finally:
         cluster.close()
+
+
+def _title(status: StageStatus) -> str:
+    where = f"  on {status.node}" if status.node is not None else ""
+    return f"stage {status.index}  layers {status.layers}{where}"
 
 
 def stage_line(cluster: "Cluster") -> str:

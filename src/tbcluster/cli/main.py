@@ -28,6 +28,7 @@ from tbcluster.cli import (
     service,
     simulate,
     status,
+    top,
 )
 from tbcluster.cli.terminal import harmless, log_to_terminal
 from tbcluster.errors import DoesNotFitError, TbclusterError
@@ -53,6 +54,7 @@ app.command("models")(models.models)
 app.command("load")(models.load)
 app.command("unload")(models.unload)
 app.command("status")(status.status)
+app.command("top")(top.top)
 app.command("doctor")(doctor.doctor)
 app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)

@@ -21,6 +21,7 @@ from tbcluster.cli.options import (
     Streams,
 )
 from tbcluster.cli.plan_view import show_plan, tensor_parallel_lines
+from tbcluster.cli.progress import busy
 from tbcluster.cli.rack import only_errors, output, plain
 from tbcluster.cli.state import own_folder
 from tbcluster.cluster.plan_file import read_plan, save_plan
@@ -128,12 +129,12 @@ def planned_model(
     from tbcluster.cluster.planning import plan_alone, plan_described, plan_on_rack
 
     described = read_rack_file(rack) if rack is not None else None
-    with console.status("planning ..."), only_errors():
+    with busy("planning", console) as now, only_errors():
         if described is not None:
             return plan_described(request, described)
         folder = own_folder()
         if local or folder.membership() is None:
-            return plan_alone(request, memory_bytes)
+            return plan_alone(request, memory_bytes, on_doing=now)
         return plan_on_rack(request, folder, memory_bytes)
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tbcluster.cli.loading import console
+from tbcluster.cli.progress import busy
 from tbcluster.cli.state import own_folder
 from tbcluster.cli.terminal import harmless
 from tbcluster.cluster.doctor import amounts
@@ -41,7 +42,7 @@ def ask_for_rack(*, inspects: bool = False, measures: bool = False) -> RackView:
     """
     folder = own_folder()
     doing = "measuring the links" if measures else "asking the nodes"
-    with console.status(f"{doing} ..."), only_errors():
+    with busy(doing, console), only_errors():
         return ask_rack(folder, inspects=inspects, measures=measures)
 
 

@@ -3,16 +3,15 @@
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import Progress, TaskID
 
 from tbcluster.cli.loading import console, say
 from tbcluster.cli.options import Bits, Context, KvBits, KvMemory, Model, Replicas, Stages, Streams
 from tbcluster.cli.plan import planned_model
+from tbcluster.cli.progress import CountBar, busy
 from tbcluster.cli.rack import output, plain
 from tbcluster.cli.simulate_view import comparison, planned_line, show_result, sweep_table
 from tbcluster.cluster.plan_request import PlanRequest, plan_request
@@ -231,14 +230,13 @@ def _run(
 
     planned = planned_model(request, rack, local=local)
     if rack is None:
-        with console.status("measuring how many stages compute at once ..."):
+        with busy("measuring how many stages compute at once", console):
             planned = with_stages_at_once(planned)
     name = _name(rack)
     done = []
     for workload in workloads:
         total = len(workload.requests)
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task(f"simulating {name}", total=total)
+        with CountBar(f"simulating {name}, requests", total, console) as bar:
             done.append(
                 simulate_planned(
                     planned,
@@ -247,7 +245,7 @@ def _run(
                     failures=tuple(failures),
                     most_s=most_s,
                     wishes=request.wishes,
-                    on_progress=partial(_show_progress, bar, task),
+                    on_progress=bar.show,
                 )
             )
     return done
@@ -255,10 +253,6 @@ def _run(
 
 def _name(rack: Path | None) -> str:
     return rack.stem if rack is not None else "this rack"
-
-
-def _show_progress(bar: Progress, task: TaskID, num_ended: int) -> None:
-    bar.update(task, completed=num_ended)
 
 
 def _tell(

@@ -34,6 +34,7 @@ def speed_here(
     *,
     is_busy: bool = False,
     book: SpeedBook | None = None,
+    on_measuring: Callable[[], None] = lambda: None,
 ) -> NodeSpeed | None:
     """The speed of this machine; None where it is not known and cannot be measured now.
 
@@ -42,6 +43,7 @@ def speed_here(
         gives_up: Asked now and then whether to stop.
         is_busy: Whether it runs stages, which measuring would disturb.
         book: Where speeds are kept; None for the user's own.
+        on_measuring: Called before it is measured, which takes seconds.
 
     Raises:
         ClusterClosedError: It was given up.
@@ -52,6 +54,7 @@ def speed_here(
         known = book.find([here], kind).get(NODE_ID)
         if known is not None or is_busy:
             return known
+        on_measuring()
         measured = _measured(kind, gives_up)
     except StageError as error:
         logger.warning("%s: the speed of this machine is assumed", error)

@@ -1,8 +1,9 @@
 """Planning alone, as commands that load nothing do: for a rack that is there, for one that a file
 describes, or for this machine."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 from tbcluster.cluster.opening import (
     OpenedModel,
@@ -62,17 +63,25 @@ def plan_described(request: PlanRequest, file: RackFile) -> PlannedModel:
     return PlannedModel(opened, rack, plan, opened.notes)
 
 
-def plan_alone(request: PlanRequest, memory_bytes: int | None = None) -> PlannedModel:
+def plan_alone(
+    request: PlanRequest,
+    memory_bytes: int | None = None,
+    on_doing: Callable[[str], None] = lambda _: None,
+) -> PlannedModel:
     """For this machine, whose speed is measured if it is not known.
 
     Args:
         memory_bytes: The most that models may take here; None for what the system says.
+        on_doing: Told what is being done, where that takes seconds.
 
     Raises:
         TbclusterError: As `opening.model_to_plan` and `opening.plan_model`.
     """
     opened = model_to_plan(request.model, request.bits, request.kv_bits)
-    rack = rack_here(opened, memory_bytes, speed=speed_here(opened.profile.speed_kind))
+    measuring = partial(on_doing, "measuring this machine, once")
+    speed = speed_here(opened.profile.speed_kind, on_measuring=measuring)
+    on_doing("planning")
+    rack = rack_here(opened, memory_bytes, speed=speed)
     plan = plan_here(opened, rack, request.wishes, request.by_hand)
     return PlannedModel(opened, rack, plan, opened.notes)
 
