@@ -222,7 +222,7 @@ class Terminal:
         self.pid, self.descriptor = pty.fork()
         if self.pid == 0:
             command = [sys.executable, "-m", "tbcluster", "top", "--url", url]
-            os.execve(command[0], command, {**os.environ, "TERM": "xterm-256color"})
+            os.execve(command[0], command, {**os.environ, "TERM": "xterm-256color"})  # noqa: S606
         fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 130, 0, 0))
         self.screen = ""
 
@@ -230,10 +230,8 @@ class Terminal:
         """Whether it has shown this so far."""
         ready, _, _ = select.select([self.descriptor], [], [], 0.1)
         if ready:
-            try:
+            with suppress(OSError):  # it has ended
                 self.screen += os.read(self.descriptor, 1 << 16).decode(errors="replace")
-            except OSError:  # it has ended
-                pass
         return text in self.screen
 
     def ends(self) -> int:
