@@ -75,6 +75,7 @@ ALLOWED = {
         "hardware",
         "server",
         "simulator",
+        "tracing",
     },
     "__init__": {"api", "cluster", "generation", "planner"},
     "__main__": {"cli"},

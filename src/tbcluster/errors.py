@@ -222,6 +222,10 @@ class EndpointError(TbclusterError):
     """No server answers at an address, or it does not do what was asked."""
 
 
+class OutputFileError(TbclusterError):
+    """A file that was asked for cannot be written."""
+
+
 class ListenError(TbclusterError):
     """The server cannot listen on its address, or may not without keys."""
 

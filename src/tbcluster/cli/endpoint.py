@@ -87,3 +87,20 @@ def _words(error: urllib.error.HTTPError) -> str:
         return str(json.load(error)["error"]["message"])
     except (OSError, ValueError, LookupError, TypeError):
         return f"it answers {error.code} {error.reason}: is it tbcluster's?"
+
+
+def post_json(url: str, body: dict[str, Any]) -> None:
+    """Send a body to an address that is no tbcluster server's.
+
+    Raises:
+        EndpointError: The address is none, nobody answers there, or it is refused.
+    """
+    content, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
+    try:
+        request = urllib.request.Request(url, content, headers)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S):  # noqa: S310
+            pass
+    except urllib.error.HTTPError as error:
+        raise EndpointError(f"{url} answers {error.code} {error.reason}") from error
+    except (OSError, ValueError) as error:
+        raise EndpointError(f"{url} does not take it: {getattr(error, 'reason', error)}") from error

@@ -29,6 +29,7 @@ from tbcluster.cli import (
     simulate,
     status,
     top,
+    trace,
 )
 from tbcluster.cli.terminal import harmless, log_to_terminal
 from tbcluster.errors import DoesNotFitError, TbclusterError
@@ -55,6 +56,7 @@ app.command("load")(models.load)
 app.command("unload")(models.unload)
 app.command("status")(status.status)
 app.command("top")(top.top)
+app.command("trace")(trace.trace)
 app.command("doctor")(doctor.doctor)
 app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)
