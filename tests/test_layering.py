@@ -76,7 +76,10 @@ ALLOWED = {
         "server",
         "simulator",
         "tracing",
+        "loadtest",
     },
+    # Other servers are measured with it, too.
+    "loadtest": {"errors"},
     "__init__": {"api", "cluster", "generation", "planner"},
     "__main__": {"cli"},
 }
@@ -90,7 +93,7 @@ OWNERS = {
     "huggingface_hub": {"model", "weights"},
     # Certificates for copying weights between nodes.
     "cryptography": {"weights"},
-    "httpx": {"weights"},
+    "httpx": {"weights", "loadtest"},
     "fastapi": {"server"},
     "starlette": {"server"},
     "uvicorn": {"server"},

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from tbcluster.cli.charts import window
 from tbcluster.cli.main import app
-from tbcluster.errors import RackFileError, SimulationError
+from tbcluster.errors import OutputFileError, RackFileError, SimulationError
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 MINIS, RING = CONFIGS / "2x-m4-pro.toml", CONFIGS / "4x-m3-ultra-ring.toml"
@@ -118,8 +118,8 @@ def test_a_trace_that_is_not_there(tmp_path: Path) -> None:
         (("--sweep", "1,x"), SimulationError, "'1,x'"),
         (("--fail", "mini9@3"), SimulationError, "mini9"),
         (("--fail", "mini2"), SimulationError, "NODE@SECONDS"),
-        (("--chart", "run.gif"), SimulationError, ".png, .svg, .pdf"),
-        (("--chart", "no/such/run.svg"), SimulationError, "there is no folder"),
+        (("--chart", "run.gif"), OutputFileError, ".png, .svg, .pdf"),
+        (("--chart", "no/such/run.svg"), OutputFileError, "there is no folder"),
         (("--clients", "2", "--rate", "3"), None, "give one of"),
         (("--trace", "none.jsonl"), None, "leave out --requests"),
         (("--compare", "none.toml"), RackFileError, "none.toml"),
@@ -146,7 +146,7 @@ def test_without_matplotlib_the_way_out_is_told_before_anything_is_simulated(
     done = invoke(
         MODEL, "--bits", 4, "--rack", MINIS, *SHORT, "--chart", tmp_path / "a.svg", home=tmp_path
     )
-    assert isinstance(done.exception, SimulationError)
+    assert isinstance(done.exception, OutputFileError)
     assert f"{sys.executable} -m pip install" in str(done.exception)
 
 

@@ -1,11 +1,11 @@
-"""Pictures of simulations, by matplotlib where it is installed."""
+"""Pictures, by matplotlib where it is installed."""
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tbcluster.errors import SimulationError
+from tbcluster.errors import OutputFileError
 
 if TYPE_CHECKING:
     from tbcluster.simulator.planned import Simulated
@@ -23,18 +23,18 @@ def check(path: Path) -> None:
     """Whether a picture can be drawn there.
 
     Raises:
-        SimulationError: Its kind is unknown, its folder is not there, or matplotlib is not.
+        OutputFileError: Its kind is unknown, its folder is not there, or matplotlib is not.
     """
     if path.suffix.lower() not in KINDS:
-        raise SimulationError(f"{path}: a chart's name ends in {', '.join(KINDS)}")
+        raise OutputFileError(f"{path}: a chart's name ends in {', '.join(KINDS)}")
     if not path.parent.is_dir():
-        raise SimulationError(f"{path}: there is no folder {path.parent}")
-    _pyplot()
+        raise OutputFileError(f"{path}: there is no folder {path.parent}")
+    pyplot()
 
 
 def draw_timeline(path: Path, found: Sequence["Simulated"]) -> None:
     """What each stage computed and when, in a window of the run in which all are at work."""
-    plot = _pyplot()
+    plot = pyplot()
     heights = [1 + len(one.result.stages) for one in found]
     figure, axes = plot.subplots(
         len(found),
@@ -46,12 +46,12 @@ def draw_timeline(path: Path, found: Sequence["Simulated"]) -> None:
     )
     for axis, one in zip(axes[:, 0], found, strict=True):
         _timeline(axis, one)
-    _save(plot, figure, path)
+    save(plot, figure, path)
 
 
 def draw_sweep(path: Path, found: Sequence[Sequence["Simulated"]], clients: Sequence[int]) -> None:
     """Throughput, and the time to the first token, against clients; a line for each rack."""
-    plot = _pyplot()
+    plot = pyplot()
     figure, (left, right) = plot.subplots(1, 2, figsize=(WIDTH_INCHES, 4), layout="constrained")
     for rack in found:
         results = [one.result for one in rack]
@@ -66,7 +66,7 @@ def draw_sweep(path: Path, found: Sequence[Sequence["Simulated"]], clients: Sequ
         axis.grid(alpha=0.3)
         axis.legend()
     figure.suptitle(found[0][0].planned.plan.model)
-    _save(plot, figure, path)
+    save(plot, figure, path)
 
 
 def _timeline(axis: Any, one: "Simulated") -> None:
@@ -100,11 +100,16 @@ def window(spans: Sequence[tuple[float, float]], num_stages: int) -> tuple[float
     return spans[first][0], spans[last][1]
 
 
-def _pyplot() -> Any:
+def pyplot() -> Any:
+    """matplotlib, drawing to files.
+
+    Raises:
+        OutputFileError: It is not installed.
+    """
     try:
         import matplotlib as mpl
     except ImportError as error:
-        raise SimulationError(
+        raise OutputFileError(
             f"charts need matplotlib, which is not installed: {sys.executable} -m pip install "
             "'matplotlib>=3.9'"
         ) from error
@@ -114,10 +119,15 @@ def _pyplot() -> Any:
     return plot
 
 
-def _save(plot: Any, figure: Any, path: Path) -> None:
+def save(plot: Any, figure: Any, path: Path) -> None:
+    """Write a picture.
+
+    Raises:
+        OutputFileError: The file cannot be written.
+    """
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:
-        raise SimulationError(f"{path} cannot be written: {error.strerror}") from error
+        raise OutputFileError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         plot.close(figure)

@@ -9,6 +9,7 @@ import typer
 
 from tbcluster.cli import (
     agent,
+    bench,
     capacity,
     chat,
     doctor,
@@ -57,6 +58,7 @@ app.command("unload")(models.unload)
 app.command("status")(status.status)
 app.command("top")(top.top)
 app.command("trace")(trace.trace)
+app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
 app.command("drain")(drain.drain)
 app.command("undrain")(drain.undrain)

@@ -1,0 +1,1 @@
+"""Any OpenAI-compatible server under load: how fast it answers, how many, how evenly."""
