@@ -35,6 +35,7 @@ from tbcluster.cli.options import (
     Streams,
     byte_count,
 )
+from tbcluster.cli.progress import saying
 from tbcluster.cli.serve_options import check_options, is_loopback, key_ring
 from tbcluster.cli.state import own_folder
 from tbcluster.cluster.desired import DesiredModels
@@ -269,7 +270,7 @@ def serve(
                 rack.may_drain = lambda node: served.may_lose(node, rack.usable())
             wanted = served.wanted()
             at_once = [name for name in wanted[:1] if first is not None and name == first.name]
-            with bars:
+            with bars, saying(lambda: served.status().doing, console):
                 clusters = [served.load_now(name) for name in at_once]
             server.open()
             announce(
