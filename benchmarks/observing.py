@@ -48,7 +48,7 @@ NUM_TABS = 5
 NUM_STREAMS = 16
 NUM_PROMPT_TOKENS = 4
 # A side takes several seconds, so that what comes once a second comes several times.
-NUM_TOKENS, NUM_PAIRS = 64, 12
+NUM_TOKENS, NUM_PAIRS = 64, 9
 QUICK_TOKENS, QUICK_PAIRS = 8, 5
 SCRAPE_EVERY_S = 1.0
 
@@ -124,26 +124,26 @@ def measure_browser(report: Report, bench: Bench) -> None:
 
 
 def measure_noting(report: Report, bench: Bench) -> None:
-    """All that is always noted, or nothing."""
+    """All that is always noted, or nothing: each side with a server of its own, so that the other
+    one's does not look meanwhile."""
     logs = [replica.engine._loop.log for replica in bench.cluster._running._replicas]
-    with ExitStack() as stack:
-        usual = stack.enter_context(serving(Server(Models.of(bench.cluster), ServerOptions())))
-        quiet = stack.enter_context(serving(quiet_server(bench.cluster)))
 
-        def noting() -> float:
-            with scraping(usual):
-                return bench.rate(usual)
+    def noting() -> float:
+        server = Server(Models.of(bench.cluster), ServerOptions())
+        with serving(server) as port, scraping(port):
+            return bench.rate(port)
 
-        def without() -> float:
+    def without() -> float:
+        for log in logs:
+            log.is_on = False
+        try:
+            with serving(quiet_server(bench.cluster)) as port:
+                return bench.rate(port)
+        finally:
             for log in logs:
-                log.is_on = False
-            try:
-                return bench.rate(quiet)
-            finally:
-                for log in logs:
-                    log.is_on = True
+                log.is_on = True
 
-        pairs = interleaved_pairs(noting, without, bench.num_pairs)
+    pairs = interleaved_pairs(noting, without, bench.num_pairs)
     _tell(report, "metrics and tracing on / off", pairs, NOTING_BAR)
 
 
@@ -230,8 +230,7 @@ def quiet_server(cluster: Cluster) -> Server:
 
 @contextmanager
 def serving(server: Server) -> Iterator[int]:
-    """The server in a thread; gives its port. It answers nobody any more afterwards, but the
-    cluster's requests go on."""
+    """The server in a thread; gives its port. Its end is not the cluster's."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server.open()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -239,6 +238,7 @@ def serving(server: Server) -> Iterator[int]:
         try:
             yield listener.getsockname()[1]
         finally:
+            server._is_open = False  # the cluster answers on
             server.should_exit = True
             thread.join()
 
