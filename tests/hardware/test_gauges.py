@@ -2,6 +2,7 @@
 
 from tbcluster.hardware.gauges import GaugeReader, GaugeWatch
 from tbcluster.hardware.power.meter import Reading
+from tbcluster.machine import Gauges
 from tests.doubles.waiting import wait_until
 from tests.hardware.power.test_meter import Said
 
@@ -48,3 +49,20 @@ def test_a_machine_whose_gauges_cannot_be_opened_has_none() -> None:
     watch.start()
     watch.close()
     assert watch.newest is None
+
+
+def test_a_look_that_fails_is_not_the_last() -> None:
+    class Failing(GaugeReader):
+        num_reads = 0
+
+        def read(self) -> Gauges:
+            self.num_reads += 1
+            if self.num_reads == 2:
+                raise OSError("no")
+            return super().read()
+
+    reader = Failing(None)
+    watch = GaugeWatch(lambda: reader, every_s=0.01)
+    watch.start()
+    wait_until(lambda: reader.num_reads > 3 and watch.newest is not None, "it was read again")
+    watch.close()

@@ -10,7 +10,7 @@ import psutil
 
 from tbcluster.hardware.memory import left_bytes
 from tbcluster.hardware.power.meter import Meter, Reading
-from tbcluster.hardware.power.opening import open_meter
+from tbcluster.hardware.power.opening import open_lasting_meter
 from tbcluster.machine import Gauges
 
 logger = logging.getLogger(__name__)
@@ -60,9 +60,10 @@ class GaugeWatch:
         open_reader: Callable[[], GaugeReader] | None = None,
         every_s: float = EVERY_S,
     ) -> None:
-        self._open_reader = open_reader or (lambda: GaugeReader(open_meter()))
+        self._open_reader = open_reader or (lambda: GaugeReader(open_lasting_meter()))
         self._every_s = every_s
         self._newest: Gauges | None = None
+        self._has_failed = False
         self._is_ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gauges", daemon=True)
 
@@ -89,13 +90,19 @@ class GaugeWatch:
             return
         try:
             while not self._is_ended.is_set():
-                self._newest = reader.read()
+                self._newest = self._read(reader)
                 self._is_ended.wait(self._every_s)
-        except Exception:
-            logger.exception("this machine's gauges cannot be read any more")
-            self._newest = None
         finally:
             reader.close()
+
+    def _read(self, reader: GaugeReader) -> Gauges | None:
+        try:
+            return reader.read()
+        except Exception:  # the next look may see more
+            if not self._has_failed:
+                logger.exception("this machine's gauges cannot be read")
+            self._has_failed = True
+            return None
 
 
 def hottest_sensor() -> float | None:

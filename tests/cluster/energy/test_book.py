@@ -151,3 +151,26 @@ def test_by_the_time_they_ran_requests_that_ran_together_pay_the_same(
     rate = book.per_compute_s(MODEL, 0.0, total)
     assert rate is not None
     assert sum(rate.joules * one for one in computed) == pytest.approx(watts * total)
+
+
+def test_a_second_that_is_not_known_is_forgotten_as_requests_pay() -> None:
+    """A server that is never idle has no other end to it."""
+    book = EnergyBook()
+    book.add(0.0, {"a": node(0.0)}, {})
+    book.add(1.0, {"a": node(10.0)}, {MODEL: did(1.0, 1.0)})
+    book.add(2.0, {}, {MODEL: did(1.0, 1.0)})
+    assert book.charge(MODEL, 1.0) == Energy(10.0, True)
+    for second in range(3, 13):  # the first of them is told as the meter's new beginning
+        book.add(float(second), {"a": node(10.0 * second)}, {MODEL: did(1.0, 1.0)})
+        paid = book.charge(MODEL, 1.5)
+    assert paid is not None
+    assert paid.joules == pytest.approx(15.0, rel=0.5)
+    assert not paid.is_estimate
+
+
+def test_what_is_mostly_not_known_has_no_price() -> None:
+    book = EnergyBook()
+    book.add(0.0, {"a": node(0.0)}, {})
+    book.add(1.0, {"a": node(10.0)}, {MODEL: did(0.1, 0.1)})
+    book.add(2.0, {}, {MODEL: did(1.0, 1.0)})
+    assert book.charge(MODEL, 0.5) is None

@@ -15,6 +15,8 @@ from tbcluster.cluster.energy.work import ModelWork, Work
 
 # How long a request's whole time can be looked up, in intervals: seconds, as it is used.
 NUM_INTERVALS = 900
+# What was not metered fades from an account as requests pay: below this share it is not told.
+NEGLIGIBLE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,27 +60,43 @@ class _Interval:
 
 @dataclass(slots=True)
 class _Account:
-    """What a model has spent that no request has paid for."""
+    """What a model has spent that no request has paid for.
+
+    Attributes:
+        joules: Of the intervals in which they are known.
+        known_s: That stages computed in those, of which `estimated_s` without a meter.
+        unknown_s: That they computed in others: paid for at the price of the known ones.
+    """
 
     joules: float = 0.0
-    compute_s: float = 0.0
-    is_known: bool = True
-    is_estimate: bool = False
+    known_s: float = 0.0
+    estimated_s: float = 0.0
+    unknown_s: float = 0.0
 
     def add(self, spent: Spent) -> None:
-        self.compute_s += spent.compute_s
-        self.joules += spent.joules or 0.0
-        self.is_known &= spent.joules is not None
-        self.is_estimate |= spent.is_estimate
+        if spent.joules is None:
+            self.unknown_s += spent.compute_s
+            return
+        self.joules += spent.joules
+        self.known_s += spent.compute_s
+        self.estimated_s += spent.compute_s if spent.is_estimate else 0.0
 
     def take(self, compute_s: float) -> Energy | None:
-        if not self.is_known or self.compute_s <= 0:
+        """None where most of it is not known; it is taken all the same."""
+        total_s = self.known_s + self.unknown_s
+        if total_s <= 0:
             return None
-        share = min(1.0, compute_s / self.compute_s)
-        taken = Energy(self.joules * share, self.is_estimate)
-        self.joules -= taken.joules
-        self.compute_s -= self.compute_s * share
+        share = min(1.0, compute_s / total_s)
+        taken = self._price(total_s * share) if self.known_s >= self.unknown_s else None
+        self.joules -= self.joules * share
+        self.known_s -= self.known_s * share
+        self.estimated_s -= self.estimated_s * share
+        self.unknown_s -= self.unknown_s * share
         return taken
+
+    def _price(self, compute_s: float) -> Energy:
+        unmetered = (self.estimated_s + self.unknown_s) / (self.known_s + self.unknown_s)
+        return Energy(self.joules / self.known_s * compute_s, unmetered > NEGLIGIBLE)
 
 
 @dataclass(slots=True)

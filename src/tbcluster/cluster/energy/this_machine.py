@@ -9,7 +9,7 @@ from tbcluster.cluster.agent.inspection import model_cache
 from tbcluster.cluster.opening import THIS_MACHINE
 from tbcluster.hardware.gauges import GaugeReader
 from tbcluster.hardware.machine import described_briefly, this_machine
-from tbcluster.hardware.power.opening import open_meter
+from tbcluster.hardware.power.opening import open_lasting_meter
 from tbcluster.machine import Gauges, Machine, NodeState, NodeView
 
 logger = logging.getLogger(__name__)
@@ -24,7 +24,7 @@ class ThisMachine:
 
     def __init__(
         self,
-        open_reader: Callable[[], GaugeReader] = lambda: GaugeReader(open_meter()),
+        open_reader: Callable[[], GaugeReader] = lambda: GaugeReader(open_lasting_meter()),
         describe: Callable[[], Machine] = lambda: this_machine(None, model_cache()),
     ) -> None:
         self._open_reader = open_reader

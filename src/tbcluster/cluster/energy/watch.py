@@ -114,14 +114,18 @@ class EnergyWatch:
             for node in self._online()
         }
         self.book.add(now, energies, models)
-        for bill in self.ledger.due(now):
-            paid = self.book.charge(bill.model, bill.compute_s)
-            if paid is not None:
-                self.ledger.settle(bill, paid.joules, is_estimate=paid.is_estimate)
+        self._settle(now)
         # A request's end is told here a moment after the engine has forgotten it.
         for model in at_rest & self._were_at_rest:
             self.book.write_off(model)
         self._were_at_rest = at_rest
+
+    def _settle(self, now: float) -> None:
+        """Let the requests pay that have ended; those whose joules are not known are let go."""
+        for bill in self.ledger.due(now):
+            paid = self.book.charge(bill.model, bill.compute_s)
+            if paid is not None:
+                self.ledger.settle(bill, paid.joules, is_estimate=paid.is_estimate)
 
     def _online(self) -> list[NodeView]:
         if self._nodes is None:
@@ -158,6 +162,7 @@ class EnergyWatch:
                 self.sample()
             except Exception:  # what is counted must never end the server that is looked at
                 logger.exception("energy could not be counted")
+                self._settle(self._clock())
         if self.here is not None:
             self.here.close()
 

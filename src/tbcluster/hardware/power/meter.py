@@ -15,7 +15,8 @@ class Reading:
     """What a meter says.
 
     Attributes:
-        joules: Counted since it was opened; never falls. None where nothing can be read any more.
+        joules: Counted since it was opened, from zero; never falls while it is open. None where
+            nothing can be read any more.
         watts: Now; None where that is not known, or not yet.
         temperature_c: Of the hottest part that the meter sees.
     """

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tbcluster.hardware.power.lasting import LastingMeter
 from tbcluster.hardware.power.macmon import open_macmon
 from tbcluster.hardware.power.meter import Meter, Together
 from tbcluster.hardware.power.nvidia import open_nvidia
@@ -11,6 +12,13 @@ from tbcluster.hardware.power.rapl import open_rapl
 from tbcluster.hardware.power.zeus import open_zeus
 
 Find = Callable[[str], str | None]
+
+
+def open_lasting_meter(open_one: Callable[[], Meter | None] | None = None) -> Meter | None:
+    """This machine's, opened again whenever it falls silent; None where there is none."""
+    open_one = open_one or open_meter
+    meter = open_one()
+    return None if meter is None else LastingMeter(meter, open_one)
 
 
 def open_meter(
