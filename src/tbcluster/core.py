@@ -177,6 +177,11 @@ class MicroBatch:
         """How many sequences it holds a part of."""
         return max(1, len(self.samples))
 
+    @property
+    def is_prompt(self) -> bool:
+        """Whether it is a prompt's chunk."""
+        return not self.samples
+
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from tbcluster.core import MicroBatch, StepResult, VisitTiming
+from tbcluster.core import MicroBatch, Sample, SamplingParams, StepResult, VisitTiming
 from tbcluster.engine.statistics import Counters, EngineStatistics, StageStatistics, merged
 
 
@@ -16,6 +16,11 @@ def step(*timings: tuple[int, int], round_trip_us: int = 10**9) -> StepResult:
 
 def snapshot(counters: Counters) -> EngineStatistics:
     return counters.snapshot(0, (0,) * counters.num_stages, (0,) * counters.num_stages)
+
+
+def times(counted: EngineStatistics) -> list[tuple[int, int]]:
+    """Computing and waiting, of each stage."""
+    return [(stage.compute_us, stage.idle_us) for stage in counted.stages]
 
 
 def test_nothing_yet() -> None:
@@ -30,14 +35,14 @@ def test_each_stage_adds_up_its_own_time() -> None:
     counters.count_step(step((10, 1), (20, 2)))
     counters.count_step(step((30, 3), (40, 4)))
     counted = snapshot(counters)
-    assert counted.stages == (StageStatistics(40, 4), StageStatistics(60, 6))
+    assert times(counted) == [(40, 4), (60, 6)]
     assert counted.num_steps == 2
 
 
 def test_the_visits_of_a_looped_model_go_to_their_stages() -> None:
     counters = Counters(2)
     counters.count_step(step((1, 10), (2, 20), (3, 30), (4, 40)))
-    assert snapshot(counters).stages == (StageStatistics(4, 40), StageStatistics(6, 60))
+    assert times(snapshot(counters)) == [(4, 40), (6, 60)]
 
 
 def test_a_step_that_failed_on_its_way_counts_as_far_as_it_came() -> None:
@@ -45,7 +50,7 @@ def test_a_step_that_failed_on_its_way_counts_as_far_as_it_came() -> None:
     counters.count_step(step((1, 10)))
     counters.count_step(step())
     counted = snapshot(counters)
-    assert counted.stages == (StageStatistics(1, 10), StageStatistics(0, 0), StageStatistics(0, 0))
+    assert times(counted) == [(1, 10), (0, 0), (0, 0)]
     assert counted.num_steps == 2
 
 
@@ -53,7 +58,7 @@ def test_waiting_for_want_of_requests_is_not_idling() -> None:
     """A stage that waited longer than the step was on its way had nothing to wait for before."""
     counters = Counters(2)
     counters.count_step(step((5, 10**9), (5, 30), round_trip_us=100))
-    assert snapshot(counters).stages == (StageStatistics(5, 100), StageStatistics(5, 30))
+    assert times(snapshot(counters)) == [(5, 100), (5, 30)]
 
 
 def test_what_no_stage_computed_was_on_the_wire_or_in_a_queue() -> None:
@@ -124,8 +129,8 @@ def test_other_stages_count_on(num_stages: int) -> None:
     counters = before.over(num_stages)
     counters.count_step(step(*[(100, 0)] * num_stages))
     now = snapshot(counters)
-    known = [StageStatistics(110, 1), StageStatistics(120, 2), StageStatistics(100, 0)]
-    assert list(now.stages) == known[:num_stages]
+    assert times(now) == [(110, 1), (120, 2), (100, 0)][:num_stages]
+    assert [stage.num_steps for stage in now.stages] == [2] * num_stages
     assert (now.num_steps, now.num_generated_tokens) == (2, 5)
     assert snapshot(before).num_steps == 1, "whoever reads it meanwhile sees what was"
 
@@ -136,8 +141,8 @@ def test_several_engines_together() -> None:
     second.count_step(step((20, 2), (30, 3), round_trip_us=70))
     first.num_generated_tokens, second.num_generated_tokens = 3, 4
     together = merged([first.snapshot(1, (5,), (9,), 2, 1), second.snapshot(2, (6, 7), (8, 8), 3)])
-    stages = (StageStatistics(10, 1), StageStatistics(20, 2), StageStatistics(30, 3))
-    assert together.stages == stages
+    assert times(together) == [(10, 1), (20, 2), (30, 3)]
+    assert [stage.num_steps for stage in together.stages] == [1, 1, 1]
     assert (together.kv_used_bytes, together.kv_budget_bytes) == ((5, 6, 7), (9, 8, 8))
     assert (together.num_steps, together.round_trip_us, together.wire_us) == (2, 90, 30)
     assert (together.num_generated_tokens, together.num_prefixes) == (7, 3)
@@ -152,3 +157,17 @@ def test_one_engine_alone_is_what_it_is() -> None:
             setattr(counters, field.name, number)
     alone = counters.snapshot(1, (2, 3), (4, 5), 6, 7)
     assert merged([alone]) == alone
+
+
+def test_tokens_of_prompts_count_when_their_chunk_is_back() -> None:
+    counters = Counters(1)
+    chunk = MicroBatch(1, (2, 3, 4))
+    for batch, error in [
+        (chunk, None),
+        (chunk, "out of memory"),
+        (MicroBatch(1, (2, 3), is_examined=True), None),
+        (MicroBatch(1, (2,), (Sample(SamplingParams(), 0),)), None),
+        (None, None),
+    ]:
+        counters.count_step(StepResult(0, batch, (), error, (VisitTiming(1, 1),), 1))
+    assert snapshot(counters).num_prefill_tokens == 3

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tbcluster.core import Pooling
 from tbcluster.engine import step_log
 from tbcluster.errors import StarvedError
 from tbcluster.tracing.records import EngineTrace
@@ -53,6 +54,19 @@ def test_one_that_is_cancelled_says_so() -> None:
     bench.engine.cancel("0")
     bench.turns(1)
     assert trace_of(bench, 0).sequence.outcome == "cancelled"
+
+
+def test_one_that_was_cancelled_on_its_way_from_another_engine_says_so() -> None:
+    first, second = Bench(), Bench()
+    first.submit(PROMPTS[0], max_tokens=50)
+    first.turns(1)
+    second.engine.cancel("0")
+    first.engine.pause()
+    first.engine.surrender(second.engine.adopt)
+    first.turns(1)
+    second.turns(1)
+    assert trace_of(first, 0).sequence.outcome == "moved"
+    assert trace_of(second, 0).sequence.outcome == "cancelled"
 
 
 def test_one_that_cannot_be_finished_is_an_error() -> None:
@@ -116,3 +130,10 @@ def test_steps_are_counted_once_however_often_one_looks() -> None:
     bench.engine.reset_statistics()
     bench.turns(1)
     assert all(stage.wire_us == 0 for stage in bench.engine.statistics.stages)
+
+
+def test_embeddings_are_not_noted() -> None:
+    bench = Bench()
+    bench.submit(PROMPTS[1], max_tokens=1, pooling=Pooling.MEAN)
+    bench.finish()
+    assert bench.engine.trace("0") is None

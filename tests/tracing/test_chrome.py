@@ -4,7 +4,7 @@ import json
 from collections import defaultdict
 
 from tbcluster.tracing.chrome import COORDINATOR, chrome_trace
-from tests.tracing.traces import a_trace
+from tests.tracing.traces import a_trace, numbered_alike
 
 
 def test_every_stage_has_a_track_and_its_spans_do_not_overlap() -> None:
@@ -29,7 +29,7 @@ def test_every_stage_has_a_track_and_its_spans_do_not_overlap() -> None:
 
 
 def test_arrows_follow_a_step_from_its_first_stage_to_its_last() -> None:
-    events = chrome_trace(a_trace(num_decodes=1))["traceEvents"]
+    events = chrome_trace(numbered_alike(a_trace(num_decodes=1)))["traceEvents"]
     flows = defaultdict(list)
     for event in events:
         if event["ph"] in "stf":

@@ -63,13 +63,21 @@ def test_steps_of_other_seconds_say_nothing_of_a_clock_that_drifts() -> None:
     assert clocks.of(late)[0].offset_us == pytest.approx(5_001_000)
 
 
+def test_steps_of_another_epoch_say_nothing_of_a_clock_that_was_another_machines() -> None:
+    early = step(0, 0, (5_000_000,), (10, 10), (500,))
+    late = step(1, 1_000_000, (900_000_000,), (10, 10), (500,), epoch=1)
+    clocks = Clocks([early, late])
+    assert clocks.of(early)[0].offset_us == pytest.approx(5_000_000)
+    assert clocks.of(late)[0].offset_us == pytest.approx(900_000_000)
+
+
 def test_a_step_that_came_while_others_were_computed_lay_in_a_queue() -> None:
     timing = VisitTiming(1000, 0, 5_000_700, 5_001_700)
-    record = StepRecord(0, 1, 5.0, 5.0018, False, 1, ("a",), (timing,), None)
+    record = StepRecord(0, 0, 1, 5.0, 5.0018, False, 1, ("a",), (timing,), None)
     ((part,), _) = parts(record, offsets([record], 1))
     assert (part.wire_s, round(part.queue_s * US_PER_S)) == (0, 700)
 
 
 def test_stages_without_a_clock_have_no_parts() -> None:
-    record = StepRecord(0, 1, 5.0, 5.1, False, 1, ("a",), (VisitTiming(1000, 0),), None)
+    record = StepRecord(0, 0, 1, 5.0, 5.1, False, 1, ("a",), (VisitTiming(1000, 0),), None)
     assert parts(record, offsets([record], 1)) == ((), pytest.approx(0.1))

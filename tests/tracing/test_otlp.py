@@ -3,8 +3,11 @@
 import re
 from typing import Any
 
+import msgspec
+import pytest
+
 from tbcluster.tracing.otlp import otlp_body
-from tests.tracing.traces import a_trace
+from tests.tracing.traces import a_trace, numbered_alike
 
 
 def spans_of(body: dict[str, Any]) -> list[dict[str, Any]]:
@@ -44,6 +47,28 @@ def test_steps_can_be_left_out() -> None:
     without = spans_of(otlp_body(a_trace(), with_steps=False))
     assert len(without) == 5
     assert len(with_steps) == 5 + 32 * 4
+
+
+def test_steps_of_two_replicas_that_number_them_alike_stay_apart() -> None:
+    spans = spans_of(otlp_body(numbered_alike(a_trace())))
+    assert len({span["spanId"] for span in spans}) == len(spans)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "operation"),
+    [
+        ("/v1/chat/completions", "chat"),
+        ("/v1/messages", "chat"),
+        ("/v1/responses", "chat"),
+        ("/v1/completions", "text_completion"),
+    ],
+)
+def test_what_an_endpoint_is_called_there(endpoint: str, operation: str) -> None:
+    trace = a_trace()
+    asked = msgspec.structs.replace(trace.request, endpoint=endpoint)
+    root, *_ = spans_of(otlp_body(msgspec.structs.replace(trace, request=asked)))
+    facts = {one["key"]: one["value"] for one in root["attributes"]}
+    assert facts["gen_ai.operation.name"] == {"stringValue": operation}
 
 
 def test_a_failure_is_one() -> None:

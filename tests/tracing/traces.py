@@ -1,5 +1,6 @@
 """Made-up traces."""
 
+import msgspec
 from hypothesis import strategies as st
 
 from tbcluster.tracing.trace import (
@@ -91,3 +92,14 @@ def step_lists(draw: st.DrawFn) -> tuple[StepTrace, ...]:
         steps.append(a_step(step_id, kind, now, parts, draw(times), error))
         now = steps[-1].back_us + draw(times)
     return tuple(steps)
+
+
+def numbered_alike(trace: RequestTrace) -> RequestTrace:
+    """Steps of several replicas may have one number."""
+    sequences = tuple(
+        msgspec.structs.replace(
+            sequence, steps=tuple(msgspec.structs.replace(s, step_id=7) for s in sequence.steps)
+        )
+        for sequence in trace.sequences
+    )
+    return msgspec.structs.replace(trace, sequences=sequences)

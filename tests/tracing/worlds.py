@@ -32,6 +32,7 @@ def step(
     wires_us: tuple[int, ...],
     computes_us: tuple[int, ...],
     request_ids: tuple[str, ...] = ("a",),
+    epoch: int = 0,
 ) -> StepRecord:
     """A step that found every stage idle."""
     at, timings = sent_us, []
@@ -42,6 +43,7 @@ def step(
     back_us = at + wires_us[-1]
     return StepRecord(
         step_id,
+        epoch,
         len(clocks_us),
         sent_us / US_PER_S,
         back_us / US_PER_S,

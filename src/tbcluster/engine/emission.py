@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 
 from tbcluster.core import FinishReason, SampledToken
 from tbcluster.engine.sequence import Sequence
+from tbcluster.engine.step_log import ERROR, STOP
 from tbcluster.errors import StageError
 
 logger = logging.getLogger(__name__)
@@ -27,10 +28,11 @@ class Emitter:
     """Holds tokens until there is time to turn them into text.
 
     Args:
-        end: Called with a sequence that its text has ended (a stop text, a tokenizer's failure).
+        end: Called with a sequence that its text has ended, and its outcome: a stop text, or a
+            tokenizer's failure.
     """
 
-    def __init__(self, end: Callable[[Sequence], None], clock: Callable[[], float]) -> None:
+    def __init__(self, end: Callable[[Sequence, str], None], clock: Callable[[], float]) -> None:
         self._end = end
         self._clock = clock
         self._emissions: list[_Emission] = []
@@ -59,13 +61,13 @@ class Emitter:
             text, stop = sequence.text.add(item.sampled.token, finish)
         except (LookupError, TypeError, ValueError) as error:
             # A tokenizer that lacks the token must not take the other requests down.
-            self._end(sequence)
+            self._end(sequence, ERROR)
             reason = f"token {item.sampled.token} has no text in this tokenizer: {error}"
             tell(sequence.listener, StageError(reason))
             return
         if stop is not None:
             finish = FinishReason.STOP
-            self._end(sequence)
+            self._end(sequence, STOP)
         output = sequence.output(
             text, item.sampled, self._clock(), finish, item.num_generated, stop
         )

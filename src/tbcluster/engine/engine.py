@@ -15,6 +15,7 @@ from tbcluster.engine.limits import shortage, validate
 from tbcluster.engine.open_requests import OpenRequests
 from tbcluster.engine.sequence import Listener, Sequence
 from tbcluster.engine.statistics import EngineStatistics
+from tbcluster.engine.step_log import ERROR
 from tbcluster.engine.token_loop import TokenLoop
 from tbcluster.engine.works import Works
 from tbcluster.errors import ClusterClosedError, StageError, TbclusterError
@@ -104,6 +105,7 @@ class Engine:
         refusal = self._requests.move_in(len(sequences), move_in)
         if refusal is not None:
             for sequence in sequences:
+                self._loop.log.turned_away(sequence, ERROR)
                 tell(sequence.listener, refusal)
 
     def examine(self, tokens: tuple[TokenId, ...], on_result: OnExamined) -> None:

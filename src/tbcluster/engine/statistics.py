@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from tbcluster.core import StepResult
+from tbcluster.core import MicroBatch, StepResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,11 +12,13 @@ class StageStatistics:
 
     Attributes:
         wire_us: How long steps took to get there, from the stage before or the coordinator.
+        num_steps: That went through its pipeline.
     """
 
     compute_us: int
     idle_us: int
     wire_us: int = 0
+    num_steps: int = 0
 
     @property
     def idle_share(self) -> float:
@@ -34,6 +36,8 @@ class EngineStatistics:
         round_trip_us: Of all steps together, from when each was sent until its result was there.
         wire_us: How much of that no stage computed the step: it was on a wire or in a queue.
         num_cached_tokens: Prompt tokens that known prefixes spared.
+        num_prefill_tokens: Tokens of prompts' chunks that came back, those that are computed a
+            second time included.
         num_prefixes: Prefixes that are kept now.
         kv_used_bytes: Per stage, what the KV caches hold now, prefixes included.
         num_running, num_waiting: Sequences that take part in steps now, and those in the queue.
@@ -53,6 +57,7 @@ class EngineStatistics:
     kv_budget_bytes: tuple[int, ...]
     num_running: int = 0
     num_waiting: int = 0
+    num_prefill_tokens: int = 0
 
     @property
     def idle_share(self) -> float:
@@ -81,6 +86,7 @@ def merged(parts: Sequence[EngineStatistics]) -> EngineStatistics:
         kv_budget_bytes=tuple(size for part in parts for size in part.kv_budget_bytes),
         num_running=total("num_running"),
         num_waiting=total("num_waiting"),
+        num_prefill_tokens=total("num_prefill_tokens"),
     )
 
 
@@ -99,6 +105,7 @@ class Counters:
     num_cached_tokens: int = 0
     num_generated_tokens: int = 0
     num_preemptions: int = 0
+    num_prefill_tokens: int = 0
 
     def __post_init__(self) -> None:
         self.compute_us = [0] * self.num_stages
@@ -116,6 +123,8 @@ class Counters:
     def count_step(self, result: StepResult) -> int:
         """Add a step that came back. Returns what all stages together computed, in microseconds."""
         self.num_steps += 1
+        if result.error is None:
+            self.num_prefill_tokens += _num_prompt_tokens(result.micro_batch)
         self.round_trip_us += result.round_trip_us
         computed_us = sum(timing.compute_us for timing in result.timings)
         # Clocks of two machines: a step may seem to be computed for longer than it was away.
@@ -141,7 +150,7 @@ class Counters:
         ways = way_us or (0,) * self.num_stages
         times = zip(self.compute_us, self.idle_us, ways, strict=True)
         return EngineStatistics(
-            stages=tuple(StageStatistics(*of_stage) for of_stage in times),
+            stages=tuple(StageStatistics(*of_stage, self.num_steps) for of_stage in times),
             num_steps=self.num_steps,
             own_us=round(self.own_s * 1e6),
             round_trip_us=self.round_trip_us,
@@ -155,4 +164,10 @@ class Counters:
             kv_budget_bytes=kv_budget_bytes,
             num_running=num_running,
             num_waiting=num_waiting,
+            num_prefill_tokens=self.num_prefill_tokens,
         )
+
+
+def _num_prompt_tokens(batch: MicroBatch | None) -> int:
+    is_chunk = batch is not None and batch.is_prompt and not batch.is_examined
+    return len(batch.tokens) if batch is not None and is_chunk else 0

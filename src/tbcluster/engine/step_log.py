@@ -52,6 +52,7 @@ class StepLog:
         self._lock = threading.Lock()
         self._steps: deque[StepRecord] = deque(maxlen=MAX_STEPS)
         self._num_steps = 0
+        self._epoch = 0
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         # Of readers among themselves: the engine never waits for their arithmetic.
         self._counting = threading.Lock()
@@ -61,8 +62,9 @@ class StepLog:
     # In the engine's thread
 
     def submitted(self, sequence: Sequence) -> None:
-        """A sequence waits."""
-        if self.is_on and not sequence.is_probe:
+        """A sequence waits. Embeddings are not traced: they come by thousands, and would push out
+        what is looked for."""
+        if self.is_on and not sequence.is_probe and sequence.embedding is None:
             entry = _Entry(self._clock(), sequence=sequence)
             with self._lock:
                 self._entries[sequence.request.request_id] = entry
@@ -83,20 +85,29 @@ class StepLog:
             # Its tokens are nobody's business any more.
             entry.sequence = None
 
+    def turned_away(self, sequence: Sequence, outcome: str) -> None:
+        """It came from another engine, and ended at once."""
+        self.submitted(sequence)
+        self.ended(sequence, outcome)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Steps go to stages that may be on other machines."""
+        self._epoch = epoch
+
     def step(self, result: StepResult, rows: Rows[Sequence | None], num_stages: int) -> None:
         """A step came back from so many stages, whose rows these were."""
         batch = result.micro_batch
         if not self.is_on or batch is None:
             return
         ids = tuple(["" if row is None else row.request.request_id for row in rows])
-        is_prompt = not batch.samples
         record = StepRecord(
             result.step_id,
+            self._epoch,
             num_stages,
             result.back_at - result.round_trip_us / 1e6,
             result.back_at,
-            is_prompt,
-            len(batch.tokens) if is_prompt else batch.num_rows,
+            batch.is_prompt,
+            len(batch.tokens) if batch.is_prompt else batch.num_rows,
             ids,
             result.timings,
             result.error,

@@ -111,6 +111,7 @@ class TokenLoop:
         for sequence in sequences:
             if sequence.request.request_id in self._cancelled:
                 self._requests.leave()
+                self.log.turned_away(sequence, CANCELLED)
                 continue
             sequence.arrival = self._next_arrival()
             self.log.submitted(sequence)
@@ -200,6 +201,7 @@ class TokenLoop:
         if works is not None:
             self._drive(works)
         self.works.pipeline.begin_epoch(epoch)
+        self.log.begin_epoch(epoch)
 
     def reset_statistics(self) -> None:
         """Count from zero again."""
@@ -334,7 +336,7 @@ class TokenLoop:
         except StageError as error:
             self._refuse(sequence, error)
             return
-        self._end(sequence)
+        self._end(sequence, STOP)
         tell(sequence.listener, output)
 
     def _fail(self, sequence: Sequence | None, reason: str) -> None:
@@ -377,7 +379,7 @@ class TokenLoop:
             if sequence.arrival in self._running:
                 self._refuse(sequence, lacking)
 
-    def _end(self, sequence: Sequence, outcome: str = STOP, *, keeps_prefix: bool = True) -> None:
+    def _end(self, sequence: Sequence, outcome: str, *, keeps_prefix: bool = True) -> None:
         """Free a sequence's row or cache on all stages; later results of it are ignored."""
         if self._running.pop(sequence.arrival, None) is not None:
             keeps_prefix = keeps_prefix and sequence.leaves_prefixes

@@ -76,7 +76,7 @@ class _Travel:
 
     @property
     def is_prompt(self) -> bool:
-        return not self.micro_batch.samples
+        return self.micro_batch.is_prompt
 
     @property
     def num_tokens(self) -> int:

@@ -282,7 +282,7 @@ class StageExecutor:
 
     def _clear_now_and_then(self, micro_batch: MicroBatch | None) -> None:
         self._num_steps += 1
-        if micro_batch is not None and not micro_batch.samples:
+        if micro_batch is not None and micro_batch.is_prompt:
             self._num_tokens += len(micro_batch.tokens)
         if self._num_steps >= STEPS_BETWEEN_CLEARS or self._num_tokens >= TOKENS_BETWEEN_CLEARS:
             self._num_steps = self._num_tokens = 0

@@ -38,8 +38,9 @@ def _events(trace: RequestTrace) -> Iterator[Event]:
         thread = sequence.index + 1
         yield _name("thread_name", COORDINATOR, thread, f"choice {sequence.index}")
         yield from _milestones(sequence, thread)
-        for step in sequence.steps:
-            yield from _step(trace, nodes, thread, step)
+        # Engines of several replicas number their steps alike.
+        for number, step in enumerate(sequence.steps):
+            yield from _step(trace, nodes, f"{thread}.{number}", step)
 
 
 def _nodes(trace: RequestTrace) -> list[str]:
@@ -81,7 +82,7 @@ def _milestones(sequence: SequenceTrace, thread: int) -> Iterator[Event]:
 
 
 def _step(
-    trace: RequestTrace, nodes: dict[str, int], thread: int, step: StepTrace
+    trace: RequestTrace, nodes: dict[str, int], flow_id: str, step: StepTrace
 ) -> Iterator[Event]:
     name = f"{step.kind} {step.num_tokens}"
     for number, visit in enumerate(step.visits):
@@ -90,7 +91,7 @@ def _step(
         facts = {"step": step.step_id, "wire us": visit.wire_us, "queue us": visit.queue_us}
         end_us = visit.begun_us + visit.compute_us
         yield _span(name, *place, visit.begun_us, end_us, facts)
-        flow = {"cat": CATEGORY, "name": "step", "id": f"{thread}.{step.step_id}"}
+        flow = {"cat": CATEGORY, "name": "step", "id": flow_id}
         if len(step.visits) > 1:
             is_last = number == len(step.visits) - 1
             phase = "s" if number == 0 else "f" if is_last else "t"

@@ -28,6 +28,14 @@ class Offset(NamedTuple):
     error_us: float = 0.0
 
 
+class _Moment(NamedTuple):
+    """Steps of one tell of the same clocks."""
+
+    bucket: int
+    epoch: int
+    num_stages: int
+
+
 class Clocks:
     """How all stages' clocks stood when these steps were under way.
 
@@ -36,11 +44,12 @@ class Clocks:
     """
 
     def __init__(self, records: Iterable[StepRecord]) -> None:
-        together: dict[tuple[int, int], list[StepRecord]] = {}
+        together: dict[_Moment, list[StepRecord]] = {}
         for record in records:
             together.setdefault(_moment(record), []).append(record)
         self._offsets = {
-            moment: offsets(group, num_stages=moment[1]) for moment, group in together.items()
+            moment: offsets(group, num_stages=moment.num_stages)
+            for moment, group in together.items()
         }
 
     def of(self, record: StepRecord) -> tuple[Offset, ...]:
@@ -48,8 +57,8 @@ class Clocks:
         return self._offsets[_moment(record)]
 
 
-def _moment(record: StepRecord) -> tuple[int, int]:
-    return int(record.sent_at // BUCKET_S), record.num_stages
+def _moment(record: StepRecord) -> _Moment:
+    return _Moment(int(record.sent_at // BUCKET_S), record.epoch, record.num_stages)
 
 
 def offsets(records: Iterable[StepRecord], num_stages: int) -> tuple[Offset, ...]:

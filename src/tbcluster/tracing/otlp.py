@@ -54,7 +54,7 @@ class _Spans:
     def of_request(self, *, with_steps: bool) -> Iterator[Json]:
         request = self._request
         facts: Facts = {
-            "gen_ai.operation.name": "chat" if "chat" in request.endpoint else "text_completion",
+            "gen_ai.operation.name": _operation(request.endpoint),
             "gen_ai.provider.name": SERVICE,
             "gen_ai.request.model": request.model,
             "gen_ai.response.id": request.answer_id,
@@ -93,9 +93,10 @@ class _Spans:
         if sequence.first_token_us is not None:
             yield self._span(f"{name}/decode", name, "decode", first_us, end_us)
         if with_steps:
-            for step in sequence.steps:
+            # Engines of several replicas number their steps alike.
+            for number, step in enumerate(sequence.steps):
                 phase = "prefill" if step.sent_us < first_us else "decode"
-                yield from self._of_step(f"{name}/{phase}", f"{name}/{step.step_id}", step)
+                yield from self._of_step(f"{name}/{phase}", f"{name}/step {number}", step)
 
     def _of_step(self, parent: str, name: str, step: StepTrace) -> Iterator[Json]:
         facts = {"tbcluster.step": step.step_id, "tbcluster.tokens": step.num_tokens}
@@ -133,6 +134,11 @@ class _Spans:
 
     def _span_id(self, name: str) -> str:
         return _hex(f"{self._own_id}/{name}", SPAN_HEX)
+
+
+def _operation(endpoint: str) -> str:
+    is_plain = endpoint.endswith("/completions") and not endpoint.endswith("/chat/completions")
+    return "text_completion" if is_plain else "chat"
 
 
 def _hex(text: str, length: int) -> str:

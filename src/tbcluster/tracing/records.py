@@ -10,12 +10,14 @@ class StepRecord(NamedTuple):
     """A step that came back.
 
     Attributes:
+        epoch: A stage may be on another machine in each.
         num_stages: That it went through, perhaps more than once.
         num_tokens: Of a prompt's chunk; of a decode step, its rows.
         request_ids: Of its rows; "" for those that had left.
     """
 
     step_id: int
+    epoch: int
     num_stages: int
     sent_at: float
     back_at: float

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbcluster.engine.statistics import EngineStatistics, StageStatistics
+from tbcluster.engine.statistics import EngineStatistics, StageStatistics, merged
 from tbcluster.server.live.rates import rates
 from tests.server.live.facts import statistics
 
@@ -19,6 +19,7 @@ def after(before: EngineStatistics, num_steps: int, **added: int) -> EngineStati
                 stage.compute_us + 3000 * num_steps,
                 stage.idle_us + 2000 * num_steps,
                 stage.wire_us + 1000 * num_steps,
+                stage.num_steps + num_steps,
             )
             for stage in before.stages
         ),
@@ -32,8 +33,7 @@ def test_rates_are_of_the_time_between_two_looks() -> None:
         before,
         100,
         num_generated_tokens=400,
-        num_prompt_tokens=90,
-        num_cached_tokens=30,
+        num_prefill_tokens=60,
         round_trip_us=800_000,
         wire_us=200_000,
     )
@@ -68,6 +68,13 @@ def test_what_cannot_be_compared_tells_nothing(
     seen = rates(before, now, 1.0)
     assert seen.tokens_per_s == 0
     assert [stage.compute_ms for stage in seen.stages] == [None] * len(now.stages)
+
+
+def test_stages_of_replicas_have_means_of_their_own_steps() -> None:
+    before = statistics(1)
+    now = merged([after(before, 10), after(before, 90)])
+    seen = rates(merged([before, before]), now, 1.0)
+    assert [stage.compute_ms for stage in seen.stages] == [3.0, 3.0]
 
 
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.floats(0.001, 100))

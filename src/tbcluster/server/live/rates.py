@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from tbcluster.engine.statistics import EngineStatistics
+from tbcluster.engine.statistics import EngineStatistics, StageStatistics
 
 US_PER_S = 1e6
 US_PER_MS = 1e3
@@ -45,26 +45,28 @@ def rates(before: EngineStatistics | None, now: EngineStatistics, seconds: float
         return Rates(stages=(StageRates(),) * len(now.stages))
     num_steps = now.num_steps - before.num_steps
 
-    def a_step(earlier_us: int, later_us: int) -> float | None:
-        return max(0, later_us - earlier_us) / num_steps / US_PER_MS if num_steps else None
-
     return Rates(
         tokens_per_s=max(0, now.num_generated_tokens - before.num_generated_tokens) / seconds,
-        prompt_tokens_per_s=max(0, _computed(now) - _computed(before)) / seconds,
-        step_ms=a_step(before.round_trip_us, now.round_trip_us),
-        wire_ms=a_step(before.wire_us, now.wire_us),
+        prompt_tokens_per_s=max(0, now.num_prefill_tokens - before.num_prefill_tokens) / seconds,
+        step_ms=_mean_ms(now.round_trip_us - before.round_trip_us, num_steps),
+        wire_ms=_mean_ms(now.wire_us - before.wire_us, num_steps),
         stages=tuple(
-            StageRates(
-                a_step(was.compute_us, stage.compute_us),
-                a_step(was.wire_us, stage.wire_us),
-                a_step(was.idle_us, stage.idle_us),
-                min(1.0, max(0, stage.compute_us - was.compute_us) / US_PER_S / seconds),
-            )
+            _stage_rates(was, stage, seconds)
             for was, stage in zip(before.stages, now.stages, strict=True)
         ),
     )
 
 
-def _computed(statistics: EngineStatistics) -> int:
-    """Prompt tokens that no known prefix spared."""
-    return statistics.num_prompt_tokens - statistics.num_cached_tokens
+def _stage_rates(was: StageStatistics, now: StageStatistics, seconds: float) -> StageRates:
+    num_steps = now.num_steps - was.num_steps
+    computed_us = now.compute_us - was.compute_us
+    return StageRates(
+        _mean_ms(computed_us, num_steps),
+        _mean_ms(now.wire_us - was.wire_us, num_steps),
+        _mean_ms(now.idle_us - was.idle_us, num_steps),
+        min(1.0, max(0, computed_us) / US_PER_S / seconds),
+    )
+
+
+def _mean_ms(total_us: int, num_steps: int) -> float | None:
+    return max(0, total_us) / num_steps / US_PER_MS if num_steps > 0 else None
