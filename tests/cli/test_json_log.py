@@ -24,14 +24,19 @@ class JsonServer(ServeProcess):
         return [line for line in lines if line["event"] == kind]
 
     def __enter__(self) -> "JsonServer":
-        wait_until(
-            lambda: bool(self.events("serving")) or self.process.poll() is not None,
-            "the server is up",
-        )
-        assert self.process.poll() is None, self.output
+        try:
+            wait_until(
+                lambda: bool(self.events("serving")) or self.process.poll() is not None,
+                "the server is up",
+            )
+            assert self.process.poll() is None, self.output
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
         return self
 
-    def ask(self) -> None:
+    def ask(self, **fields: Any) -> None:
         """Have one request answered."""
         (serving,) = self.events("serving")
         url = f"http://{serving['host']}:{serving['port']}/v1/chat/completions"
@@ -40,6 +45,7 @@ class JsonServer(ServeProcess):
             "max_tokens": 5,
             "ignore_eos": True,
             "messages": [{"role": "user", "content": TREASURE}],
+            **fields,
         }
         httpx.post(url, json=body, timeout=30, headers={"x-request-id": "mine"}).raise_for_status()
         wait_until(lambda: bool(self.events("request")), "its event is there")
@@ -68,6 +74,9 @@ def test_prompts_and_answers_are_there_when_asked_for() -> None:
         (request,) = server.events("request")
         assert TREASURE in request["prompt"]
         assert request["answer"]
+        server.ask(n=2)
+        wait_until(lambda: len(server.events("request")) == 2, "it was logged")
+        assert len(server.events("request")[1]["answer"]) == 2
 
 
 @pytest.mark.parametrize("arguments", [["--log-prompts"]])

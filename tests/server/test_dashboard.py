@@ -41,6 +41,12 @@ def test_others_get_what_was_there_before() -> None:
         assert httpx.get(server.url).text.startswith("tbcluster is running")
 
 
+def test_the_root_takes_nothing() -> None:
+    with Cluster(stages=1) as cluster, LocalServer(cluster) as server:
+        for headers in ({}, BROWSER):
+            assert httpx.post(server.url, headers=headers, json={}).status_code == 405
+
+
 def test_before_a_model_is_loaded_browsers_get_the_page_and_others_are_told() -> None:
     with Cluster(stages=1) as cluster, LocalServer(cluster, is_open=False) as server:
         assert httpx.get(server.url, headers=BROWSER).status_code == 200

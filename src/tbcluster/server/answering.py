@@ -28,7 +28,7 @@ from tbcluster.server.intake import Generation, Intake
 from tbcluster.server.metrics import Metrics, RequestTimer
 from tbcluster.server.options import ServerOptions
 from tbcluster.server.problems import CLIENT_CLOSED_REQUEST, without_paths
-from tbcluster.server.request_log import log_request
+from tbcluster.server.request_log import Texts, log_request
 from tbcluster.server.streaming import Writer, events
 from tbcluster.server.traces import TraceBook
 
@@ -109,8 +109,10 @@ class Answer:
         Leaving the iterator cancels what still runs."""
         timer = timer_of(self._http, self._model)
         outcome = "cancelled"
-        texts = self._asked() if self._options.logs_text else None
+        texts: Texts | None = None
         try:
+            if self._options.logs_text:
+                texts = self._asked()
             async with Outputs(
                 self._cluster,
                 self._generation.requests,
@@ -126,7 +128,7 @@ class Answer:
                     index, output = heard
                     timer.output(output, index)
                     if texts is not None:
-                        texts["answer"] += output.text
+                        texts.answers[index] += output.text
                     delta = self._read(index, output)
                     if delta.finish is not None:
                         outputs.end(index)
@@ -147,11 +149,13 @@ class Answer:
             timer.end(outcome)
             log_request(self._http, self._model, self.usage, outcome, timer.elapsed_s, texts)
 
-    def _asked(self) -> dict[str, str]:
-        """The prompts as text, with room for the answer."""
+    def _asked(self) -> Texts:
+        """The prompts as text, with room for the answers."""
         decode = self._cluster.tokenizer.decode
         prompts = self._generation.requests[:: self._generation.num_choices]
-        return {"prompt": "\n".join(decode(list(one.prompt)) for one in prompts), "answer": ""}
+        return Texts(
+            [decode(list(one.prompt)) for one in prompts], [""] * len(self._generation.requests)
+        )
 
     def _read(self, index: int, output: Output) -> Delta:
         reader = self._readers[index]

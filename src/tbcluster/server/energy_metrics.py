@@ -24,15 +24,16 @@ class EnergyCollector(Collector):
         yield from self._requests()
 
     def _nodes(self) -> Iterator[Metric]:
-        labels = ["node", "source"]
-        watts = GaugeMetricFamily("tbcluster_node_watts", "What a node draws now.", labels=labels)
+        watts = GaugeMetricFamily(
+            "tbcluster_node_watts", "What a node draws now.", labels=["node", "source"]
+        )
         joules = CounterMetricFamily(
-            "tbcluster_node_joules", "What it has drawn while it was online.", labels=labels
+            "tbcluster_node_joules", "What it has drawn while it was online.", labels=["node"]
         )
         for name, node in self._watch.book.nodes().items():
             if node.watts is not None:
                 watts.add_metric([name, node.source], node.watts)
-            joules.add_metric([name, node.source], node.joules)
+            joules.add_metric([name], node.joules)
         yield watts
         yield joules
 

@@ -2,6 +2,7 @@
 that was asked for."""
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import Request as HttpRequest
@@ -15,6 +16,24 @@ logger.setLevel(logging.WARNING)
 MS_PER_S = 1e3
 
 
+@dataclass(slots=True)
+class Texts:
+    """What was asked and answered, for those who want it in their log."""
+
+    prompts: list[str]
+    answers: list[str]
+
+    @property
+    def prompt(self) -> str | list[str]:
+        """One alone is not a list."""
+        return self.prompts[0] if len(self.prompts) == 1 else self.prompts
+
+    @property
+    def answer(self) -> str | list[str]:
+        """The same."""
+        return self.answers[0] if len(self.answers) == 1 else self.answers
+
+
 def is_logged() -> bool:
     """Whether anybody reads it."""
     return logger.isEnabledFor(logging.INFO)
@@ -26,7 +45,7 @@ def log_request(
     usage: Usage,
     outcome: str,
     duration_s: float,
-    texts: dict[str, str] | None = None,
+    texts: Texts | None = None,
 ) -> None:
     """Note a request that has ended as "ok", "cancelled" or "error".
 
@@ -49,7 +68,7 @@ def log_request(
         "duration_ms": round(duration_s * MS_PER_S, 1),
         **_times(usage),
         **({} if usage.energy is None else {"joules": round(usage.energy.joules, 3)}),
-        **(texts or {}),
+        **({} if texts is None else {"prompt": texts.prompt, "answer": texts.answer}),
     }
     logger.info("request %s", outcome, extra={"event": "request", "fields": fields})
 

@@ -152,6 +152,7 @@ class Server(uvicorn.Server):
         # It cuts short the finishing alone: the last words of what was ended still go out.
         self.force_exit = False
         await super().shutdown(sockets)
+        await asyncio.to_thread(self._live.close)
         await asyncio.to_thread(self.energy.close)
 
     async def _send_away(self) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import msgspec
 
 from tbcluster.cluster.energy.watch import NodeWatts
@@ -130,3 +132,16 @@ def test_a_view_survives_its_own_json() -> None:
     assert decode_view(msgspec.json.encode(view)) == view
     other = msgspec.structs.replace(view, state="starting")
     assert decode_view(msgspec.json.encode(other)) == other != view
+
+
+def test_no_words_tell_where_things_are_on_this_machine() -> None:
+    path = "/Users/anna/models/toy"
+    failed = replace(status(()), doing=f"reading {path}", error=f"{path} is not there")
+    replica = PlannedReplica((), 0.004, 0.005, 4096, 4, 50.0, 20.0, 900.0)
+    left_out = (LeftOut("two", f"{path} is full"),)
+    plan = Plan("toy", (replica,), left_out, 8192, 8, (f"{path} fits",))
+    view = build_view(
+        None, replace(facts(model=ModelFacts(failed, plan=plan)), doing=f"loading {path}")
+    )
+    assert b"toy" in msgspec.json.encode(view)
+    assert b"anna" not in msgspec.json.encode(view)

@@ -73,5 +73,5 @@ def _is_for_page(scope: Scope) -> bool:
 
 def add_page(app: Starlette, otherwise: ASGIApp) -> None:
     """Serve the page at `/` to browsers, and `otherwise` to whoever else asks there."""
-    app.add_route("/", FrontPage(otherwise), include_in_schema=False)  # type: ignore[arg-type]
+    app.add_route("/", FrontPage(otherwise), ["GET", "HEAD"], include_in_schema=False)  # type: ignore[arg-type]
     app.mount(PREFIX, PageFiles(directory=FILES), name="page")

@@ -34,7 +34,7 @@ def build_view(before: Facts | None, now: Facts) -> LiveView:
         version=now.version,
         state=now.state,
         cluster_name=now.rack.cluster_name if now.rack is not None else None,
-        doing=now.doing,
+        doing=_told(now.doing),
         default_model=now.default_model,
         loadable=now.loadable,
         tokens_per_s=sum(model.tokens_per_s for model in models),
@@ -56,6 +56,10 @@ def _sum(values: Sequence[float | None]) -> float | None:
     return sum(known) if known and len(known) == len(values) else None
 
 
+def _told(words: str | None) -> str | None:
+    return None if words is None else without_paths(words)
+
+
 # Models
 
 
@@ -70,8 +74,8 @@ def _model(name: str, before: Facts | None, now: Facts) -> LiveModel:
     return LiveModel(
         name=name,
         state=status.state.value,
-        doing=status.doing,
-        error=None if status.error is None else without_paths(status.error),
+        doing=_told(status.doing),
+        error=_told(status.error),
         context_length=facts.context_length,
         num_open=status.num_requests,
         num_running=statistics.num_running if statistics is not None else 0,
@@ -148,8 +152,8 @@ def _plan(plan: Plan) -> LivePlan:
             for number, replica in enumerate(plan.replicas)
             for stage in replica.stages
         ),
-        reasons=plan.reasons,
-        left_out=tuple((one.node, one.because) for one in plan.left_out),
+        reasons=tuple(map(without_paths, plan.reasons)),
+        left_out=tuple((one.node, without_paths(one.because)) for one in plan.left_out),
     )
 
 

@@ -1,4 +1,7 @@
-"""What happened between two views, in words. Pure."""
+"""What happened between two views, in words. Pure.
+
+Models that come and go are not among it: the notes of whoever loads them say so.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -24,9 +27,8 @@ def changes(before: LiveView, now: LiveView) -> Iterator[Change]:
         yield from _of_node(were.get(node.name), node)
     models = {model.name: model for model in before.models}
     for model in now.models:
-        yield from _of_model(models.pop(model.name, None), model)
-    for name in models:
-        yield Change("model", "info", f"{name} is unloaded")
+        if (was_model := models.get(model.name)) is not None:
+            yield from _of_model(was_model, model)
 
 
 def _of_node(was: LiveNode | None, node: LiveNode) -> Iterator[Change]:
@@ -41,10 +43,7 @@ def _of_node(was: LiveNode | None, node: LiveNode) -> Iterator[Change]:
         yield Change("note", "info", f"{node.name} {word}")
 
 
-def _of_model(was: LiveModel | None, model: LiveModel) -> Iterator[Change]:
-    if was is None:
-        yield Change("model", "info", f"{model.name} is being loaded")
-        return
+def _of_model(was: LiveModel, model: LiveModel) -> Iterator[Change]:
     stages = {(stage.replica, stage.index): stage for stage in was.stages}
     for stage in model.stages:
         if (earlier := stages.get((stage.replica, stage.index))) is not None:

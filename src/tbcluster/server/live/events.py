@@ -5,16 +5,19 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+import msgspec
+
 from tbcluster.server.live.view import LiveEvent
+from tbcluster.server.problems import without_paths
 
 MAX_EVENTS = 100
 
 
 class EventLog:
-    """Keeps the newest `MAX_EVENTS`.
+    """Keeps the newest `MAX_EVENTS`, without paths of this machine.
 
     Args:
-        on_event: Called with each, in the thread that adds it.
+        on_event: Called with each as it was said, in the thread that adds it.
         clock: Unix time, seconds.
     """
 
@@ -34,7 +37,8 @@ class EventLog:
         with self._lock:
             self._number += 1
             event = LiveEvent(self._number, self._clock(), kind, level, text)
-            self._events.append(event)
+            # Those who look from afar need not know where things are on this machine.
+            self._events.append(msgspec.structs.replace(event, text=without_paths(text)))
         self._on_event(event)
 
     def newest(self) -> tuple[LiveEvent, ...]:

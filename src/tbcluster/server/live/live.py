@@ -12,7 +12,7 @@ from tbcluster.server.live.sampler import Sampler
 
 
 class Live:
-    """Views once a second, from `start` to `end`.
+    """Views once a second, from `start` to `close`.
 
     Args:
         word: The server's state, as `/health` says it.
@@ -38,5 +38,9 @@ class Live:
         self._sampler.start()
 
     def end(self) -> None:
-        """Let go of all who look, and look no more."""
+        """Let go of all who look."""
+        self._sampler.end()
+
+    def close(self) -> None:
+        """The same, and wait until the last look is over, which may take a while."""
         self._sampler.close()

@@ -41,10 +41,14 @@ class Sampler:
         """Begin to look."""
         self._thread.start()
 
-    def close(self) -> None:
-        """End the views, and look no more."""
+    def end(self) -> None:
+        """Let go of all who look."""
         self._is_ended.set()
         self._feed.end()
+
+    def close(self) -> None:
+        """The same, and wait until the last look is over."""
+        self.end()
         if self._thread.is_alive():
             self._thread.join()
 
