@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 MACS = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
@@ -30,6 +30,7 @@ ARTIFACTS = Path(os.environ.get("TBCLUSTER_ARTIFACTS", Path(__file__).parent.par
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}
 LONG_MS = 30_000
+expect.set_options(timeout=LONG_MS)
 
 
 def chromium_path() -> str | None:

@@ -22,7 +22,8 @@ from tests.doubles.own_speed import know_speed
 from tests.doubles.rack import HTTP_PORT, RackDouble
 from tests.rack.racks import listing
 
-pytestmark = [needs_browser, needs_namespaces]
+# Longer than all waits of a test together, so that the one that failed says so.
+pytestmark = [needs_browser, needs_namespaces, pytest.mark.timeout(400)]
 
 URL = f"http://127.0.0.1:{HTTP_PORT}"
 PLACES = ("two=0-2", "head=3-5", "three=6-7")
@@ -117,10 +118,11 @@ def test_a_chat_answer_streams_in_through_three_machines(page: Page) -> None:
 def test_a_killed_worker_shows_as_lost_and_comes_back(page: Page, rack: CabledRack) -> None:
     stages = page.locator("#stages tbody tr")
     expect(page.locator("#stages tbody tr[data-state=ready]")).to_have_count(3)
-    rack.worker("three").kill()
     lost = page.locator('#events li[data-kind="stage_lost"]')
-    expect(lost).to_have_count(1)
-    expect(lost).to_contain_text("three")
+    before = lost.count()
+    rack.worker("three").kill()
+    expect(lost).to_have_count(before + 1)
+    expect(lost.first).to_contain_text("three")
     keep_picture(page, "lost-worker")
     expect(page.locator('#events li[data-kind="recovered"]').first).to_be_visible(
         timeout=RECOVERY_MS

@@ -134,12 +134,14 @@ def test_ctrl_c_prints_what_there_is(url: str) -> None:
     with subprocess.Popen(
         [*command, "--repeats", "100000"], stdout=subprocess.PIPE, text=True
     ) as process:
-        before = requests_of(url)
-        wait_until(lambda: requests_of(url) > before + 60, "it measures")
-        process.send_signal(signal.SIGINT)
-        assert process.stdout is not None
-        text = process.stdout.read()
-        assert process.wait(30) == 130
+        try:
+            before = requests_of(url)
+            wait_until(lambda: requests_of(url) > before + 60, "it measures")
+            process.send_signal(signal.SIGINT)
+            text, _ = process.communicate(timeout=30)
+            assert process.returncode == 130
+        finally:
+            process.kill()
     assert "Stopped early" in text
     assert "tok/s" in text
 
@@ -159,7 +161,8 @@ def test_another_server_is_measured_alike(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{port}"
     with subprocess.Popen([*command, "--port", str(port)], stderr=subprocess.DEVNULL) as process:
         try:
-            wait_until(lambda: answers(url), "mlx-lm's server is up")
+            wait_until(lambda: answers(url) or process.poll() is not None, "mlx-lm's server is up")
+            assert process.poll() is None
             for api in ("completions", "chat"):
                 file = tmp_path / f"{api}.json"
                 options = ("--model", "default_model", "--api", api, "--json", str(file))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import pairwise
+from typing import Self
 
 import msgspec
 import pytest
@@ -203,10 +204,13 @@ def test_once_of_a_real_server(server: ServeProcess) -> None:
 def test_json_lines_come_until_one_has_enough(server: ServeProcess) -> None:
     command = [sys.executable, "-m", "tbcluster", "top", "--json", "--url", server.url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        times = [json.loads(process.stdout.readline())["at"] for _ in range(2)]
-        process.send_signal(signal.SIGINT)
-        assert process.wait(DEADLINE_S) == 0
+        try:
+            assert process.stdout is not None
+            times = [json.loads(process.stdout.readline())["at"] for _ in range(2)]
+            process.send_signal(signal.SIGINT)
+            assert process.wait(DEADLINE_S) == 0
+        finally:
+            process.kill()
     assert times[1] > times[0]
 
 
@@ -227,6 +231,16 @@ class Terminal:
         fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 130, 0, 0))
         self.screen = ""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ChildProcessError):  # it has been waited for
+            if os.waitpid(self.pid, os.WNOHANG)[0] == 0:
+                os.kill(self.pid, signal.SIGKILL)
+                os.waitpid(self.pid, 0)
+        os.close(self.descriptor)
+
     def sees(self, text: str) -> bool:
         """Whether it has shown this so far."""
         ready, _, _ = select.select([self.descriptor], [], [], 0.1)
@@ -242,27 +256,24 @@ class Terminal:
             self.sees("\0")  # its last words have to be read
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
-                os.close(self.descriptor)
                 return os.waitstatus_to_exitcode(status)
-        os.kill(self.pid, signal.SIGKILL)
         raise AssertionError(f"it did not end:\n{self.screen[-2000:]}")
 
 
 @pytest.mark.parametrize("key", ["q", "\x03"])
 def test_it_is_live_in_a_terminal_until_a_key_ends_it(server: ServeProcess, key: str) -> None:
-    terminal = Terminal(server.url)
-    wait_until(lambda: terminal.sees("tbcluster-demo"), "the first view is there", DEADLINE_S)
-    terminal.screen = ""
-    wait_until(lambda: terminal.sees("tokens/s"), "another one is drawn", DEADLINE_S)
-    os.write(terminal.descriptor, key.encode())
-    assert terminal.ends() == 0
+    with Terminal(server.url) as terminal:
+        wait_until(lambda: terminal.sees("tbcluster-demo"), "the first view is there", DEADLINE_S)
+        terminal.screen = ""
+        wait_until(lambda: terminal.sees("tokens/s"), "another one is drawn", DEADLINE_S)
+        os.write(terminal.descriptor, key.encode())
+        assert terminal.ends() == 0
     # The screen that was there before is back.
     assert "\x1b[?1049l" in terminal.screen
 
 
 def test_it_says_that_the_server_is_gone() -> None:
-    with ServeProcess("--local") as server:
-        terminal = Terminal(server.url)
+    with ServeProcess("--local") as server, Terminal(server.url) as terminal:
         wait_until(lambda: terminal.sees("tbcluster-demo"), "the first view is there", DEADLINE_S)
         server.process.kill()
         wait_until(lambda: terminal.sees("what is shown is old"), "it says so", DEADLINE_S)

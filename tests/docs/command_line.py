@@ -34,7 +34,8 @@ def parse(line: str, *, is_spoken: bool = False) -> None:
         is_spoken: It stands in a sentence, where arguments may be missing and NAME is any name.
 
     Raises:
-        Exception: There is no such command, or it takes no such arguments.
+        LookupError, UsageError, SystemExit: There is no such command, or it takes no such
+            arguments.
     """
     name, *words = words_of(line)
     if name == "serve":

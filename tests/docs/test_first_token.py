@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -37,14 +38,22 @@ def repository(folder: Path, serve: str) -> Path:
 def first_token(repository: Path, place: Path) -> subprocess.CompletedProcess[str]:
     """Run it; what it clones goes into `place`."""
     place.mkdir()
-    return subprocess.run(
-        ["bash", str(ROOT / "scripts" / "first_token"), str(repository)],
-        capture_output=True,
+    command = ["bash", str(ROOT / "scripts" / "first_token"), str(repository)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=90,
-        check=False,
         env={**os.environ, "TMPDIR": str(place)},
-    )
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=90)
+        except BaseException:
+            # With the server that it has started.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
 
 
 @pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")

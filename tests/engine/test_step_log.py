@@ -2,8 +2,9 @@
 
 import pytest
 
-from tbcluster.core import Pooling
+from tbcluster.core import MicroBatch, Pooling, StepResult, VisitTiming
 from tbcluster.engine import step_log
+from tbcluster.engine.step_log import StepLog
 from tbcluster.errors import StarvedError
 from tbcluster.tracing.records import EngineTrace
 from tests.doubles.epochs import PROMPTS, Bench
@@ -122,14 +123,29 @@ def test_nothing_is_noted_when_it_is_off() -> None:
 
 
 def test_steps_are_counted_once_however_often_one_looks() -> None:
-    bench = Bench()
-    bench.submit(PROMPTS[1], max_tokens=3)
-    bench.finish()
-    first = bench.engine.statistics
-    assert bench.engine.statistics.stages == first.stages
-    bench.engine.reset_statistics()
-    bench.turns(1)
-    assert all(stage.wire_us == 0 for stage in bench.engine.statistics.stages)
+    """Each was 300 us on its way to the first stage and 200 us to the second."""
+    log = StepLog(lambda: 0.0)
+
+    def note(step_id: int) -> None:
+        sent_us = 5_000_000 + step_id * 10_000
+        visits = (
+            VisitTiming(1000, 1, sent_us + 300, sent_us + 1300),
+            VisitTiming(500, 1, sent_us + 1500, sent_us + 2000),
+        )
+        back_at = (sent_us + 2100) / 1e6
+        batch = MicroBatch(1, (2,))
+        log.step(StepResult(step_id, batch, (), None, visits, 2100, back_at=back_at), (), 2)
+
+    note(0)
+    assert log.wire_us(2) == (300, 200)
+    assert log.wire_us(2) == (300, 200)
+    note(1)
+    note(2)
+    assert log.wire_us(2) == (900, 600)
+    log.reset()
+    assert log.wire_us(2) == (0, 0)
+    note(3)
+    assert log.wire_us(2) == (300, 200)
 
 
 def test_embeddings_are_not_noted() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 
 from tbcluster.hardware.power.macmon import MacmonLine, open_macmon, parse_macmon
-from tbcluster.hardware.power.meter import Meter, Reading
+from tbcluster.hardware.power.meter import MAX_GAP_S, Meter, Reading
 from tbcluster.hardware.power.nvidia import open_nvidia, parse_gpu
 from tbcluster.hardware.power.opening import open_meter
 from tests.doubles.waiting import wait_until
+from tests.hardware.power.test_meter import Clock
 from tests.hardware.power.test_rapl import write_domain
 
 LINES = Path(__file__).parents[2] / "fixtures" / "power"
@@ -110,9 +111,16 @@ def test_a_tool_that_cannot_be_started_is_none(tmp_path: Path) -> None:
 
 
 def test_a_tool_that_ends_at_once_says_nothing(tmp_path: Path) -> None:
-    meter = open_nvidia(write_tool(tmp_path, "nvidia-smi", "Failed to initialize NVML\n"))
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 0, 20.0, 30\necho Failed to initialize NVML\nexit 9\n")
+    tool.chmod(0o755)
+    clock = Clock()
+    meter = open_nvidia(lambda _: str(tool), clock)
     assert meter is not None
     try:
+        wait_until(lambda: meter.read().watts == 20.0, "its only line was read")
+        wait_until(lambda: not meter._tool._thread.is_alive(), "it has ended")
+        clock.now += MAX_GAP_S + 1
         assert meter.read() == Reading()
     finally:
         meter.close()
