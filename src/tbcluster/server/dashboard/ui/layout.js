@@ -1,8 +1,9 @@
 // Where nodes stand in the drawing. Pure.
 
-export const BOX = { width: 270, height: 146 };
+export const BOX = { width: 276, height: 146 };
 const GAP = 96;
-const NARROW = 620;
+// Two boxes and a link's label between them.
+const NARROW = 2 * BOX.width + 130;
 
 /** All names: those that are known already as they were, then new ones in the order that steps pass
     through them; those that run nothing come last. */
@@ -34,14 +35,14 @@ function row(width) {
 }
 
 function ring(count, width) {
-  const radiusX = Math.min((width - BOX.width) / 2, 120 + count * 70);
   const radiusY = Math.max(GAP + BOX.height / 2, (BOX.height + 44) / 2 / Math.sin(Math.PI / count) / 1.25);
   // A square stands on its side, anything else on its foot.
   const turn = count === 4 ? -Math.PI * 0.75 : -Math.PI / 2;
-  const centres = Array.from({ length: count }, (_, index) => {
-    const angle = turn + (2 * Math.PI * index) / count;
-    return { x: width / 2 + radiusX * Math.cos(angle), y: radiusY * Math.sin(angle) };
-  });
+  const angles = Array.from({ length: count }, (_, index) => turn + (2 * Math.PI * index) / count);
+  // The outermost boxes reach the edges, so that links between them have room.
+  const reach = Math.max(...angles.map((angle) => Math.abs(Math.cos(angle))));
+  const radiusX = Math.min((width - BOX.width) / 2 / reach, 120 + count * 70);
+  const centres = angles.map((angle) => ({ x: width / 2 + radiusX * Math.cos(angle), y: radiusY * Math.sin(angle) }));
   const top = Math.min(...centres.map((centre) => centre.y));
   const spots = centres.map((centre) => ({ x: centre.x - BOX.width / 2, y: centre.y - top + 8 }));
   const height = Math.max(...spots.map((spot) => spot.y)) + BOX.height + 8;
