@@ -64,8 +64,8 @@ def announce_model(cluster: "Cluster", url: str, *, asks_keys: bool) -> None:
     say(stage_line(cluster))
     console.print(kv_line(cluster))
     console.print(
-        f"\n[bold]{cluster.model_name}[/bold] is served at [bold]{url}[/bold] (OpenAI's clients: "
-        f"{url}/v1; page: {url}/docs). Try:\n",
+        f"\n[bold]{cluster.model_name}[/bold] is served at [bold]{url}[/bold] (in a browser: the "
+        f"dashboard; OpenAI's clients: {url}/v1; reference: {url}/docs). Try:\n",
         soft_wrap=True,
     )
     # A long line must stay one line to be copied.
