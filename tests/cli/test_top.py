@@ -227,8 +227,11 @@ class Terminal:
         self.pid, self.descriptor = pty.fork()
         if self.pid == 0:
             command = [sys.executable, "-m", "tbcluster", "top", "--url", url]
-            os.execve(command[0], command, {**os.environ, "TERM": "xterm-256color"})  # noqa: S606
-        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 130, 0, 0))
+            # Not the width of whoever runs the tests: wide enough for all there is to see.
+            size = {"COLUMNS": "160", "LINES": "45"}
+            environment = {**os.environ, **size, "TERM": "xterm-256color"}
+            os.execve(command[0], command, environment)  # noqa: S606
+        fcntl.ioctl(self.descriptor, termios.TIOCSWINSZ, struct.pack("HHHH", 45, 160, 0, 0))
         self.screen = ""
 
     def __enter__(self) -> Self:
@@ -260,10 +263,12 @@ class Terminal:
         raise AssertionError(f"it did not end:\n{self.screen[-2000:]}")
 
 
-@pytest.mark.parametrize("key", ["q", "\x03"])
+@pytest.mark.parametrize("key", ["q", "xq", "\x03"])
 def test_it_is_live_in_a_terminal_until_a_key_ends_it(server: ServeProcess, key: str) -> None:
     with Terminal(server.url) as terminal:
         wait_until(lambda: terminal.sees("tbcluster-demo"), "the first view is there", DEADLINE_S)
+        # The curve is for wide terminals alone.
+        wait_until(lambda: terminal.sees("▁"), "the curve is there", DEADLINE_S)
         terminal.screen = ""
         wait_until(lambda: terminal.sees("tokens/s"), "another one is drawn", DEADLINE_S)
         os.write(terminal.descriptor, key.encode())

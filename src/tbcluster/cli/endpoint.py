@@ -1,5 +1,6 @@
 """A running server, as commands ask it over HTTP."""
 
+import http.client
 import json
 import urllib.error
 import urllib.parse
@@ -13,6 +14,9 @@ from tbcluster.errors import EndpointError
 # What takes longer is asked for and then looked at, not waited for.
 TIMEOUT_S = 30.0
 EVENT = b"data:"
+# What the standard library raises for a server that is none, has gone or breaks off, and for an
+# address that is none. HTTPException is no OSError.
+UNREACHED = (OSError, ValueError, http.client.HTTPException)
 
 
 class Endpoint:
@@ -28,8 +32,7 @@ class Endpoint:
     """
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        parts = urllib.parse.urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
+        if not is_address(url):
             raise EndpointError(
                 f"{url!r} is no address of a server: give one such as http://host:8080"
             )
@@ -73,12 +76,21 @@ class Endpoint:
                 yield answer
         except urllib.error.HTTPError as error:
             raise EndpointError(f"{self.url}: {_words(error)}") from error
-        except (OSError, ValueError) as error:
+        except UNREACHED as error:
             reason = getattr(error, "reason", error)
             raise EndpointError(
                 f"no tbcluster server answers at {self.url} ({reason}): start one with "
                 "`tbcluster serve`, or name its address with --url"
             ) from error
+
+
+def is_address(url: str) -> bool:
+    """Whether it names a server, and a port that can be one."""
+    try:
+        parts = urllib.parse.urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets that do not match, a port that is no number
+        return False
 
 
 def _words(error: urllib.error.HTTPError) -> str:
@@ -102,5 +114,5 @@ def post_json(url: str, body: dict[str, Any]) -> None:
             pass
     except urllib.error.HTTPError as error:
         raise EndpointError(f"{url} answers {error.code} {error.reason}") from error
-    except (OSError, ValueError) as error:
+    except UNREACHED as error:
         raise EndpointError(f"{url} does not take it: {getattr(error, 'reason', error)}") from error

@@ -1,5 +1,6 @@
 """`tbcluster top`: a running server's rack, live in a terminal."""
 
+import os
 import queue
 import select
 import sys
@@ -71,7 +72,7 @@ def show_live(server: Endpoint) -> None:
         Live(console=console, screen=True, auto_refresh=False, vertical_overflow="crop") as live,
     ):
         while True:
-            live.update(picture(view, rates, console.width, notice), refresh=True)
+            live.update(picture(view, list(rates), console.width, notice), refresh=True)
             news = _next(views, has_quit)
             if news is None:
                 return
@@ -142,7 +143,11 @@ def keyboard() -> Iterator[threading.Event]:
     def listen() -> None:
         while not has_ended.is_set():
             ready, _, _ = select.select([descriptor], [], [], LOOK_S)
-            if ready and sys.stdin.read(1) in ("q", "Q"):
+            if not ready:
+                continue
+            # Unbuffered: keys that come together must all be seen.
+            pressed = os.read(descriptor, 64)
+            if not pressed or b"q" in pressed.lower():  # nothing: the terminal has gone
                 has_quit.set()
                 return
 
