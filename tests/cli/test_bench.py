@@ -37,7 +37,8 @@ def url() -> Iterator[str]:
 
 def test_prompts_and_answers_have_exactly_the_tokens_asked_for(url: str, tmp_path: Path) -> None:
     file = tmp_path / "run.json"
-    result = bench("--url", url, "--streams", "1,3", *SMALL, "--json", str(file))
+    # In whatever order they are given, few clients come before many.
+    result = bench("--url", url, "--streams", "3,1,3", *SMALL, "--json", str(file))
     assert result.exit_code == 0, result.output
     cells = json.loads(file.read_text())["cells"]
     assert [(one["cell"]["prompt_tokens"], one["cell"]["streams"]) for one in cells] == [
@@ -66,17 +67,72 @@ def test_chats_too(url: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("--url", "http://127.0.0.1:1"), "name its address with --url"),
-        (("--streams", "0"), "--streams '0'"),
-        (("--prompt-tokens", "a"), "--prompt-tokens 'a'"),
-        (("--json", "/nowhere/file.json"), "no folder /nowhere"),
+        (("--streams", "0"), "'0': give numbers from 1"),
+        (("--prompt-tokens", "a"), "'a': give numbers from 1"),
         (("--compare", "/nowhere/file.json"), "cannot be read"),
+    ],
+)
+def test_options_that_cannot_be_are_named(arguments: tuple[str, ...], words: str) -> None:
+    result = bench(*arguments)
+    assert result.exit_code == 2
+    assert arguments[0] in result.output
+    assert words in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--url", "http://127.0.0.1:1"), "name its address with --url"),
+        (("--json", "/nowhere/file.json"), "no folder /nowhere"),
     ],
 )
 def test_what_cannot_be_measured_is_said_at_once(arguments: tuple[str, ...], words: str) -> None:
     error = bench(*arguments).exception
-    assert isinstance(error, EndpointError)
+    assert isinstance(error, EndpointError | OutputFileError)
     assert words in str(error)
+
+
+def test_a_prompt_that_is_too_long_is_said_before_anything_is_measured(
+    url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "run.json"
+    # The bundled model holds 1,024 tokens.
+    arguments = ("--streams", "1", "--prompt-tokens", "16,3000", "--json", str(file))
+    result = bench("--url", url, *arguments)
+    assert isinstance(result.exception, EndpointError)
+    assert "3000 tokens" in str(result.exception)
+    assert "tok/s" not in result.output
+    assert not file.exists()
+
+
+def test_what_was_measured_is_kept_when_the_server_goes(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    arguments = ["--streams", "1,2", "--prompt-tokens", "16", "--output-tokens", "4"]
+    with ServeProcess() as server:
+        command = [sys.executable, "-m", "tbcluster", "bench", "--url", server.url, *arguments]
+        with subprocess.Popen(
+            [*command, "--repeats", "400", "--json", str(file)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                before = requests_of(server.url)
+                wait_until(lambda: requests_of(server.url) > before + 150, "it measures")
+                server.process.kill()
+                text, trouble = process.communicate(timeout=60)
+            finally:
+                process.kill()
+    assert process.returncode == 1
+    assert "Traceback" not in trouble
+    assert "refuses a prompt" in trouble
+    assert "Stopped early" in text
+    body = json.loads(file.read_text())
+    assert not body["is_whole"]
+    (cell,) = body["cells"]
+    assert cell["cell"]["streams"] == 1
+    assert cell["num_good"] > 0
+    assert cell["errors"]
 
 
 def test_a_model_that_is_not_there(url: str) -> None:

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tbcluster.errors import EndpointError
 from tbcluster.loadtest.plan import Cell, LoadPlan
-from tbcluster.loadtest.report import Facts, ratios, to_json
+from tbcluster.loadtest.report import Facts, ratios, read_earlier, to_json
 from tbcluster.loadtest.run import Measured
 from tbcluster.loadtest.samples import Sample
 from tbcluster.loadtest.summary import percentile, spread, summarize
@@ -68,11 +67,28 @@ def test_a_run_against_itself_is_one() -> None:
     facts = Facts("http://h", "", "m", "chat", datetime(2026, 1, 1, tzinfo=UTC), "here", True)
     content = to_json(facts, LoadPlan((2,), (8,)), measured)
     assert json.loads(content)["cells"][0]["samples"][0]["chunks_at"] == [1.0, 2.0]
-    (ratio,) = ratios(content, measured)
+    (ratio,) = ratios(read_earlier(content), measured)
     assert (ratio.output_tokens_per_s, ratio.first_token_s, ratio.gap_s) == (1, 1, 1)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"format": "other"}'])
+def test_only_cells_that_both_have_are_compared() -> None:
+    samples = [sample(1.0, 2.0, tokens=2)]
+    other = Cell(4, 8)
+    measured = [Measured(other, samples, summarize(other, samples, 2.0))]
+    facts = Facts("http://h", "", "m", "chat", datetime(2026, 1, 1, tzinfo=UTC), "here", True)
+    earlier = [Measured(CELL, samples, summarize(CELL, samples, 2.0))]
+    content = to_json(facts, LoadPlan((2,), (8,)), earlier)
+    assert ratios(read_earlier(content), measured) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{}", "[]", '{"format": "other", "cells": []}'),
+        # A cell that lacks its figures.
+        '{"format": "tbcluster-load-1", "cells": [{"cell": {"streams": 1, "prompt_tokens": 8}}]}',
+    ],
+)
 def test_another_file_is_refused(content: str) -> None:
-    with pytest.raises(EndpointError, match="bench --json"):
-        ratios(content, ())
+    with pytest.raises(ValueError, match="bench --json"):
+        read_earlier(content)

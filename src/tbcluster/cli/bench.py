@@ -18,10 +18,10 @@ from tbcluster.cli.loading import console
 from tbcluster.cli.models import DEFAULT_URL, Key, Url
 from tbcluster.cli.rack import output
 from tbcluster.cli.terminal import harmless
-from tbcluster.errors import EndpointError
+from tbcluster.errors import EndpointError, OutputFileError
 from tbcluster.loadtest.client import LoadClient
 from tbcluster.loadtest.plan import Api, LoadPlan
-from tbcluster.loadtest.report import Facts, ratios, to_json
+from tbcluster.loadtest.report import Earlier, Facts, ratios, read_earlier, to_json
 from tbcluster.loadtest.run import LoadTest, OnProgress
 
 INTERRUPTED = 130
@@ -91,7 +91,9 @@ def bench(
     client = LoadClient(url, key, model, api)
     with _bar() as on_progress:
         test = LoadTest(plan, client, on_progress)
-        is_whole = _run(test)
+        trouble = _run(test)
+    if isinstance(trouble, EndpointError) and not test.measured:
+        raise trouble
     facts = Facts(
         client.url,
         client.server,
@@ -99,7 +101,7 @@ def bench(
         client.api,
         datetime.now(UTC).astimezone(),
         f"{platform.system()} {platform.release()} {platform.machine()}",
-        is_whole,
+        trouble is None,
     )
     if json_file is not None:
         _write(json_file, to_json(facts, plan, test.measured))
@@ -110,19 +112,21 @@ def bench(
             output().print(bench_view.ratio_table(ratios(earlier, test.measured)))
         if chart is not None:
             bench_chart.draw(chart, facts, test.measured)
-    if not is_whole:
+    if isinstance(trouble, EndpointError):
+        raise trouble
+    if trouble is not None:
         raise typer.Exit(INTERRUPTED)
     if not any(one.summary.num_good for one in test.measured):
         raise EndpointError(f"{client.url} answered no request: see above what it said")
 
 
-def _run(test: LoadTest) -> bool:
-    """Whether it came to its end."""
+def _run(test: LoadTest) -> EndpointError | KeyboardInterrupt | None:
+    """What ended it early; what was measured until then is in the test all the same."""
     try:
         asyncio.run(test.run())
-    except KeyboardInterrupt:
-        return False
-    return True
+    except (EndpointError, KeyboardInterrupt) as trouble:
+        return trouble
+    return None
 
 
 @contextmanager
@@ -148,8 +152,10 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     except ValueError:
         numbers = ()
     if not numbers or min(numbers) < 1:
-        raise EndpointError(f"{option} {text!r}: give numbers from 1, such as 1,4,16")
-    return tuple(dict.fromkeys(numbers))
+        raise typer.BadParameter(
+            f"{text!r}: give numbers from 1, such as 1,4,16", param_hint=option
+        )
+    return tuple(sorted(set(numbers)))
 
 
 def _check_files(json_file: Path | None, chart: Path | None) -> None:
@@ -157,20 +163,20 @@ def _check_files(json_file: Path | None, chart: Path | None) -> None:
     if chart is not None:
         bench_chart.check(chart)
     if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise EndpointError(f"--json {json_file}: there is no folder {json_file.parent}")
+        raise OutputFileError(f"--json {json_file}: there is no folder {json_file.parent}")
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> Earlier:
     try:
-        content = path.read_text()
-        ratios(content, ())
-    except (OSError, UnicodeDecodeError) as error:
-        raise EndpointError(f"--compare {path} cannot be read: {error}") from error
-    return content
+        return read_earlier(path.read_text())
+    except (OSError, ValueError) as error:  # bytes that are no text are a ValueError too
+        raise typer.BadParameter(
+            f"{path} cannot be read: {error}", param_hint="--compare"
+        ) from error
 
 
 def _write(path: Path, content: str) -> None:
     try:
         path.write_text(content)
     except OSError as error:
-        raise EndpointError(f"--json {path} cannot be written: {error.strerror}") from error
+        raise OutputFileError(f"--json {path} cannot be written: {error.strerror}") from error

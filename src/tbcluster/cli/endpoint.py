@@ -39,6 +39,8 @@ class Endpoint:
         self.url = url.rstrip("/").removesuffix("/v1")
         self._headers = {"Content-Type": "application/json"}
         if key is not None:
+            if not key.isascii():
+                raise EndpointError("--key: an API key is of ASCII's characters alone")
             self._headers["Authorization"] = f"Bearer {key}"
 
     def get(self, path: str) -> Any:

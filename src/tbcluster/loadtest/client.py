@@ -2,13 +2,15 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import msgspec
 
 from tbcluster.errors import EndpointError
+from tbcluster.loadtest.chunks import CachedTokens, Chunk, Delta, Energy, Models
 from tbcluster.loadtest.plan import Api
 from tbcluster.loadtest.samples import Sample
 
@@ -31,6 +33,9 @@ class LoadClient:
         key: An API key, where one is asked for.
         api: Which endpoint; "auto" takes completions where there are some, else chats.
 
+    Raises:
+        EndpointError: The address or the key cannot be one.
+
     Attributes:
         model: Its id there.
         server: Its Server header.
@@ -43,14 +48,19 @@ class LoadClient:
         self.server = ""
         self._exact: dict[str, Any] = dict(EXACT)
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
-        self._http = httpx.AsyncClient(
-            base_url=self.url,
-            headers=headers,
-            timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
-            limits=httpx.Limits(max_connections=MANY, max_keepalive_connections=MANY),
-            # A proxy for the internet knows nothing of servers here.
-            trust_env=False,
-        )
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=self.url,
+                headers=headers,
+                timeout=httpx.Timeout(SILENCE_S, connect=CONNECT_S),
+                limits=httpx.Limits(max_connections=MANY, max_keepalive_connections=MANY),
+                # A proxy for the internet knows nothing of servers here.
+                trust_env=False,
+            )
+        except httpx.InvalidURL as error:
+            raise EndpointError(f"{url!r} is no address of a server: {error}") from error
+        except UnicodeEncodeError as error:
+            raise EndpointError("--key: an API key is of ASCII's characters alone") from error
 
     async def __aenter__(self) -> Self:
         return self
@@ -146,10 +156,9 @@ class LoadClient:
     def _first_model(self, answer: httpx.Response) -> str:
         """Of several, one that is loaded: nobody wants to measure a load."""
         try:
-            models = answer.json()["data"]
-            loaded = [m for m in models if (m.get("status") or {}).get("value") == "loaded"]
-            return str((loaded or models)[0]["id"])
-        except (ValueError, LookupError, TypeError) as error:
+            models = msgspec.json.decode(answer.content, type=Models).data
+            return ([m for m in models if m.is_loaded] or models)[0].id
+        except (msgspec.DecodeError, UnicodeDecodeError, IndexError) as error:
             raise EndpointError(
                 f"{self.url} lists no model at /v1/models: name one with --model"
             ) from error
@@ -162,31 +171,26 @@ class LoadClient:
             if data == DONE:
                 return
             try:
-                chunk = json.loads(data)
-            except ValueError:
-                sample.error = f"a line of its stream is no JSON: {data[:MAX_WORDS]}"
+                chunk = msgspec.json.decode(data, type=Chunk)
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                sample.error = f"a line of its stream cannot be read ({error}): {data}"[:MAX_WORDS]
                 return
             _take(chunk, sample)
 
 
-def _take(chunk: dict[str, Any], sample: Sample) -> None:
-    if chunk.get("error"):
-        sample.error = str(chunk["error"])[:MAX_WORDS]
-    for choice in chunk.get("choices") or ():
-        delta = choice.get("delta") or {}
-        said = choice.get("text"), delta.get("content"), *_reasoning(delta)
-        if any(said):
+def _take(chunk: Chunk, sample: Sample) -> None:
+    if chunk.error:
+        sample.error = str(chunk.error)[:MAX_WORDS]
+    for choice in chunk.choices or ():
+        delta = choice.delta or Delta()
+        # Reasoning is of tokens too, by the names that servers give it.
+        if choice.text or delta.content or delta.reasoning_content or delta.reasoning:
             sample.chunks_at.append(time.perf_counter() - sample.sent_at)
-    if usage := chunk.get("usage"):
-        sample.prompt_tokens = usage.get("prompt_tokens")
-        sample.output_tokens = usage.get("completion_tokens")
-        sample.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens")
-        sample.joules = (usage.get("energy") or {}).get("joules")
-
-
-def _reasoning(delta: dict[str, Any]) -> Sequence[str | None]:
-    """Tokens too, by the names that servers give them."""
-    return delta.get("reasoning_content"), delta.get("reasoning")
+    if usage := chunk.usage:
+        sample.prompt_tokens = usage.prompt_tokens
+        sample.output_tokens = usage.completion_tokens
+        sample.cached_tokens = (usage.prompt_tokens_details or CachedTokens()).cached_tokens
+        sample.joules = (usage.energy or Energy()).joules
 
 
 def _refusal(status: int, content: bytes) -> str:

@@ -2,17 +2,19 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from importlib.metadata import version
-from typing import Any
+from typing import Literal
 
-from tbcluster.errors import EndpointError
-from tbcluster.loadtest.plan import LoadPlan
+import msgspec
+
+from tbcluster.loadtest.plan import Cell, LoadPlan
 from tbcluster.loadtest.run import Measured
+from tbcluster.loadtest.summary import CellSummary, Spread
 
-FORMAT = "tbcluster-load-1"
+FORMAT: Literal["tbcluster-load-1"] = "tbcluster-load-1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,47 +57,63 @@ class Ratio:
     gap_s: float | None
 
 
-def ratios(content: str, measured: Sequence[Measured]) -> list[Ratio]:
-    """Those of all cells that both have.
+class EarlierSpread(msgspec.Struct, frozen=True):
+    """Of a spread what is compared."""
 
-    Args:
-        content: The earlier run's JSON.
+    p50: float
+
+
+class EarlierCell(msgspec.Struct, frozen=True):
+    """Of a cell what is compared."""
+
+    cell: Cell
+    output_tokens_per_s: float
+    first_token_s: EarlierSpread | None
+    gap_s: EarlierSpread | None
+
+
+class Earlier(msgspec.Struct, frozen=True):
+    """An earlier run, as `to_json` wrote it."""
+
+    format: Literal["tbcluster-load-1"]
+    cells: tuple[EarlierCell, ...]
+
+
+def read_earlier(content: str) -> Earlier:
+    """The run of a file.
 
     Raises:
-        EndpointError: It is none.
+        ValueError: It is none; says what is wrong.
     """
     try:
-        body = json.loads(content)
-        if body["format"] != FORMAT:
-            raise ValueError(f"format {body['format']!r} instead of {FORMAT!r}")
-        before = {
-            (one["cell"]["streams"], one["cell"]["prompt_tokens"]): one for one in body["cells"]
-        }
-    except (ValueError, LookupError, TypeError) as error:
-        raise EndpointError(f"not a file that `tbcluster bench --json` wrote: {error}") from error
-    found = []
-    for one in measured:
-        cell = one.summary.cell
-        earlier = before.get((cell.streams, cell.prompt_tokens))
-        if earlier is not None:
-            found.append(_ratio(one, earlier))
-    return found
+        return msgspec.json.decode(content, type=Earlier)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"not a file that `tbcluster bench --json` wrote: {error}") from error
 
 
-def _ratio(one: Measured, earlier: Mapping[str, Any]) -> Ratio:
-    now = asdict(one.summary)
+def ratios(earlier: Earlier, measured: Sequence[Measured]) -> list[Ratio]:
+    """Those of all cells that both runs have."""
+    before = {one.cell: one for one in earlier.cells}
+    return [
+        _ratio(one.summary, before[one.summary.cell])
+        for one in measured
+        if one.summary.cell in before
+    ]
 
-    def over(name: str) -> float | None:
-        ours, theirs = now[name], earlier[name]
-        if isinstance(ours, dict) and isinstance(theirs, dict):
-            ours, theirs = ours["p50"], theirs["p50"]
-        return ours / theirs if ours is not None and theirs else None
 
-    cell = one.summary.cell
+def _ratio(now: CellSummary, before: EarlierCell) -> Ratio:
     return Ratio(
-        cell.streams,
-        cell.prompt_tokens,
-        over("output_tokens_per_s"),
-        over("first_token_s"),
-        over("gap_s"),
+        now.cell.streams,
+        now.cell.prompt_tokens,
+        _over(now.output_tokens_per_s, before.output_tokens_per_s),
+        _over(_median(now.first_token_s), _median(before.first_token_s)),
+        _over(_median(now.gap_s), _median(before.gap_s)),
     )
+
+
+def _median(spread: Spread | EarlierSpread | None) -> float | None:
+    return None if spread is None else spread.p50
+
+
+def _over(now: float | None, before: float | None) -> float | None:
+    return now / before if now is not None and before else None

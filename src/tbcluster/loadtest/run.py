@@ -55,6 +55,9 @@ class LoadTest:
                         f"--prompt-tokens {num_tokens}: this server's shortest prompt has "
                         f"{prompter.least} tokens"
                     )
+                # Before anything is measured: a length that this server refuses ends the run.
+                self._tell(f"making a prompt of {num_tokens:,} tokens")
+                await prompter.check(num_tokens)
             numbers = itertools.count()
             for cell in self.plan.cells():
                 await prompter.check(cell.prompt_tokens)
