@@ -54,17 +54,18 @@ function send(message) {
   message.value = "";
   conversation.push({ role: "user", content: text });
   byId("log").append(entry("user", "You", text));
-  answer();
+  answer(conversation);
 }
 
-async function answer() {
+/** Of the conversation it was asked in, which may have been left for a new one when it ends. */
+async function answer(asked) {
   abort = new AbortController();
   show(true);
   const said = new Said();
   byId("log").append(said.element);
   scroll(true);
   try {
-    await stream(said, abort.signal);
+    await stream(said, asked, abort.signal);
     said.end("");
   } catch (error) {
     if (error instanceof KeyNeeded) said.end("an API key is needed: enter it above", true);
@@ -72,15 +73,15 @@ async function answer() {
     else said.end(error.message, true);
   }
   // What was asked in vain is not asked again with the next message.
-  if (said.text) conversation.push({ role: "assistant", content: said.text });
-  else conversation.pop();
+  if (said.text) asked.push({ role: "assistant", content: said.text });
+  else asked.pop();
   abort = null;
   show(false);
   byId("message").focus();
 }
 
-async function stream(said, signal) {
-  const body = { model: byId("model").value || undefined, messages: conversation, stream: true, stream_options: { include_usage: true } };
+async function stream(said, asked, signal) {
+  const body = { model: byId("model").value || undefined, messages: asked, stream: true, stream_options: { include_usage: true } };
   const got = await ask("v1/chat/completions", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal });
   said.requestId = got.headers.get("x-request-id");
   if (!got.ok) throw new Error(await refusal(got));
@@ -160,7 +161,8 @@ function entry(kind, name, text) {
 
 /** Text with its fenced blocks of code set as such. */
 function blocks(text) {
-  return text.split(/^```[^\n]*\n?/m).map((part, index) => (index % 2 ? el("pre", { tabindex: "0" }, el("code", {}, part)) : part));
+  // A fence is a line of its own: with another backtick on it, it is code within a line.
+  return text.split(/^```[^`\n]*$\n?/m).map((part, index) => (index % 2 ? el("pre", { tabindex: "0" }, el("code", {}, part)) : part));
 }
 
 function show(isRunning) {

@@ -5,8 +5,17 @@ import { number, watts } from "./format.js";
 
 const GOOD = new Set(["ok"]);
 const WARNING = new Set(["starting", "recovering", "loading", "draining", "unloaded"]);
-const KEPT = 300;
-const rates = [];
+const KEPT_S = 300;
+// A view comes each second: after a longer silence nothing is known of the time between.
+const GAP_S = 5;
+// Times and rates of all views, in pairs.
+let rates = [];
+
+/** Keep the rate of a view, drawn or not: a page in the background goes on counting. */
+export function keepRate(view) {
+  const isNewer = (at) => at < view.at && at > view.at - KEPT_S;
+  rates = [...rates.filter(([at]) => isNewer(at)), [view.at, view.tokens_per_s]];
+}
 
 /** Show the state and the totals of a view. */
 export function showHeader(view) {
@@ -17,7 +26,7 @@ export function showHeader(view) {
   setText(byId("version"), `tbcluster ${view.version}`);
   document.title = `${number(view.tokens_per_s)} tok/s · tbcluster`;
   replace(byId("totals"), total("tokens/s", number(view.tokens_per_s)), total("prompt tokens/s", number(view.prompt_tokens_per_s)), total("running", `${view.num_running}`), total("waiting", `${view.num_waiting}`), total(view.is_estimate ? "watts, in part estimated" : "watts", watts(view.watts, view.is_estimate)), total("joules a token", number(view.joules_per_token)));
-  drawRates(view.tokens_per_s);
+  drawRates(view.at);
 }
 
 /** The server is out of reach. */
@@ -31,12 +40,13 @@ function total(name, value) {
   return el("div", {}, el("dt", {}, name), el("dd", { class: "num" }, value));
 }
 
-function drawRates(rate) {
-  rates.push(rate);
-  if (rates.length > KEPT) rates.shift();
-  const most = Math.max(1, ...rates);
-  const points = rates.map((value, index) => `${KEPT - rates.length + index},${(34 - (value / most) * 32).toFixed(1)}`);
-  const base = svg("line", { x1: 0, x2: KEPT, y1: 35, y2: 35, class: "base", "vector-effect": "non-scaling-stroke" });
-  replace(byId("spark"), base, svg("polyline", { points: points.join(" "), class: "rate", "vector-effect": "non-scaling-stroke" }));
-  setText(byId("spark-caption"), `tokens/s, last 5 minutes, up to ${number(Math.max(...rates))}`);
+function drawRates(now) {
+  const most = Math.max(1, ...rates.map(([, rate]) => rate));
+  const points = rates.map(([at, rate], index) => {
+    const isNext = index > 0 && at - rates[index - 1][0] <= GAP_S;
+    return `${isNext ? "L" : "M"} ${(KEPT_S - (now - at)).toFixed(1)} ${(34 - (rate / most) * 32).toFixed(1)}`;
+  });
+  const base = svg("line", { x1: 0, x2: KEPT_S, y1: 35, y2: 35, class: "base", "vector-effect": "non-scaling-stroke" });
+  replace(byId("spark"), base, svg("path", { d: points.join(" "), class: "rate", "vector-effect": "non-scaling-stroke" }));
+  setText(byId("spark-caption"), `tokens/s, last 5 minutes, up to ${number(Math.max(...rates.map(([, rate]) => rate)))}`);
 }

@@ -2,8 +2,10 @@
 
 export const BOX = { width: 276, height: 146 };
 const GAP = 96;
-// Two boxes and a link's label between them.
-const NARROW = 2 * BOX.width + 130;
+const ROW_GAP = 70;
+// Room for a link's label between two boxes.
+const LABEL = 130;
+const NARROW = 2 * BOX.width + LABEL;
 
 /** All names: those that are known already as they were, then new ones in the order that steps pass
     through them; those that run nothing come last. */
@@ -14,12 +16,36 @@ export function order(view, known = []) {
 }
 
 /** The top left corner of each of `count` boxes, and the height of it all, in a drawing so wide.
-    Two stand side by side, three and more in a ring; where there is no room, one below another. */
+    Two stand side by side, three and more in a ring, in rows where a ring has no room for them; in a
+    narrow drawing one below another. */
 export function places(count, width) {
+  if (count === 0) return { spots: [], height: 0, width: BOX.width };
   if (width < NARROW) return column(count, width);
   if (count === 1) return { spots: [{ x: (width - BOX.width) / 2, y: 8 }], height: BOX.height + 16, width: BOX.width };
   if (count === 2) return row(width);
-  return ring(count, width);
+  const round = ring(count, width);
+  return hasRoom(round.spots) ? round : rows(count, width);
+}
+
+function hasRoom(spots) {
+  return spots.every((one, index) => spots.slice(index + 1).every((other) => Math.abs(one.x - other.x) >= BOX.width || Math.abs(one.y - other.y) >= BOX.height));
+}
+
+/** Every other row runs back, so that the next one is always beside or below. */
+function rows(count, width) {
+  const perRow = Math.floor((width + LABEL) / (BOX.width + LABEL));
+  const step = { x: (width - BOX.width) / (perRow - 1), y: BOX.height + ROW_GAP };
+  const spots = Array.from({ length: count }, (_, index) => {
+    const row = Math.floor(index / perRow);
+    const place = index % perRow;
+    return { x: (row % 2 ? perRow - 1 - place : place) * step.x, y: 8 + row * step.y };
+  });
+  return { spots, height: spots.at(-1).y + BOX.height + 8, width: BOX.width };
+}
+
+/** Whether a point is behind a box. */
+export function isBehind(point, spots, boxWidth) {
+  return spots.some((spot) => point.x > spot.x && point.x < spot.x + boxWidth && point.y > spot.y && point.y < spot.y + BOX.height);
 }
 
 function column(count, width) {

@@ -34,6 +34,7 @@ export class Live {
 
   async read(abort) {
     let watchdog = setTimeout(() => abort.abort(), SILENCE_MS);
+    let isNew = true;
     try {
       const answer = await ask("live", { signal: abort.signal });
       if (!answer.ok) throw new Error(await refusal(answer));
@@ -41,7 +42,9 @@ export class Live {
         clearTimeout(watchdog);
         watchdog = setTimeout(() => abort.abort(), SILENCE_MS);
         this.pauseMs = FIRST_PAUSE_MS;
-        this.onState("live");
+        // Once: a view says nothing of a key that another request was refused with since.
+        if (isNew) this.onState("live");
+        isNew = false;
         this.onView(JSON.parse(data));
       }
     } finally {

@@ -4,7 +4,7 @@ import { useKey, whenKeyNeeded } from "./api.js";
 import { showModels, startChat } from "./chat.js";
 import { byId } from "./dom.js";
 import { showEvents } from "./events.js";
-import { showHeader, showLost } from "./header.js";
+import { keepRate, showHeader, showLost } from "./header.js";
 import { Live } from "./live.js";
 import { showPlan } from "./plan.js";
 import { drawRack } from "./rack.js";
@@ -15,6 +15,7 @@ let view = null;
 
 function show(now) {
   view = now;
+  keepRate(view);
   // A page that nobody sees draws nothing.
   if (document.hidden) return;
   showHeader(view);

@@ -2,7 +2,7 @@
 
 import { bar, byId, el, replace, svg } from "./dom.js";
 import { bytes, layers, linkKind, linkSpeed, NOTHING, percent, roundTrip, watts } from "./format.js";
-import { BOX, hops, line, order, places } from "./layout.js";
+import { BOX, hops, isBehind, line, order, places } from "./layout.js";
 
 // Nodes stay where they were drawn once a model was placed, whatever later plans do: people remember
 // places.
@@ -32,7 +32,7 @@ export function drawRack(view) {
     const kind = ["link", link.is_up ? "up" : "down", link.is_used && link.is_up ? "used" : "", link.is_used && link.is_up && isMoving ? "moving" : ""];
     const isDirected = path.has(`${from}|${to}`) && link.is_used;
     drawing.append(svg("path", { d: drawn.path, class: kind.join(" "), "marker-end": isDirected ? "url(#arrow)" : null, "data-link": `${link.source}|${link.target}` }));
-    labels.push(linkLabel(link, drawn));
+    if (!isBehind(drawn.label, spots, width)) labels.push(linkLabel(link, drawn));
   }
   const boxes = el("ul", { class: "nodes", "aria-label": "Nodes" }, names.map((name) => placed(nodeBox(nodes.get(name), view), at.get(name), width)));
   rack.style.height = `${height}px`;

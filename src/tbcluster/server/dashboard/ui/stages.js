@@ -5,22 +5,30 @@ import { bytes, layers, ms, number, percent } from "./format.js";
 
 const COLUMNS = ["Stage", "Node", "Layers", "State", "Compute", "Wire", "Wait", "A step", "Busy", "KV"];
 
-/** Show the stages of all models. */
+/** Show the stages of all models. A table stays what it is as long as its model is there: whoever
+    has scrolled it or stands in it by keyboard stays there. */
 export function showStages(view) {
   const place = byId("stages");
-  if (!view.models.length) return replace(place, el("p", { class: "muted" }, "No model is loaded."));
-  const left = place.querySelector(".scroll")?.scrollLeft ?? 0;
-  replace(place, view.models.map(modelTable));
-  for (const table of place.querySelectorAll(".scroll")) table.scrollLeft = left;
+  const names = JSON.stringify(view.models.map((model) => model.name));
+  if (place.dataset.models !== names) {
+    place.dataset.models = names;
+    replace(place, view.models.length ? view.models.map(modelSection) : el("p", { class: "muted" }, "No model is loaded."));
+  }
+  view.models.forEach((model, index) => fillSection(place.children[index], model));
 }
 
-function modelTable(model) {
+function modelSection(model) {
+  const table = el("table", {}, el("thead", {}, el("tr", {}, COLUMNS.map((name) => el("th", { scope: "col" }, name)))), el("tbody"));
+  return el("div", { class: "model" }, el("div", { class: "about" }), el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Stages of ${model.name}` }, table));
+}
+
+function fillSection(section, model) {
   const title = el("h3", {}, model.name, " ", el("span", { class: `pill ${tone(model.state)}` }, model.state));
   const facts = [`${number(model.tokens_per_s)} tokens/s`, `${model.num_running} running`, `${model.num_waiting} waiting`, model.step_ms === null ? null : `a step takes ${ms(model.step_ms)}, ${ms(model.wire_ms)} of it on the way`, model.num_recoveries ? `recovered ${model.num_recoveries} times, last in ${number(model.last_recovery_s)} s` : null];
   const longest = Math.max(1e-9, ...model.stages.map((stage) => (stage.compute_ms ?? 0) + (stage.wire_ms ?? 0) + (stage.wait_ms ?? 0)));
   const replicas = new Set(model.stages.map((stage) => stage.replica)).size;
-  const table = el("table", {}, el("thead", {}, el("tr", {}, COLUMNS.map((name) => el("th", { scope: "col" }, name)))), el("tbody", {}, model.stages.map((stage) => stageRow(stage, longest, replicas))));
-  return el("div", { class: "model" }, title, el("p", { class: "muted num" }, facts.filter(Boolean).join(" · ")), progress(model), model.error ? el("p", { class: "bad" }, model.error) : null, el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `Stages of ${model.name}` }, table));
+  replace(section.querySelector(".about"), title, el("p", { class: "muted num" }, facts.filter(Boolean).join(" · ")), progress(model), model.error ? el("p", { class: "bad" }, model.error) : null);
+  replace(section.querySelector("tbody"), model.stages.map((stage) => stageRow(stage, longest, replicas)));
 }
 
 const tone = (state) => ({ ready: "good", starting: "warning", recovering: "warning" })[state] ?? "bad";
