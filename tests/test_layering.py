@@ -107,7 +107,7 @@ OWNERS = {
     "typer": {"cli"},
     "rich": {"cli"},
     # Messages; files of our own.
-    "msgspec": {"wire", "engine", "server", "cluster", "weights", "tracing"},
+    "msgspec": {"wire", "engine", "server", "cluster", "weights", "tracing", "loadtest"},
     "psutil": {"hardware"},
     "zeroconf": {"cluster"},
 }

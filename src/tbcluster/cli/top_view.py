@@ -58,7 +58,7 @@ def head(view: LiveView, rates: Sequence[float], width: int) -> Text:
         ("tbcluster ", "bold"),
         (harmless(view.cluster_name or ""), ""),
         " ",
-        (view.state, f"bold {_tone(view.state)}"),
+        (harmless(view.state), f"bold {_tone(view.state)}"),
         (f" {harmless(view.doing)}" if view.doing and view.state != "ok" else "", "yellow"),
         "\n",
     )
@@ -81,7 +81,7 @@ def stage_table(model: LiveModel, width: int) -> RenderableType:
     title = Text.assemble(
         (harmless(model.name), "bold"),
         " ",
-        (model.state, _tone(model.state)),
+        (harmless(model.state), _tone(model.state)),
         f"  {number(model.tokens_per_s)} tokens/s",
         f"  {model.num_running} running, {model.num_waiting} waiting",
         (f"  {harmless(model.doing)}" if model.doing else "", "yellow"),
@@ -103,7 +103,7 @@ def stage_table(model: LiveModel, width: int) -> RenderableType:
 
 def _stage_cells(stage: LiveStage, width: int) -> list[Text | str]:
     share = stage.loaded_bytes / stage.total_bytes if stage.total_bytes else None
-    state = Text(stage.state, _tone(stage.state))
+    state = Text(harmless(stage.state), _tone(stage.state))
     if stage.state in ("loading", "fetching") and share is not None:
         state.append(f" {bar(share)} {percent(share)}")
     cells: list[Text | str] = [
@@ -140,7 +140,7 @@ def node_table(view: LiveView, width: int) -> RenderableType:
 def _node_cells(node: LiveNode, width: int) -> list[Text | str]:
     name = harmless(node.name) + (" (head)" if node.is_head else "")
     state = "drained" if node.is_drained else "lost" if node.state == "offline" else node.state
-    cells: list[Text | str] = [Text(name, "bold"), Text(state, _tone(node.state))]
+    cells: list[Text | str] = [Text(name, "bold"), Text(harmless(state), _tone(node.state))]
     if width >= WIDE:
         cells.append(Text(harmless(node.chip or node.system or NOTHING)))
     cells += [
@@ -172,7 +172,7 @@ def link_table(links: Iterable[LiveLink]) -> RenderableType:
         speed = NOTHING if link.gbps is None else f"{number(link.gbps)} Gb/s"
         table.add_row(
             Text(harmless(f"{link.source} - {link.target}")),
-            link.kind,
+            Text(harmless(link.kind)),
             Text(state, "red" if not link.is_up else "green" if link.is_used else ""),
             speed,
             trip,

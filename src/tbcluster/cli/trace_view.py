@@ -49,7 +49,7 @@ def list_picture(requests: Sequence[RequestSummary], width: int) -> RenderableTy
             _clock(one.at),
             Text(harmless(one.request_id)),
             Text(harmless(one.model)),
-            Text(one.outcome, _tone(one.outcome)),
+            Text(harmless(one.outcome), _tone(one.outcome)),
             *prompt,
             f"{one.num_generated_tokens:,}",
             _seconds(one.first_token_us),
@@ -74,8 +74,8 @@ def _head(request: RequestSummary) -> Text:
     cached = f" ({request.num_cached_tokens:,} cached)" if request.num_cached_tokens else ""
     text = Text.assemble(
         (harmless(request.model), "bold"),
-        f"  {request.endpoint}  {_clock(request.at)}  ",
-        (request.outcome, _tone(request.outcome)),
+        f"  {harmless(request.endpoint)}  {_clock(request.at)}  ",
+        (harmless(request.outcome), _tone(request.outcome)),
         "\n",
         (f"{harmless(request.request_id)}  {harmless(request.answer_id)}\n", "dim"),
         f"{request.num_prompt_tokens:,} prompt tokens{cached}, ",
@@ -91,11 +91,11 @@ def _sequence(trace: RequestTrace, sequence: SequenceTrace, width: int) -> Rende
     drawn = waterfall(sequence)
     parts: list[RenderableType] = [Text()]
     if len(trace.sequences) > 1:
-        parts.append(Text(f"choice {sequence.index}: {sequence.outcome}", "bold"))
+        parts.append(Text(f"choice {sequence.index}: {harmless(sequence.outcome)}", "bold"))
     parts.append(_milestones(sequence))
     if drawn.rows:
         parts += [_bars(drawn, width), Text(LEGEND, "dim"), Text(), _stage_table(trace, drawn)]
-        parts += [_summary_table(drawn), Text(where_time_went(trace, sequence))]
+        parts += [_summary_table(drawn), Text(harmless(where_time_went(trace, sequence)))]
     else:
         parts.append(Text("No step of it is known any more, or none has come back yet.", "dim"))
     return Group(*parts)
