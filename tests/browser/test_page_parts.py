@@ -17,6 +17,7 @@ from tests.doubles.waiting import wait_until
 
 pytestmark = needs_browser
 
+ASKS = "**/v1/chat/completions"
 QUESTION = "What is the capital of France?"
 
 
@@ -77,26 +78,44 @@ def test_text_behind_a_fence_on_one_line_is_not_lost(page: Page) -> None:
 def test_a_new_chat_knows_nothing_of_an_answer_that_was_running(
     browser: Browser, server: LocalServer
 ) -> None:
-    asked: list[Any] = []
     with opened(browser, server.url) as page:
-
-        def note(route: Any) -> None:
-            body = route.request.post_data_json
-            asked.append(body["messages"])
-            route.continue_(post_data={**body, "ignore_eos": True, "max_tokens": 900})
-
-        page.route("**/v1/chat/completions", note)
+        page.route(
+            ASKS,
+            lambda route: route.continue_(
+                post_data={**route.request.post_data_json, "ignore_eos": True, "max_tokens": 900}
+            ),
+        )
+        expect(page.locator("#send")).to_be_enabled()
         page.fill("#message", QUESTION)
         page.press("#message", "Enter")
         expect(page.locator(".entry.assistant .text").last).to_contain_text("Paris")
         page.click("#clear")
         expect(page.locator("#send")).to_be_visible()
         page.fill("#message", "Hello")
-        page.press("#message", "Enter")
+        with page.expect_request(ASKS) as asked:
+            page.press("#message", "Enter")
+        assert asked.value.post_data_json["messages"] == [{"role": "user", "content": "Hello"}]
+        # Nothing of the first answer is in the log either.
         expect(page.locator(".entry.user")).to_have_count(1)
         page.keyboard.press("Escape")
         expect(page.locator("#send")).to_be_visible()
-    assert asked[1] == [{"role": "user", "content": "Hello"}]
+
+
+def test_nobody_is_asked_before_a_model_is_known(browser: Browser, server: LocalServer) -> None:
+    with opened(browser, server.url) as page:
+        expect(page.locator("#send")).to_be_enabled()
+        page.route("**/live", lambda route: route.abort())
+        page.reload()
+        expect(page.locator("#notice")).to_contain_text("does not answer")
+        page.fill("#message", QUESTION)
+        page.press("#message", "Enter")
+        expect(page.locator("#send")).to_be_disabled()
+        assert page.input_value("#message") == QUESTION
+        assert page.locator(".entry").count() == 0
+        page.unroute("**/live")
+        expect(page.locator("#send")).to_be_enabled()
+        page.press("#message", "Enter")
+        expect(page.locator(".entry.assistant .text").last).to_contain_text("Paris")
 
 
 def test_whoever_stands_in_a_table_stays_there(page: Page) -> None:

@@ -42,6 +42,7 @@ export function showModels(view) {
   const chosen = select.value || view.default_model;
   replace(select, names.map((name) => el("option", { value: name, selected: name === chosen }, loaded.has(name) ? name : `${name} (not loaded)`)));
   select.dataset.names = now;
+  byId("send").disabled = !names.length;
 }
 
 function stop() {
@@ -50,7 +51,8 @@ function stop() {
 
 function send(message) {
   const text = message.value.trim();
-  if (!text || abort) return;
+  // Before the first view, or where there is no model, nobody can be asked: what was typed stays.
+  if (!text || abort || !byId("model").value) return;
   message.value = "";
   conversation.push({ role: "user", content: text });
   byId("log").append(entry("user", "You", text));
